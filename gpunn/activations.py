@@ -1,0 +1,190 @@
+"""What a neuron makes of its weighted sum.
+
+One record an activation. It holds the formula ``a = f(z)``, the backward rule
+``delta <- delta * f'(z)`` written from ``a`` alone (so that ``z`` need not be kept), the inverse
+``z = f^-1(a)`` for running a network backwards, and, beside each formula, the CUDA expression that
+a GPU kernel is made from. The NumPy functions work in place, on one piece of an array at a time.
+
+Sigmoid, tanh, ReLU and the identity act on each number alone. Softmax ties the units of a layer
+together, so it acts on whole rows: its Jacobian is ``da_j/dz_k = a_j (1[j = k] - a_k)``.
+
+Source of the formulas: C. M. Bishop, *Pattern Recognition and Machine Learning* (2006), chapter 5.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpunn.errors import ParameterError
+
+Values = NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Activation:
+    """An activation function: its formula, its backward rule and its inverse.
+
+    Attributes
+    ----------
+    name : str
+        The name users give.
+    forward : callable
+        ``forward(z)`` turns the pre-activations z into ``a = f(z)``, in place.
+    backward : callable
+        ``backward(delta, a, scratch)`` turns ``dE/da`` into ``dE/dz``, in place; ``scratch`` is
+        memory of the same shape and dtype that it may overwrite.
+    inverse : callable
+        ``inverse(a)`` returns a new array z with ``f(z) = a``. Where f has no inverse (ReLU below
+        zero, softmax's free constant) it is the natural choice.
+    elementwise : bool
+        Whether each number is treated alone; if not, whole rows are needed.
+    cuda_forward, cuda_derivative : str
+        The same as CUDA expressions, ``f`` in the variable ``x`` and ``f'`` in the variable ``a``,
+        both of type ``T``. Empty for softmax, which no expression of one number can give.
+    """
+
+    name: str
+    forward: Callable[[Values], None]
+    backward: Callable[[Values, Values, Values], None]
+    inverse: Callable[[Values], Values]
+    elementwise: bool
+    cuda_forward: str
+    cuda_derivative: str
+
+
+def _sigmoid(z: Values) -> None:
+    # exp overflows to infinity for z below -88 in float32; 1 / (1 + inf) = 0 is then exact.
+    with np.errstate(over="ignore"):
+        np.negative(z, out=z)
+        np.exp(z, out=z)
+        np.add(z, 1, out=z)
+        np.reciprocal(z, out=z)
+
+
+def _sigmoid_backward(delta: Values, a: Values, scratch: Values) -> None:
+    np.subtract(1, a, out=scratch)
+    np.multiply(scratch, a, out=scratch)
+    np.multiply(delta, scratch, out=delta)
+
+
+def _logit(a: Values) -> Values:
+    return np.asarray(np.log(a / (1 - a)))
+
+
+def _tanh(z: Values) -> None:
+    np.tanh(z, out=z)
+
+
+def _tanh_backward(delta: Values, a: Values, scratch: Values) -> None:
+    np.multiply(a, a, out=scratch)
+    np.subtract(1, scratch, out=scratch)
+    np.multiply(delta, scratch, out=delta)
+
+
+def _relu(z: Values) -> None:
+    np.maximum(z, 0, out=z)
+
+
+def _relu_backward(delta: Values, a: Values, scratch: Values) -> None:
+    np.greater(a, 0, out=scratch)
+    np.multiply(delta, scratch, out=delta)
+
+
+def _identity(z: Values) -> None:
+    pass
+
+
+def _identity_backward(delta: Values, a: Values, scratch: Values) -> None:
+    pass
+
+
+def _softmax(z: Values) -> None:
+    # The largest number is taken off first: the result is the same, and exp cannot overflow.
+    np.subtract(z, z.max(axis=1, keepdims=True), out=z)
+    np.exp(z, out=z)
+    np.divide(z, z.sum(axis=1, keepdims=True), out=z)
+
+
+def _softmax_backward(delta: Values, a: Values, scratch: Values) -> None:
+    np.multiply(delta, a, out=scratch)
+    np.subtract(delta, scratch.sum(axis=1, keepdims=True), out=delta)
+    np.multiply(delta, a, out=delta)
+
+
+SIGMOID = Activation(
+    "sigmoid",
+    forward=_sigmoid,
+    backward=_sigmoid_backward,
+    inverse=_logit,
+    elementwise=True,
+    cuda_forward="T(1) / (T(1) + exp(-x))",
+    cuda_derivative="a * (T(1) - a)",
+)
+TANH = Activation(
+    "tanh",
+    forward=_tanh,
+    backward=_tanh_backward,
+    inverse=np.arctanh,
+    elementwise=True,
+    cuda_forward="tanh(x)",
+    cuda_derivative="T(1) - a * a",
+)
+RELU = Activation(
+    "relu",
+    forward=_relu,
+    backward=_relu_backward,
+    inverse=np.array,
+    elementwise=True,
+    # Written so that NaN stays NaN, as in NumPy's maximum.
+    cuda_forward="x < T(0) ? T(0) : x",
+    cuda_derivative="a > T(0) ? T(1) : T(0)",
+)
+IDENTITY = Activation(
+    "identity",
+    forward=_identity,
+    backward=_identity_backward,
+    inverse=np.array,
+    elementwise=True,
+    cuda_forward="x",
+    cuda_derivative="T(1)",
+)
+SOFTMAX = Activation(
+    "softmax",
+    forward=_softmax,
+    backward=_softmax_backward,
+    inverse=np.log,
+    elementwise=False,
+    cuda_forward="",
+    cuda_derivative="",
+)
+
+ACTIVATIONS = {record.name: record for record in (SIGMOID, TANH, RELU, IDENTITY, SOFTMAX)}
+
+
+def get_activation(name: str) -> Activation:
+    """Return the activation of that name.
+
+    Parameters
+    ----------
+    name : {"sigmoid", "tanh", "relu", "identity", "softmax"}
+        The activation's name.
+
+    Returns
+    -------
+    Activation
+        Its record.
+
+    Raises
+    ------
+    ParameterError
+        If there is no activation of that name.
+    """
+    try:
+        return ACTIVATIONS[name]
+    except (KeyError, TypeError):
+        raise ParameterError(
+            f"unknown activation {name!r}: use one of {', '.join(ACTIVATIONS)}"
+        ) from None

@@ -1,0 +1,269 @@
+"""The contract of a device.
+
+Everything above this module computes through a `Backend` that is passed to it: there is no global
+device and no branch on one. A backend owns arrays on its device (NumPy's or CuPy's ``ndarray``,
+here called `Array`), moves them across with `Backend.asarray` and `Backend.to_host`, the only two
+crossings, and does the arithmetic of one training step with about ten fused formulas.
+
+All matrices are row-major, one row per sample. Methods that change an argument in place say so in
+their first line. Arrays may be sliced by rows, reshaped and copied with the methods that NumPy and
+CuPy share; all arithmetic goes through the backend.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from gpunn.activations import Activation
+from gpunn.errors import ParameterError, ShapeError
+from gpunn.losses import Loss
+
+Array = Any
+"""An array on some device: ``numpy.ndarray`` or ``cupy.ndarray``."""
+
+
+class MemoryInfo(NamedTuple):
+    """Memory of a device, in bytes."""
+
+    free: int
+    total: int
+
+
+def get_dtype(dtype: DTypeLike) -> np.dtype[Any]:
+    """Return the NumPy dtype, if it is one that networks compute in.
+
+    Parameters
+    ----------
+    dtype : dtype_like
+        "float32" or "float64", or anything that NumPy takes for one of them.
+
+    Returns
+    -------
+    numpy.dtype
+        The dtype.
+
+    Raises
+    ------
+    ParameterError
+        If it is neither float32 nor float64.
+    """
+    try:
+        result = np.dtype(dtype)
+    except TypeError:
+        result = None
+    if dtype is None or result not in (np.dtype(np.float32), np.dtype(np.float64)):
+        raise ParameterError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
+    return result
+
+
+class Backend(ABC):
+    """What a device can do; see the two implementations for how.
+
+    Attributes
+    ----------
+    name : str
+        The device's name, "cpu" or "cuda:N".
+    """
+
+    name: str
+
+    # The only two crossings between host and device.
+
+    @abstractmethod
+    def asarray(self, host: NDArray[Any], dtype: DTypeLike = None) -> Array:
+        """Return a host array as a row-major array on the device (on the CPU without a copy if
+        it is one already).
+        """
+
+    @abstractmethod
+    def to_host(self, array: Array) -> NDArray[Any]:
+        """Return a host copy of a device array."""
+
+    # Memory.
+
+    @abstractmethod
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+        """Return an array with whatever the memory holds."""
+
+    @abstractmethod
+    def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+        """Return an array of zeros."""
+
+    @abstractmethod
+    def owns(self, array: object) -> bool:
+        """Say whether the array lives on this device, so that it can be computed with as it is."""
+
+    # One training step.
+
+    def gemm(
+        self,
+        a: Array,
+        b: Array,
+        out: Array,
+        *,
+        transpose_a: bool = False,
+        transpose_b: bool = False,
+        alpha: float = 1.0,
+        beta: float = 0.0,
+    ) -> None:
+        """Change `out` in place to ``alpha op(a) op(b) + beta out``, where op may transpose.
+
+        Parameters
+        ----------
+        a, b : Array
+            Matrices of one dtype, contiguous (row-major or column-major).
+        out : Array, shape (m, n)
+            A row-major contiguous matrix of that dtype that shares no memory with `a` and `b`.
+            With ``beta=0`` it is not read, so it may hold anything, NaN too.
+        transpose_a, transpose_b : bool
+            Whether to use the transpose of `a` and `b`.
+        alpha, beta : float
+            Factors of the product and of what `out` held before.
+
+        Raises
+        ------
+        ShapeError
+            If shapes, dtypes or layouts are not as above, or an array is not this device's.
+            Nothing has been changed then.
+        """
+        self._check_matrices(a, b, out)
+        m, k = a.shape[::-1] if transpose_a else a.shape
+        k_b, n = b.shape[::-1] if transpose_b else b.shape
+        if k != k_b or out.shape != (m, n):
+            raise ShapeError(
+                f"gemm: expected op(a) (m, k), op(b) (k, n) and out (m, n), "
+                f"got {(m, k)}, {(k_b, n)} and {tuple(out.shape)}"
+            )
+        self._gemm(a, b, out, transpose_a, transpose_b, alpha, beta)
+
+    def _check_matrices(self, a: Array, b: Array, out: Array) -> None:
+        for name, array in (("a", a), ("b", b), ("out", out)):
+            if not self.owns(array):
+                raise ShapeError(f"gemm: {name} is not an array on {self.name}: {type(array)}")
+            if array.ndim != 2:
+                raise ShapeError(f"gemm: {name} must have 2 dimensions, got {array.ndim}")
+            contiguous = array.flags.c_contiguous or (
+                array is not out and array.flags.f_contiguous
+            )
+            if not contiguous:
+                raise ShapeError(f"gemm: {name} must be contiguous, got strides {array.strides}")
+        if not a.dtype == b.dtype == out.dtype:
+            raise ShapeError(f"gemm: dtypes differ: a {a.dtype}, b {b.dtype}, out {out.dtype}")
+
+    @abstractmethod
+    def _gemm(
+        self,
+        a: Array,
+        b: Array,
+        out: Array,
+        transpose_a: bool,
+        transpose_b: bool,
+        alpha: float,
+        beta: float,
+    ) -> None: ...
+
+    @abstractmethod
+    def sum_rows(self, a: Array, out: Array, *, alpha: float = 1.0, beta: float = 0.0) -> None:
+        """Change `out` (n,) in place to ``alpha * (sum of the rows of a) + beta * out``.
+
+        With ``beta=0``, `out` is not read.
+        """
+
+    @abstractmethod
+    def take_rows(self, source: Array, indices: Array, out: Array) -> None:
+        """Change `out` in place to ``source[indices]``, all of them on the device.
+
+        `indices` (n,) are int64 and within range; nothing checks that on a GPU.
+        """
+
+    @abstractmethod
+    def activate(self, z: Array, bias: Array | None, activation: Activation) -> None:
+        """Change `z` (n, n_l) in place to ``a = f(z + bias)``; `bias` is (n_l,) or None."""
+
+    @abstractmethod
+    def backpropagate_activation(self, delta: Array, a: Array, activation: Activation) -> None:
+        """Change `delta` (n, n_l) in place from dE/da to dE/dz, using ``a = f(z)`` alone."""
+
+    @abstractmethod
+    def output_delta(
+        self,
+        z: Array,
+        bias: Array | None,
+        targets: Array,
+        activation: Activation,
+        loss: Loss,
+        row_losses: Array,
+    ) -> None:
+        """Change `z` in place to the output delta dE/dz, and add to `row_losses` in place.
+
+        Parameters
+        ----------
+        z : Array, shape (n, n_L)
+            The output layer's weighted sums without biases; becomes dE/d(z + bias).
+        bias : Array, shape (n_L,), or None
+            The output layer's biases.
+        targets : Array, shape (n, n_L)
+            What the outputs should be.
+        activation : Activation
+            The output layer's activation.
+        loss : Loss
+            The error function E.
+        row_losses : Array, shape (n,), float64
+            Row i gets sample i's error added. Summing rows only when the sum is wanted keeps a
+            step free of crossings and its result independent of the order in which threads run.
+        """
+
+    @abstractmethod
+    def sgd_update(
+        self,
+        parameter: Array,
+        gradient: Array,
+        velocity: Array,
+        *,
+        learning_rate: float,
+        momentum: float,
+        nesterov: bool,
+        weight_decay: float,
+    ) -> None:
+        """Change `parameter` and `velocity` in place by one step of SGD with momentum.
+
+        With ``g = gradient + weight_decay * w``: ``v <- momentum * v - learning_rate * g``, then
+        ``w <- w + v``, or with Nesterov's look-ahead ``w <- w + momentum * v - learning_rate * g``.
+        """
+
+    @abstractmethod
+    def adam_update(
+        self,
+        parameter: Array,
+        gradient: Array,
+        first_moment: Array,
+        second_moment: Array,
+        *,
+        step_size: float,
+        beta1: float,
+        beta2: float,
+        epsilon: float,
+        weight_decay: float,
+    ) -> None:
+        """Change `parameter` and both moments in place by one step of Adam.
+
+        With ``g = gradient + weight_decay * w``: ``m <- beta1 m + (1 - beta1) g``,
+        ``v <- beta2 v + (1 - beta2) g^2``, ``w <- w - step_size * m / (sqrt(v) + epsilon)``;
+        the caller puts the bias corrections into `step_size` and `epsilon`.
+        """
+
+    # The device itself.
+
+    @abstractmethod
+    def synchronize(self) -> None:
+        """Wait until all work given to the device is done."""
+
+    @abstractmethod
+    def memory_info(self) -> MemoryInfo:
+        """Return the device's free and total memory."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """Return one line for a person: which device this is and through what it is used."""

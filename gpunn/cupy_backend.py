@@ -1,0 +1,422 @@
+"""One NVIDIA GPU, through CuPy.
+
+Products are cuBLAS calls in full float32 or float64: the math mode is set at each call, so that
+neither ``CUPY_TF32`` nor other users of CuPy's cuBLAS handle change what is computed. Everything
+else is one kernel launch a formula, made from the CUDA expressions in the records of
+`gpunn.activations` and `gpunn.losses`. No kernel adds floating-point numbers in an order that
+depends on how threads are scheduled, so that the same run gives the same bits.
+
+This module must only be imported when a GPU is asked for; see `gpunn.devices`.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import cupy
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from gpunn.activations import SOFTMAX, Activation
+from gpunn.backend import Array, Backend, MemoryInfo
+from gpunn.losses import Loss
+
+# The row formulas below use one thread a row: output layers are narrow, and a fixed order of
+# additions keeps results the same from run to run.
+
+_SOFTMAX_ROW = """
+    T largest = row[0];
+    for (int k = 1; k < n_columns; ++k) { if (!(row[k] <= largest)) largest = row[k]; }
+    T total = T(0);
+    for (int k = 0; k < n_columns; ++k) { row[k] = exp(row[k] - largest); total += row[k]; }
+    for (int k = 0; k < n_columns; ++k) { row[k] /= total; }
+"""
+
+_SOFTMAX_BACKWARD_ROW = """
+    T mean = T(0);
+    for (int k = 0; k < n_columns; ++k) { mean += delta[k] * a[k]; }
+    for (int k = 0; k < n_columns; ++k) { delta[k] = (delta[k] - mean) * a[k]; }
+"""
+
+
+@cache
+def _activate_kernel(activation: Activation, biases: bool) -> Any:
+    return cupy.ElementwiseKernel(
+        "T bias" if biases else "",
+        "T z",
+        f"const T x = {'z + bias' if biases else 'z'}; z = {activation.cuda_forward};",
+        f"gpunn_activate_{activation.name}",
+    )
+
+
+@cache
+def _softmax_kernel(biases: bool) -> Any:
+    add = "for (int k = 0; k < n_columns; ++k) { row[k] += bias[k]; }" if biases else ""
+    return cupy.ElementwiseKernel(
+        "raw T bias, int32 n_columns" if biases else "int32 n_columns",
+        "raw T z",
+        f"T* row = &z[(ptrdiff_t)i * n_columns]; {add} {_SOFTMAX_ROW}",
+        "gpunn_activate_softmax",
+    )
+
+
+@cache
+def _backward_kernel(activation: Activation) -> Any:
+    return cupy.ElementwiseKernel(
+        "T a",
+        "T delta",
+        f"delta *= ({activation.cuda_derivative});",
+        f"gpunn_backward_{activation.name}",
+    )
+
+
+@cache
+def _softmax_backward_kernel() -> Any:
+    return cupy.ElementwiseKernel(
+        "raw T activations, int32 n_columns",
+        "raw T deltas",
+        f"""
+        const T* a = &activations[(ptrdiff_t)i * n_columns];
+        T* delta = &deltas[(ptrdiff_t)i * n_columns];
+        {_SOFTMAX_BACKWARD_ROW}
+        """,
+        "gpunn_backward_softmax",
+    )
+
+
+def _fused_row(activation: Activation, loss: Loss) -> str:
+    """Value from z, then the activation, then dE/dz, for one row of a cross-entropy."""
+    forward = (
+        _SOFTMAX_ROW
+        if activation is SOFTMAX
+        else f"""
+        for (int k = 0; k < n_columns; ++k) {{
+            const T x = row[k]; row[k] = {activation.cuda_forward};
+        }}"""
+    )
+    log_sum = """
+        T top = row[0];
+        for (int k = 1; k < n_columns; ++k) { if (!(row[k] <= top)) top = row[k]; }
+        T sum = T(0);
+        for (int k = 0; k < n_columns; ++k) { sum += exp(row[k] - top); }
+        const T log_sum = top + log(sum);
+        T t_sum = T(0);
+        for (int k = 0; k < n_columns; ++k) { t_sum += target[k]; }
+    """
+    return f"""
+        {log_sum if activation is SOFTMAX else ""}
+        for (int k = 0; k < n_columns; ++k) {{
+            const T x = row[k]; const T t = target[k];
+            error += {loss.cuda_value};
+        }}
+        {forward}
+        for (int k = 0; k < n_columns; ++k) {{
+            const T a = row[k]; const T t = target[k];
+            row[k] = {loss.cuda_derivative};
+        }}
+    """
+
+
+def _elementwise_row(activation: Activation, loss: Loss) -> str:
+    """Activation, value and dE/dz in one pass over a row."""
+    return f"""
+        for (int k = 0; k < n_columns; ++k) {{
+            const T x = row[k]; const T t = target[k];
+            const T a = {activation.cuda_forward};
+            error += share * ({loss.cuda_value});
+            row[k] = share * ({loss.cuda_derivative}) * ({activation.cuda_derivative});
+        }}
+    """
+
+
+def _softmax_row(loss: Loss) -> str:
+    """Softmax, value and dE/dz through its Jacobian, for a loss that is not fused with it."""
+    derivative = f"share * ({loss.cuda_derivative})"
+    return f"""
+        {_SOFTMAX_ROW}
+        T mean = T(0);
+        for (int k = 0; k < n_columns; ++k) {{
+            const T a = row[k]; const T t = target[k];
+            error += share * ({loss.cuda_value});
+            mean += {derivative} * a;
+        }}
+        for (int k = 0; k < n_columns; ++k) {{
+            const T a = row[k]; const T t = target[k];
+            row[k] = ({derivative} - mean) * a;
+        }}
+    """
+
+
+@cache
+def _output_kernel(activation: Activation, loss: Loss, biases: bool) -> Any:
+    if loss.fused:
+        body = _fused_row(activation, loss)
+    elif activation is SOFTMAX:
+        body = _softmax_row(loss)
+    else:
+        body = _elementwise_row(activation, loss)
+    add = "for (int k = 0; k < n_columns; ++k) { row[k] += bias[k]; }" if biases else ""
+    return cupy.ElementwiseKernel(
+        ("raw T bias, " if biases else "") + "raw T targets, int32 n_columns, T share",
+        "raw T z, raw float64 row_losses",
+        f"""
+        T* row = &z[(ptrdiff_t)i * n_columns];
+        const T* target = &targets[(ptrdiff_t)i * n_columns];
+        double error = 0;
+        {add}
+        {body}
+        row_losses[i] += error;
+        """,
+        f"gpunn_output_{activation.name}_{loss.name}",
+    )
+
+
+@cache
+def _column_sums_kernel(accumulate: bool) -> Any:
+    before = "beta * out" if accumulate else "T(0)"
+    return cupy.ElementwiseKernel(
+        "raw T matrix, int64 n_rows, int64 n_columns, T alpha, T beta",
+        "T out",
+        f"""
+        T total = T(0);
+        for (ptrdiff_t r = 0; r < n_rows; ++r) {{ total += matrix[r * n_columns + i]; }}
+        out = alpha * total + {before};
+        """,
+        "gpunn_sum_rows",
+    )
+
+
+@cache
+def _take_rows_kernel() -> Any:
+    return cupy.ElementwiseKernel(
+        "raw T source, raw int64 indices, int64 n_columns",
+        "T out",
+        "out = source[indices[i / n_columns] * n_columns + i % n_columns];",
+        "gpunn_take_rows",
+    )
+
+
+@cache
+def _sgd_kernel(nesterov: bool) -> Any:
+    return cupy.ElementwiseKernel(
+        "T g, T learning_rate, T momentum, T weight_decay",
+        "T w, T v",
+        f"""
+        const T step = -learning_rate * (weight_decay * w + g);
+        v = momentum * v + step;
+        w += {"step + momentum * v" if nesterov else "v"};
+        """,
+        "gpunn_sgd_update",
+    )
+
+
+@cache
+def _adam_kernel() -> Any:
+    return cupy.ElementwiseKernel(
+        "T gradient, T step_size, T beta1, T beta2, T rest1, T rest2, T epsilon, T weight_decay",
+        "T w, T m, T v",
+        """
+        const T g = weight_decay * w + gradient;
+        m = beta1 * m + rest1 * g;
+        v = beta2 * v + rest2 * (g * g);
+        w -= step_size * (m / (sqrt(v) + epsilon));
+        """,
+        "gpunn_adam_update",
+    )
+
+
+class CupyBackend(Backend):
+    """The contract of `Backend` on one GPU.
+
+    Parameters
+    ----------
+    device_id : int
+        The number of the GPU, as CUDA counts those it may see.
+    """
+
+    def __init__(self, device_id: int = 0) -> None:
+        self.device_id = device_id
+        self.name = f"cuda:{device_id}"
+        self._device = cupy.cuda.Device(device_id)
+
+    def asarray(self, host: NDArray[Any], dtype: DTypeLike = None) -> Array:
+        with self._device:
+            return cupy.asarray(np.ascontiguousarray(host, dtype=dtype))
+
+    def to_host(self, array: Array) -> NDArray[Any]:
+        with self._device:
+            host: NDArray[Any] = cupy.asnumpy(array)
+            return host
+
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+        with self._device:
+            return cupy.empty(shape, dtype)
+
+    def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+        with self._device:
+            return cupy.zeros(shape, dtype)
+
+    def owns(self, array: object) -> bool:
+        return isinstance(array, cupy.ndarray) and array.device.id == self.device_id
+
+    def _gemm(
+        self,
+        a: Array,
+        b: Array,
+        out: Array,
+        transpose_a: bool,
+        transpose_b: bool,
+        alpha: float,
+        beta: float,
+    ) -> None:
+        if out.size == 0:
+            return
+        # cuBLAS is column-major, where out^T = alpha op(b)^T op(a)^T + beta out^T needs no copies.
+        m, n = out.shape
+        k = a.shape[0] if transpose_a else a.shape[1]
+        leading_a, transpose_a = _leading_dimension(a, transpose_a)
+        leading_b, transpose_b = _leading_dimension(b, transpose_b)
+        cublas = cupy.cuda.cublas
+        multiply = cublas.sgemm if out.dtype.char == "f" else cublas.dgemm
+        factors = np.array([alpha, beta], out.dtype)
+        with self._device, _exact_products() as handle:
+            multiply(
+                handle,
+                cublas.CUBLAS_OP_T if transpose_b else cublas.CUBLAS_OP_N,
+                cublas.CUBLAS_OP_T if transpose_a else cublas.CUBLAS_OP_N,
+                n,
+                m,
+                k,
+                factors.ctypes.data,
+                b.data.ptr,
+                leading_b,
+                a.data.ptr,
+                leading_a,
+                factors.ctypes.data + factors.itemsize,
+                out.data.ptr,
+                n,
+            )
+
+    def sum_rows(self, a: Array, out: Array, *, alpha: float = 1.0, beta: float = 0.0) -> None:
+        with self._device:
+            _column_sums_kernel(beta != 0)(a, a.shape[0], a.shape[1], alpha, beta, out)
+
+    def take_rows(self, source: Array, indices: Array, out: Array) -> None:
+        with self._device:
+            _take_rows_kernel()(source, indices, source.shape[1], out)
+
+    def activate(self, z: Array, bias: Array | None, activation: Activation) -> None:
+        biases = () if bias is None else (bias,)
+        with self._device:
+            if activation.elementwise:
+                _activate_kernel(activation, bool(biases))(*biases, z)
+            else:
+                _softmax_kernel(bool(biases))(*biases, z.shape[1], z, size=z.shape[0])
+
+    def backpropagate_activation(self, delta: Array, a: Array, activation: Activation) -> None:
+        with self._device:
+            if activation.elementwise:
+                _backward_kernel(activation)(a, delta)
+            else:
+                _softmax_backward_kernel()(a, a.shape[1], delta, size=a.shape[0])
+
+    def output_delta(
+        self,
+        z: Array,
+        bias: Array | None,
+        targets: Array,
+        activation: Activation,
+        loss: Loss,
+        row_losses: Array,
+    ) -> None:
+        biases = () if bias is None else (bias,)
+        n_rows, n_columns = z.shape
+        share = 1 / n_columns if loss.mean_over_outputs else 1.0
+        with self._device:
+            _output_kernel(activation, loss, bool(biases))(
+                *biases, targets, n_columns, share, z, row_losses, size=n_rows
+            )
+
+    def sgd_update(
+        self,
+        parameter: Array,
+        gradient: Array,
+        velocity: Array,
+        *,
+        learning_rate: float,
+        momentum: float,
+        nesterov: bool,
+        weight_decay: float,
+    ) -> None:
+        with self._device:
+            _sgd_kernel(nesterov)(
+                gradient, learning_rate, momentum, weight_decay, parameter, velocity
+            )
+
+    def adam_update(
+        self,
+        parameter: Array,
+        gradient: Array,
+        first_moment: Array,
+        second_moment: Array,
+        *,
+        step_size: float,
+        beta1: float,
+        beta2: float,
+        epsilon: float,
+        weight_decay: float,
+    ) -> None:
+        with self._device:
+            _adam_kernel()(
+                gradient,
+                step_size,
+                beta1,
+                beta2,
+                1 - beta1,
+                1 - beta2,
+                epsilon,
+                weight_decay,
+                parameter,
+                first_moment,
+                second_moment,
+            )
+
+    def synchronize(self) -> None:
+        with self._device:
+            cupy.cuda.get_current_stream().synchronize()
+
+    def memory_info(self) -> MemoryInfo:
+        with self._device:
+            free, total = cupy.cuda.runtime.memGetInfo()
+            # What CuPy's pool holds but nobody uses is free for us.
+            return MemoryInfo(free + cupy.get_default_memory_pool().free_bytes(), total)
+
+    def describe(self) -> str:
+        properties = cupy.cuda.runtime.getDeviceProperties(self.device_id)
+        return f"{self.name} ({properties['name'].decode()}, CuPy {cupy.__version__})"
+
+
+def _leading_dimension(matrix: Array, transpose: bool) -> tuple[int, bool]:
+    """Return BLAS's leading dimension of a matrix, and whether BLAS must transpose it.
+
+    A row-major matrix is its own transpose to column-major BLAS; `transpose` already counts that.
+    """
+    if matrix.flags.c_contiguous:
+        return max(1, matrix.shape[1]), transpose
+    return max(1, matrix.shape[0]), not transpose
+
+
+@contextmanager
+def _exact_products() -> Iterator[int]:
+    """Give CuPy's cuBLAS handle for the current stream, without TF32 and with host factors."""
+    cublas = cupy.cuda.cublas
+    handle = cupy.cuda.device.get_cublas_handle()
+    math_mode, pointer_mode = cublas.getMathMode(handle), cublas.getPointerMode(handle)
+    cublas.setMathMode(handle, cublas.CUBLAS_DEFAULT_MATH)
+    cublas.setPointerMode(handle, cublas.CUBLAS_POINTER_MODE_HOST)
+    try:
+        yield handle
+    finally:
+        cublas.setMathMode(handle, math_mode)
+        cublas.setPointerMode(handle, pointer_mode)

@@ -1,0 +1,43 @@
+"""What can go wrong, by kind.
+
+Every error that gpunn raises on purpose is a `GpunnError`, so one ``except`` catches them all.
+Each kind is also the built-in exception that it refines, so code that knows nothing of gpunn
+(``except ValueError``) keeps working. A message is one line that says what was expected, what
+came, and what to do about it.
+"""
+
+
+class GpunnError(Exception):
+    """Base class of all errors that gpunn raises on purpose."""
+
+
+class ParameterError(GpunnError, ValueError):
+    """An argument has a value that is not one of those allowed."""
+
+
+class ShapeError(GpunnError, ValueError):
+    """An array does not have the shape, the dtype or the memory layout it must have."""
+
+
+class DataError(GpunnError, ValueError):
+    """A data set cannot be read, or holds values that cannot be trained on."""
+
+
+class ModelFileError(GpunnError, ValueError):
+    """A model file is damaged, or is not one of gpunn's."""
+
+
+class OutputError(GpunnError, OSError):
+    """A file could not be written; what was there before is still there."""
+
+
+class DeviceError(GpunnError, RuntimeError):
+    """The device that was asked for cannot be had."""
+
+
+class MissingPackageError(GpunnError, ImportError):
+    """An optional package is needed for this and is not installed."""
+
+
+class DeviceWarning(UserWarning):
+    """The best device that seemed to be there is not the one that is used."""

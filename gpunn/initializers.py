@@ -1,0 +1,114 @@
+"""The weights a network starts from.
+
+Weights are drawn on the host, in float64, layer by layer, and only then cast and copied to a
+device: the same seed gives the same bits on every device. A row of weights holds one neuron's
+incoming connections, so `fan_in` is the number of columns.
+
+Biases start at zero, except with "standard_normal", which draws them too.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import DTypeLike, NDArray
+
+from gpunn.errors import ParameterError
+
+
+class _Fans(NamedTuple):
+    n_in: int
+    n_out: int
+
+
+Draw = Callable[[Generator, tuple[int, ...], _Fans], NDArray[np.float64]]
+
+
+def _normal(generator: Generator, shape: tuple[int, ...], fans: _Fans) -> NDArray[np.float64]:
+    return generator.normal(0.0, fans.n_in**-0.5, shape)
+
+
+def _uniform(generator: Generator, shape: tuple[int, ...], fans: _Fans) -> NDArray[np.float64]:
+    return generator.uniform(-(fans.n_in**-0.5), fans.n_in**-0.5, shape)
+
+
+def _uniform_half(generator: Generator, shape: tuple[int, ...], fans: _Fans) -> NDArray[np.float64]:
+    return generator.uniform(-0.5, 0.5, shape)
+
+
+def _standard_normal(
+    generator: Generator, shape: tuple[int, ...], fans: _Fans
+) -> NDArray[np.float64]:
+    return generator.standard_normal(shape)
+
+
+def _glorot_uniform(
+    generator: Generator, shape: tuple[int, ...], fans: _Fans
+) -> NDArray[np.float64]:
+    bound = (6.0 / (fans.n_in + fans.n_out)) ** 0.5
+    return generator.uniform(-bound, bound, shape)
+
+
+def _he_normal(generator: Generator, shape: tuple[int, ...], fans: _Fans) -> NDArray[np.float64]:
+    return generator.normal(0.0, (2.0 / fans.n_in) ** 0.5, shape)
+
+
+INITIALIZERS: dict[str, Draw] = {
+    "normal": _normal,
+    "uniform": _uniform,
+    "uniform_half": _uniform_half,
+    "standard_normal": _standard_normal,
+    "glorot_uniform": _glorot_uniform,
+    "he_normal": _he_normal,
+}
+
+
+def draw_layer(
+    initializer: str, generator: Generator, n_out: int, n_in: int, dtype: DTypeLike
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Draw one layer's weights and biases.
+
+    Parameters
+    ----------
+    initializer : str
+        - "normal": normal with standard deviation ``fan_in^-1/2`` (LeCun et al., 1998; Rashid),
+        - "uniform": uniform in ``+-fan_in^-1/2``,
+        - "uniform_half": uniform in ``+-0.5``,
+        - "standard_normal": N(0, 1) for weights and biases (Nielsen, chapter 1),
+        - "glorot_uniform": uniform in ``+-(6 / (fan_in + fan_out))^1/2`` (Glorot and Bengio, 2010),
+        - "he_normal": normal with standard deviation ``(2 / fan_in)^1/2`` (He et al., 2015).
+    generator : numpy.random.Generator
+        Where the numbers come from.
+    n_out, n_in : int
+        The layer's size and that of the layer below.
+    dtype : dtype_like
+        What the float64 draws are cast to.
+
+    Returns
+    -------
+    weights : ndarray, shape (n_out, n_in)
+        The weights.
+    biases : ndarray, shape (n_out,)
+        The biases.
+
+    Raises
+    ------
+    ParameterError
+        If there is no initializer of that name.
+    """
+    if initializer not in INITIALIZERS:
+        raise ParameterError(
+            f"unknown initializer {initializer!r}: use one of {', '.join(INITIALIZERS)}"
+        )
+    fans = _Fans(n_in, n_out)
+    draw = INITIALIZERS[initializer]
+    weights = np.empty((n_out, n_in), dtype)
+    # A few rows at a time draws the same numbers without ever holding them all in float64.
+    n_rows = max(1, 2**20 // n_in)
+    for start in range(0, n_out, n_rows):
+        block = weights[start : start + n_rows]
+        block[...] = draw(generator, block.shape, fans)
+    if initializer == "standard_normal":
+        return weights, generator.standard_normal(n_out).astype(dtype)
+    return weights, np.zeros(n_out, dtype)

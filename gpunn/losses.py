@@ -1,0 +1,219 @@
+"""How wrong the outputs are.
+
+One record an error function: its value for a sample and its derivative, from which the output
+layer's delta starts. ``t`` are the targets, ``a`` the outputs, ``z`` their pre-activations.
+
+The two cross-entropies are only defined together with the activation that turns ``z`` into
+probabilities. Their values are computed from ``z`` (no logarithm of a number that has been rounded
+to zero), and the activation's derivative cancels against theirs, so that their ``derivative`` is
+already ``dE/dz``.
+
+The signed error ``t - a`` is no error function: misses of +0.1 and -0.1 would sum to nothing.
+
+Source of the formulas: M. A. Nielsen, *Neural Networks and Deep Learning* (2015), chapters 2 and 3;
+C. M. Bishop, *Pattern Recognition and Machine Learning* (2006), section 5.2.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpunn.errors import ParameterError
+
+Values = NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Loss:
+    """An error function of the outputs and the targets.
+
+    Attributes
+    ----------
+    name : str
+        The name users give.
+    value : callable
+        ``value(a, targets)`` returns each output's share of the error, shape (n, n_L); a sample's
+        error is the sum of its row. For a cross-entropy the first argument is z, not a.
+    derivative : callable
+        ``derivative(a, targets)`` returns dE/da, shape (n, n_L); for a cross-entropy, dE/dz.
+    required_activation : str or None
+        The only output activation it is defined for, which makes it a fused one; None for any.
+    mean_over_outputs : bool
+        Whether value and derivative are to be divided by the number of outputs.
+    cuda_value, cuda_derivative : str
+        The same as CUDA expressions in ``a`` and ``t`` of type ``T``. In the fused ones ``x`` is z,
+        ``log_sum`` the row's log(sum(exp(z))) and ``t_sum`` the sum of the row's targets.
+    """
+
+    name: str
+    value: Callable[[Values, Values], Values]
+    derivative: Callable[[Values, Values], Values]
+    cuda_value: str
+    cuda_derivative: str
+    required_activation: str | None = None
+    mean_over_outputs: bool = False
+
+    @property
+    def fused(self) -> bool:
+        """Whether value takes z and derivative is dE/dz."""
+        return self.required_activation is not None
+
+
+def _squared(a: Values, t: Values) -> Values:
+    return np.square(t - a)
+
+
+def _log_sum_exp(z: Values) -> Values:
+    largest = z.max(axis=1, keepdims=True)
+    return np.asarray(largest + np.log(np.exp(z - largest).sum(axis=1, keepdims=True)))
+
+
+def _binary_cross_entropy(z: Values, t: Values) -> Values:
+    # -t log(a) - (1 - t) log(1 - a) with a = sigmoid(z), rearranged so that nothing overflows.
+    return np.asarray(np.maximum(z, 0) - z * t + np.log1p(np.exp(-np.abs(z))))
+
+
+SQUARED_ERROR = Loss(
+    "squared_error",
+    value=lambda a, t: np.asarray(0.5 * _squared(a, t)),
+    derivative=lambda a, t: a - t,
+    cuda_value="T(0.5) * (t - a) * (t - a)",
+    cuda_derivative="a - t",
+)
+SUM_OF_SQUARES = Loss(
+    "sum_of_squares",
+    value=_squared,
+    derivative=lambda a, t: 2 * (a - t),
+    cuda_value="(t - a) * (t - a)",
+    cuda_derivative="T(2) * (a - t)",
+)
+MEAN_SQUARED_ERROR = Loss(
+    "mean_squared_error",
+    value=_squared,
+    derivative=lambda a, t: 2 * (a - t),
+    cuda_value="(t - a) * (t - a)",
+    cuda_derivative="T(2) * (a - t)",
+    mean_over_outputs=True,
+)
+ABSOLUTE_ERROR = Loss(
+    "absolute_error",
+    value=lambda a, t: np.abs(t - a),
+    derivative=lambda a, t: np.sign(a - t),
+    cuda_value="t > a ? t - a : a - t",
+    cuda_derivative="a > t ? T(1) : (a < t ? T(-1) : a - t)",
+)
+BINARY_CROSS_ENTROPY = Loss(
+    "binary_cross_entropy",
+    value=_binary_cross_entropy,
+    derivative=lambda a, t: a - t,
+    cuda_value="(x < T(0) ? T(0) : x) - x * t + log1p(exp(-(x < T(0) ? -x : x)))",
+    cuda_derivative="a - t",
+    required_activation="sigmoid",
+)
+CROSS_ENTROPY = Loss(
+    "cross_entropy",
+    value=lambda z, t: t * (_log_sum_exp(z) - z),
+    # The targets' sum is 1 for one class per sample, which leaves a - t.
+    derivative=lambda a, t: a * t.sum(axis=1, keepdims=True) - t,
+    cuda_value="t * (log_sum - x)",
+    cuda_derivative="a * t_sum - t",
+    required_activation="softmax",
+)
+
+LOSSES = {
+    record.name: record
+    for record in (
+        SQUARED_ERROR,
+        SUM_OF_SQUARES,
+        MEAN_SQUARED_ERROR,
+        ABSOLUTE_ERROR,
+        BINARY_CROSS_ENTROPY,
+        CROSS_ENTROPY,
+    )
+}
+
+
+def get_loss(name: str, output_activation: str) -> Loss:
+    """Return the error function of that name, for outputs of that activation.
+
+    Parameters
+    ----------
+    name : str
+        "squared_error", "sum_of_squares", "mean_squared_error", "absolute_error",
+        "binary_cross_entropy" (sigmoid outputs only) or "cross_entropy" (softmax outputs only).
+    output_activation : str
+        The name of the output layer's activation.
+
+    Returns
+    -------
+    Loss
+        Its record.
+
+    Raises
+    ------
+    ParameterError
+        If there is no error function of that name, or it does not go with that activation.
+    """
+    try:
+        loss = LOSSES[name]
+    except (KeyError, TypeError):
+        raise ParameterError(f"unknown loss {name!r}: use one of {', '.join(LOSSES)}") from None
+    if loss.required_activation not in (None, output_activation):
+        raise ParameterError(
+            f"loss {name!r} needs output_activation={loss.required_activation!r}, "
+            f"got {output_activation!r}"
+        )
+    return loss
+
+
+def share_errors_by_weight(weights: Values, errors: Values) -> Values:
+    """Split each output's error among the hidden units, in proportion to the weights.
+
+    ``hidden_error_j = sum_k (w_kj / sum_i w_ki) e_k``: the first idea of many introductions. It
+    keeps the total error, but it is not the gradient of anything; training uses
+    `backpropagate_errors`, which drops the denominator.
+
+    Parameters
+    ----------
+    weights : array_like, shape (n_out, n_in)
+        A row holds one output neuron's incoming weights; its sum must not be zero.
+    errors : array_like, shape (n_out,)
+        The outputs' errors ``t - a``.
+
+    Returns
+    -------
+    ndarray, shape (n_in,)
+        The hidden units' errors.
+
+    References
+    ----------
+    T. Rashid, *Make Your Own Neural Network* (2016), part 1.
+    """
+    weights, errors = np.asarray(weights), np.asarray(errors)
+    shares = weights / weights.sum(axis=1, keepdims=True)
+    return np.asarray(shares.T @ errors)
+
+
+def backpropagate_errors(weights: Values, errors: Values) -> Values:
+    """Send the outputs' errors back through the transposed weights, ``W^T e``.
+
+    Parameters
+    ----------
+    weights : array_like, shape (n_out, n_in)
+        A row holds one output neuron's incoming weights.
+    errors : array_like, shape (n_out,)
+        The outputs' errors.
+
+    Returns
+    -------
+    ndarray, shape (n_in,)
+        The hidden units' errors.
+
+    References
+    ----------
+    T. Rashid, *Make Your Own Neural Network* (2016), part 1.
+    """
+    return np.asarray(np.asarray(weights).T @ np.asarray(errors))

@@ -1,0 +1,164 @@
+"""Model files: safetensors, with everything else about the model as JSON in the metadata.
+
+The format is a length, a JSON header and the raw numbers: reading it runs no code. This module
+knows only names, arrays and a dictionary of plain values; `gpunn.network` makes a network of them.
+
+A file is written beside its destination under a temporary name, flushed to the disk and renamed,
+so that a crash at any moment leaves the old file or the new one, never half of one.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpunn.errors import ModelFileError, OutputError
+
+FORMAT = "gpunn-1"
+
+
+def write_model(
+    path: str | os.PathLike[str], parameters: dict[str, NDArray[Any]], header: dict[str, Any]
+) -> None:
+    """Write a model file, whole or not at all.
+
+    Parameters
+    ----------
+    path : path-like
+        Where to. The folder must exist; a file that is there is replaced at the end.
+    parameters : dict of str to ndarray
+        Host arrays by name, float32 or float64.
+    header : dict
+        Values that JSON can hold.
+
+    Raises
+    ------
+    OutputError
+        If it could not be written. What was at `path` before is still there.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    path = Path(path)
+    metadata = {"format": FORMAT, "gpunn": json.dumps(header, allow_nan=False)}
+    tensors = {name: np.ascontiguousarray(array) for name, array in parameters.items()}
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    try:
+        save_file(tensors, temporary, metadata)
+        _flush(temporary)
+        temporary.replace(path)
+        _flush_folder(path.parent)
+    except (OSError, SafetensorError) as error:
+        raise OutputError(
+            f"cannot write {path}: {_reason(error)}; check that the folder exists, can be "
+            f"written to and has {_mebibytes(tensors)} free"
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Raise now if a file could not be written there later, before hours of work are spent.
+
+    Parameters
+    ----------
+    path : path-like
+        Where a file is going to be written.
+
+    Raises
+    ------
+    OutputError
+        If the folder does not exist or cannot be written to, or the path is a folder.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise OutputError(f"cannot write {path}: it is a folder; give the name of a file")
+    if not path.parent.is_dir():
+        raise OutputError(
+            f"cannot write {path}: the folder {path.parent} does not exist; make it first"
+        )
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {_reason(error)}") from error
+
+
+def read_model(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Read a model file.
+
+    Parameters
+    ----------
+    path : path-like
+        The file.
+
+    Returns
+    -------
+    parameters : dict of str to ndarray
+        Host arrays by name.
+    header : dict
+        What was given to `write_model`.
+
+    Raises
+    ------
+    ModelFileError
+        If there is no such file, it is damaged, or it is not one of gpunn's.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    if not path.is_file():
+        raise ModelFileError(f"no model file at {path}")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            parameters = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, TypeError, ValueError, KeyError, AttributeError) as error:
+        raise ModelFileError(
+            f"{path} is damaged or not a safetensors file: {_reason(error)}"
+        ) from error
+    if metadata.get("format") != FORMAT:
+        raise ModelFileError(
+            f"{path} is a safetensors file but not a gpunn model: "
+            f"expected format {FORMAT!r}, got {metadata.get('format')!r}"
+        )
+    try:
+        header = json.loads(metadata["gpunn"])
+    except (KeyError, ValueError, RecursionError) as error:
+        raise ModelFileError(f"{path} is damaged: its description is not JSON") from error
+    if not isinstance(header, dict):
+        raise ModelFileError(f"{path} is damaged: its description is not a JSON object")
+    return parameters, header
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _flush_folder(folder: Path) -> None:
+    # The rename itself is only safe once the folder is on the disk. Windows cannot open folders.
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _reason(error: BaseException) -> str:
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(text.split()) or type(error).__name__
+
+
+def _mebibytes(tensors: dict[str, NDArray[Any]]) -> str:
+    size = sum(array.nbytes for array in tensors.values())
+    return f"{max(1, round(size / 2**20))} MiB"

@@ -1,0 +1,858 @@
+"""The network: layers, the way forward, the way back, and one step of training.
+
+One row per sample. ``Z_l = A_{l-1} W_l^T + b_l`` and ``A_l = f_l(Z_l)`` going forward;
+``D_l = (D_{l+1} W_{l+1}) * f_l'(Z_l)`` going back, from ``D_L = dE/dA_L * f_L'(Z_L)``; the gradients
+are ``dE/dW_l = D_l^T A_{l-1}`` and ``dE/db_l`` = the column sums of ``D_l``.
+
+Everything is computed through a `Backend`, so that the same lines run on the CPU and on a GPU.
+`Network` has any number of hidden layers. `ThreeLayerNetwork` is the classic one: input, hidden,
+output, sigmoid everywhere, no biases, trained on one sample at a time.
+
+Sources: T. Rashid, *Make Your Own Neural Network* (2016); M. A. Nielsen, *Neural Networks and Deep
+Learning* (2015), chapter 2.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from gpunn.activations import IDENTITY, Activation, get_activation
+from gpunn.backend import Array, Backend, get_dtype
+from gpunn.devices import get_backend
+from gpunn.errors import (
+    DataError,
+    DeviceError,
+    GpunnError,
+    ModelFileError,
+    ParameterError,
+    ShapeError,
+)
+from gpunn.initializers import draw_layer
+from gpunn.losses import get_loss
+from gpunn.model_file import read_model, write_model
+from gpunn.scaling import Scaling
+
+_WORK_NUMBERS = 2**24
+"""Predictions go through the network in pieces of about this many numbers."""
+
+
+class Layer(NamedTuple):
+    """The connections into one layer, on the device, and its activation.
+
+    `weights` is (n_out, n_in), a row holding one neuron's incoming weights; `biases` is (n_out,)
+    or None.
+    """
+
+    weights: Array
+    biases: Array | None
+    activation: Activation
+
+
+Update = Callable[[int, Layer, Array, Array], None]
+"""What to do with a layer's gradient: ``update(index, layer, delta, inputs)``.
+
+`delta` (n, n_out) and `inputs` (n, n_in) make the gradient, ``delta^T inputs``, so that an update
+need not store it.
+"""
+
+
+def add_gradient(
+    backend: Backend,
+    delta: Array,
+    inputs: Array,
+    weights: Array,
+    biases: Array | None,
+    *,
+    alpha: float,
+    beta: float = 1.0,
+    beta_biases: float = 1.0,
+) -> None:
+    """Change `weights` and `biases` in place by a multiple of a layer's summed gradient.
+
+    ``weights <- alpha delta^T inputs + beta weights`` and
+    ``biases <- alpha (column sums of delta) + beta_biases biases``. With ``alpha = -lr / n`` this
+    is a whole step of gradient descent in one matrix product, without a gradient buffer.
+    """
+    backend.gemm(delta, inputs, weights, transpose_a=True, alpha=alpha, beta=beta)
+    if biases is not None:
+        backend.sum_rows(delta, biases, alpha=alpha, beta=beta_biases)
+
+
+class _WorkArrays(NamedTuple):
+    """What a step writes to: a's of every layer (the last one holds z, then its delta), and the
+    deltas of the hidden layers.
+    """
+
+    activations: list[Array]
+    deltas: list[Array]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What a network is, apart from its numbers."""
+
+    layer_sizes: tuple[int, ...]
+    hidden_activation: str = "sigmoid"
+    output_activation: str = "sigmoid"
+    loss: str = "squared_error"
+    biases: bool = True
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        sizes = self.layer_sizes
+        if len(sizes) < 2 or not all(isinstance(n, int) and n > 0 for n in sizes):
+            raise ParameterError(
+                "layer_sizes must be at least two whole numbers above 0, from inputs to outputs, "
+                f"got {list(sizes)}"
+            )
+        if not isinstance(self.biases, bool):
+            raise ParameterError(f"biases must be True or False, got {self.biases!r}")
+        get_activation(self.hidden_activation)
+        get_activation(self.output_activation)
+        get_loss(self.loss, self.output_activation)
+        get_dtype(self.dtype)
+
+    def layers(self) -> Iterator[tuple[int, int, Activation]]:
+        """Yield each layer's (n_out, n_in, activation), from the first hidden one up."""
+        for index, (n_in, n_out) in enumerate(
+            zip(self.layer_sizes[:-1], self.layer_sizes[1:], strict=True), start=2
+        ):
+            last = index == len(self.layer_sizes)
+            yield n_out, n_in, get_activation(
+                self.output_activation if last else self.hidden_activation
+            )
+
+
+class Network:
+    """A multilayer perceptron with any number of hidden layers.
+
+    Parameters
+    ----------
+    layer_sizes : sequence of int
+        Number of units from the inputs to the outputs, such as ``[784, 200, 10]``.
+    hidden_activation, output_activation : {"sigmoid", "tanh", "relu", "identity", "softmax"}
+        The activations of the hidden layers and of the outputs.
+    loss : str
+        "squared_error", "sum_of_squares", "mean_squared_error", "absolute_error",
+        "binary_cross_entropy" (with sigmoid outputs) or "cross_entropy" (with softmax outputs).
+    biases : bool
+        Whether neurons have biases.
+    initializer : str
+        How the first weights are drawn; see `gpunn.initializers.draw_layer`.
+    dtype : {"float32", "float64"}
+        What is computed in.
+    device : {"auto", "cpu", "cuda", "cuda:N"} or Backend
+        Where. "auto" is the first usable GPU, else the CPU.
+    seed : int, sequence of int, or numpy.random.Generator
+        Where the weights come from. The same seed gives the same bits on every device.
+
+    Attributes
+    ----------
+    architecture : Architecture
+        What the network is, apart from its numbers.
+    layers : list of Layer
+        The connections, on the device, from the first hidden layer up.
+    backend : Backend
+        The device.
+    scaling : Scaling
+        How raw inputs and labels were turned into what the network is trained on. It is kept in
+        the model file; `predict` itself takes inputs that are scaled already.
+    class_labels : list of int or None
+        What each output stands for, where that is known.
+    training_record : dict
+        What is worth keeping about the training, in plain values; kept in the model file.
+
+    Raises
+    ------
+    ParameterError
+        If an argument is not one of those allowed.
+    DeviceError
+        If the device cannot be had.
+    """
+
+    def __init__(
+        self,
+        layer_sizes: Sequence[int],
+        *,
+        hidden_activation: str = "sigmoid",
+        output_activation: str = "sigmoid",
+        loss: str = "squared_error",
+        biases: bool = True,
+        initializer: str = "normal",
+        dtype: DTypeLike = "float32",
+        device: str | Backend = "auto",
+        seed: int | Sequence[int] | np.random.Generator = 0,
+    ) -> None:
+        architecture = Architecture(
+            _whole_numbers(layer_sizes),
+            hidden_activation,
+            output_activation,
+            loss,
+            biases,
+            get_dtype(dtype).name,
+        )
+        generator = np.random.default_rng(seed)
+        self._set_up(
+            architecture,
+            get_backend(device),
+            (
+                draw_layer(initializer, generator, n_out, n_in, architecture.dtype)
+                for n_out, n_in, _ in architecture.layers()
+            ),
+        )
+
+    def _set_up(
+        self,
+        architecture: Architecture,
+        backend: Backend,
+        parameters: Iterator[tuple[NDArray[Any], NDArray[Any] | None]],
+    ) -> None:
+        self.architecture = architecture
+        self.backend = backend
+        self.scaling = Scaling.identity()
+        self.class_labels: list[int] | None = None
+        self.training_record: dict[str, Any] = {}
+        self._loss = get_loss(architecture.loss, architecture.output_activation)
+        self._work: dict[int, _WorkArrays] = {}
+        self.layers = [
+            Layer(
+                backend.asarray(weights),
+                backend.asarray(biases) if architecture.biases and biases is not None else None,
+                activation,
+            )
+            for (_, _, activation), (weights, biases) in zip(
+                architecture.layers(), parameters, strict=True
+            )
+        ]
+
+    # What it is.
+
+    @property
+    def n_inputs(self) -> int:
+        """Number of inputs."""
+        return self.architecture.layer_sizes[0]
+
+    @property
+    def n_outputs(self) -> int:
+        """Number of outputs."""
+        return self.architecture.layer_sizes[-1]
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of weights and biases."""
+        return sum(
+            n_out * (n_in + self.architecture.biases)
+            for n_out, n_in, _ in self.architecture.layers()
+        )
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of the parameters."""
+        return np.dtype(self.architecture.dtype)
+
+    def __repr__(self) -> str:
+        sizes = "-".join(map(str, self.architecture.layer_sizes))
+        return (
+            f"<{type(self).__name__} {sizes}, {self.architecture.hidden_activation} and "
+            f"{self.architecture.output_activation}, {self.dtype} on {self.backend.name}>"
+        )
+
+    # Parameters in and out.
+
+    def device_parameters(self) -> dict[str, Array]:
+        """Return the parameters themselves, on the device: ``layers.0.weight`` and so on."""
+        arrays = {}
+        for index, layer in enumerate(self.layers):
+            arrays[f"layers.{index}.weight"] = layer.weights
+            if layer.biases is not None:
+                arrays[f"layers.{index}.bias"] = layer.biases
+        return arrays
+
+    def parameters(self) -> dict[str, NDArray[Any]]:
+        """Return host copies of the parameters.
+
+        Returns
+        -------
+        dict of str to ndarray
+            ``layers.0.weight`` (n_out, n_in), ``layers.0.bias`` (n_out,), and so on upwards.
+        """
+        return {
+            name: self.backend.to_host(array) for name, array in self.device_parameters().items()
+        }
+
+    def load_parameters(self, parameters: Mapping[str, ArrayLike]) -> None:
+        """Change the network's parameters in place to copies of the given ones.
+
+        Parameters
+        ----------
+        parameters : dict of str to array_like
+            All of the names and shapes that `parameters` returns.
+
+        Raises
+        ------
+        ShapeError
+            If a name is missing or unknown, or a shape differs. Nothing has been changed then.
+        """
+        own = self.device_parameters()
+        if own.keys() != parameters.keys():
+            raise ShapeError(
+                f"parameters must be named {', '.join(own)}, got {', '.join(parameters)}"
+            )
+        host = {name: np.asarray(value, self.dtype) for name, value in parameters.items()}
+        for name, value in host.items():
+            if value.shape != own[name].shape:
+                raise ShapeError(f"{name} must have shape {own[name].shape}, got {value.shape}")
+        for name, value in host.items():
+            own[name][...] = self.backend.asarray(value)
+
+    # The way forward.
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Return the outputs for some inputs.
+
+        Parameters
+        ----------
+        X : array_like, shape (n, n_0) or (n_0,)
+            Inputs, scaled as in training, on the host or already on the device; one row per
+            sample, or a single sample.
+
+        Returns
+        -------
+        ndarray, shape (n, n_L) or (n_L,)
+            The outputs ``A_L``, on the host.
+
+        Raises
+        ------
+        ShapeError
+            If the inputs do not have n_0 columns.
+        DataError
+            If they are not numbers.
+        """
+        inputs, single = self.as_rows(X, self.n_inputs, "inputs")
+        outputs = self.backend.empty((inputs.shape[0], self.n_outputs), self.dtype)
+        top = self.layers[-1]
+        for rows in self.row_blocks(inputs.shape[0]):
+            outputs[rows] = self._forward(inputs[rows])
+            self.backend.activate(outputs[rows], top.biases, top.activation)
+        host = self.backend.to_host(outputs)
+        return host[0] if single else host
+
+    def row_blocks(self, n_rows: int) -> Iterator[slice]:
+        """Yield slices that go through all rows in pieces whose activations fit in memory."""
+        step = max(1, _WORK_NUMBERS // sum(self.architecture.layer_sizes))
+        for start in range(0, n_rows, step):
+            yield slice(start, min(start + step, n_rows))
+
+    def _forward(self, inputs: Array) -> Array:
+        """Return Z_L without its biases, in a work array; a sum over parts can still be added."""
+        work = self._work_arrays(inputs.shape[0])
+        below = inputs
+        for index, layer in enumerate(self.layers):
+            z = work.activations[index]
+            self.backend.gemm(below, layer.weights, z, transpose_b=True)
+            if index < len(self.layers) - 1:
+                self.backend.activate(z, layer.biases, layer.activation)
+            below = z
+        return below
+
+    # The way back.
+
+    def step(
+        self,
+        inputs: Array,
+        targets: Array,
+        update: Update,
+        row_losses: Array,
+        outputs: Array | None = None,
+    ) -> None:
+        """Change the network in place by one step of training; nothing crosses to the host.
+
+        Parameters
+        ----------
+        inputs : Array, shape (n, n_0)
+            Inputs, on the device.
+        targets : Array, shape (n, n_L)
+            Targets, on the device.
+        update : callable
+            What to do with each layer's gradient, called from the outputs down. A layer's weights
+            are no longer needed when it is called, so that it may change them.
+        row_losses : Array, shape (n,), float64
+            Gets each sample's error added, computed from the weights before the update.
+        outputs : Array, shape (n, n_L), optional
+            Gets the outputs before the update.
+        """
+        backend, work, top = self.backend, self._work_arrays(inputs.shape[0]), self.layers[-1]
+        delta = self._forward(inputs)
+        if outputs is not None:
+            outputs[...] = delta
+            backend.activate(outputs, top.biases, top.activation)
+        backend.output_delta(delta, top.biases, targets, top.activation, self._loss, row_losses)
+        for index in range(len(self.layers) - 1, 0, -1):
+            layer, a_below = self.layers[index], work.activations[index - 1]
+            delta_below = work.deltas[index - 1]
+            backend.gemm(delta, layer.weights, delta_below)
+            update(index, layer, delta, a_below)
+            backend.backpropagate_activation(
+                delta_below, a_below, self.layers[index - 1].activation
+            )
+            delta = delta_below
+        update(0, self.layers[0], delta, inputs)
+
+    def add_losses(self, inputs: Array, targets: Array, row_losses: Array, outputs: Array) -> None:
+        """Change `row_losses` and `outputs` in place to samples' errors (added) and outputs."""
+        top = self.layers[-1]
+        z = self._forward(inputs)
+        outputs[...] = z
+        self.backend.activate(outputs, top.biases, top.activation)
+        self.backend.output_delta(z, top.biases, targets, top.activation, self._loss, row_losses)
+
+    def loss_and_gradients(
+        self, X: ArrayLike, T: ArrayLike
+    ) -> tuple[float, dict[str, NDArray[Any]]]:
+        """Return the mean error over some samples and its gradients.
+
+        Parameters
+        ----------
+        X : array_like, shape (n, n_0)
+            Inputs.
+        T : array_like, shape (n, n_L)
+            Targets.
+
+        Returns
+        -------
+        loss : float
+            The error E averaged over the samples.
+        gradients : dict of str to ndarray
+            dE/dW and dE/db of that average, on the host, named and shaped as `parameters`.
+
+        Raises
+        ------
+        ShapeError
+            If inputs and targets do not fit the network or each other.
+        """
+        inputs, targets = self.as_samples(X, T)
+        n_samples = inputs.shape[0]
+        row_losses = self.backend.zeros((n_samples,), np.float64)
+        gradients = {}
+
+        def keep(index: int, layer: Layer, delta: Array, below: Array) -> None:
+            weights = self.backend.empty(layer.weights.shape, self.dtype)
+            biases = None
+            if layer.biases is not None:
+                biases = self.backend.empty(layer.biases.shape, self.dtype)
+                gradients[f"layers.{index}.bias"] = biases
+            gradients[f"layers.{index}.weight"] = weights
+            add_gradient(
+                self.backend,
+                delta,
+                below,
+                weights,
+                biases,
+                alpha=1 / n_samples,
+                beta=0.0,
+                beta_biases=0.0,
+            )
+
+        Network.step(self, inputs, targets, keep, row_losses)
+        loss = float(self.backend.to_host(row_losses).sum() / n_samples)
+        return loss, {
+            name: self.backend.to_host(gradients[name]) for name in self.device_parameters()
+        }
+
+    # The way down: what does a class look like to the network?
+
+    def backquery(self, targets: ArrayLike) -> NDArray[Any]:
+        """Run the network backwards, from outputs to inputs that would make them.
+
+        From the outputs down, ``z = f^-1(a)`` and ``a_below = (z - b) W``, where each signal
+        ``a_below`` is stretched to [0.01, 0.99], the range that the inverse of the sigmoid likes.
+
+        Parameters
+        ----------
+        targets : array_like, shape (n, n_L) or (n_L,)
+            Outputs, within the range of the output activation (strictly between 0 and 1 for
+            sigmoid and softmax outputs).
+
+        Returns
+        -------
+        ndarray, shape (n, n_0) or (n_0,)
+            Inputs in [0.01, 0.99], on the host.
+
+        Raises
+        ------
+        ShapeError
+            If the targets do not have n_L columns.
+        DataError
+            If the output activation can never reach them.
+
+        References
+        ----------
+        T. Rashid, *Make Your Own Neural Network* (2016), part 3.
+        """
+        given = np.asarray(targets, dtype=self.dtype)
+        signals = np.atleast_2d(given)
+        if given.ndim not in (1, 2) or signals.shape[1] != self.n_outputs:
+            raise ShapeError(
+                f"targets must have shape (n, {self.n_outputs}), got {tuple(given.shape)}"
+            )
+        for layer in reversed(self.layers):
+            with np.errstate(all="ignore"):
+                z = layer.activation.inverse(signals)
+            if not np.isfinite(z).all():
+                raise DataError(
+                    f"no finite input of {layer.activation.name} gives these targets: "
+                    "use values strictly inside its range, such as 0.01 and 0.99"
+                )
+            if layer.biases is not None:
+                z = z - self.backend.to_host(layer.biases)
+            signals = _stretch(z @ self.backend.to_host(layer.weights))
+        return signals[0] if given.ndim == 1 else signals
+
+    # Files.
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the network to a safetensors file, whole or not at all.
+
+        Parameters
+        ----------
+        path : path-like
+            Where to; a file that is there is replaced once the new one is complete.
+
+        Raises
+        ------
+        OutputError
+            If it could not be written. What was there before is still there.
+        """
+        write_model(path, self.parameters(), self._header())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], device: str | Backend = "auto") -> Self:
+        """Read a network from a file, onto any device.
+
+        Parameters
+        ----------
+        path : path-like
+            A file that `save` wrote, on whatever device.
+        device : {"auto", "cpu", "cuda", "cuda:N"} or Backend
+            Where to compute with it.
+
+        Returns
+        -------
+        Network
+            The network as it was saved.
+
+        Raises
+        ------
+        ModelFileError
+            If the file is missing, damaged, or holds something else.
+        DeviceError
+            If the device cannot be had.
+        """
+        parameters, header = read_model(path)
+        backend = get_backend(device)
+        network = cls.__new__(cls)
+        try:
+            network._restore(parameters, header, backend)
+        except ModelFileError as error:
+            raise ModelFileError(f"{path}: {error}") from error
+        except (GpunnError, TypeError, KeyError, ValueError) as error:
+            raise ModelFileError(
+                f"{path}: its description does not make a network: {error}"
+            ) from error
+        return network
+
+    def _header(self) -> dict[str, Any]:
+        return {
+            "architecture": {
+                **vars(self.architecture),
+                "layer_sizes": list(self.architecture.layer_sizes),
+            },
+            "scaling": self.scaling.to_dict(),
+            "class_labels": self.class_labels,
+            "training": self.training_record,
+        }
+
+    def _restore(
+        self, parameters: dict[str, NDArray[Any]], header: dict[str, Any], backend: Backend
+    ) -> None:
+        fields = dict(header["architecture"])
+        architecture = Architecture(_whole_numbers(fields.pop("layer_sizes")), **fields)
+        host = []
+        for index, (n_out, n_in, _) in enumerate(architecture.layers()):
+            host.append(
+                (
+                    _expect(parameters, f"layers.{index}.weight", (n_out, n_in), architecture),
+                    _expect(parameters, f"layers.{index}.bias", (n_out,), architecture)
+                    if architecture.biases
+                    else None,
+                )
+            )
+        self._set_up(architecture, backend, iter(host))
+        self.scaling = Scaling.from_dict(header["scaling"])
+        self.class_labels = _class_labels(header["class_labels"], self.n_outputs)
+        self.training_record = dict(header["training"])
+
+    # Inputs as the device wants them.
+
+    def as_rows(self, values: ArrayLike, n_columns: int, name: str) -> tuple[Array, bool]:
+        """Return values as a matrix on the device, and whether they were a single row.
+
+        Raises
+        ------
+        ShapeError
+            If they do not have `n_columns` columns.
+        DataError
+            If they are not numbers.
+        DeviceError
+            If they lie on another device.
+        """
+        if not self.backend.owns(values):
+            values = _host_numbers(values, name, self.backend.name)
+        array: Array = values
+        single = array.ndim == 1
+        if array.ndim not in (1, 2) or array.shape[-1] != n_columns:
+            raise ShapeError(
+                f"{name} must have shape (n, {n_columns}) for this network, "
+                f"got {tuple(array.shape)}"
+            )
+        if single:
+            array = array.reshape(1, n_columns)
+        if not self.backend.owns(array):
+            array = self.backend.asarray(array, self.dtype)
+        elif array.dtype != self.dtype or not array.flags.c_contiguous:
+            array = array.astype(self.dtype, order="C")
+        return array, single
+
+    def as_samples(self, X: ArrayLike, T: ArrayLike) -> tuple[Array, Array]:
+        """Return inputs and targets as matrices on the device, checked against each other.
+
+        Raises
+        ------
+        ShapeError
+            If they do not fit the network or each other, or there are none.
+        """
+        inputs, _ = self.as_rows(X, self.n_inputs, "inputs")
+        targets, _ = self.as_rows(T, self.n_outputs, "targets")
+        if inputs.shape[0] != targets.shape[0] or inputs.shape[0] == 0:
+            raise ShapeError(
+                f"inputs and targets must be as many, and at least one: "
+                f"got {inputs.shape[0]} inputs and {targets.shape[0]} targets"
+            )
+        return inputs, targets
+
+    def _work_arrays(self, n_rows: int) -> _WorkArrays:
+        """Return the arrays that a step on so many samples writes to, made once for each size."""
+        if n_rows not in self._work:
+            largest = max(self._work, default=0)
+            if n_rows > largest:
+                self._work = {n_rows: self._allocate(n_rows)}
+            else:
+                # A smaller batch, such as an epoch's last, uses the first rows of the largest.
+                if len(self._work) > 8:
+                    self._work = {largest: self._work[largest]}
+                whole = self._work[largest]
+                self._work[n_rows] = _WorkArrays(*([a[:n_rows] for a in part] for part in whole))
+        return self._work[n_rows]
+
+    def _allocate(self, n_rows: int) -> _WorkArrays:
+        sizes = self.architecture.layer_sizes[1:]
+        return _WorkArrays(
+            [self.backend.empty((n_rows, size), self.dtype) for size in sizes],
+            [self.backend.empty((n_rows, size), self.dtype) for size in sizes[:-1]],
+        )
+
+
+class ThreeLayerNetwork(Network):
+    """The classic network: inputs, one hidden layer, outputs; sigmoid, and no biases.
+
+    It is trained on one sample at a time, all from the weights before the update: outputs' errors
+    ``e = t - o``, hidden errors ``W_2^T e``, and for both layers
+    ``W <- W + lr * outer(error * a * (1 - a), a_below)``.
+
+    Sending back ``e`` itself, not ``e * o * (1 - o)``, is the rule of the textbook, and not quite
+    the gradient of the squared error: hidden units keep learning when outputs are saturated. For
+    the gradient, train a ``Network([n_inputs, n_hidden, n_outputs], biases=False)``;
+    `loss_and_gradients` is the true gradient in both.
+
+    Parameters
+    ----------
+    n_inputs, n_hidden, n_outputs : int
+        Number of units in the three layers.
+    learning_rate : float
+        The step size lr.
+    initializer : str
+        "normal" (standard deviation ``fan_in^-1/2``), "uniform" (``+-fan_in^-1/2``),
+        "uniform_half" (``+-0.5``); see `gpunn.initializers.draw_layer` for the others.
+    dtype : {"float32", "float64"}
+        What is computed in.
+    device : {"auto", "cpu", "cuda", "cuda:N"} or Backend
+        Where.
+    seed : int, sequence of int, or numpy.random.Generator
+        Where the weights come from.
+
+    References
+    ----------
+    T. Rashid, *Make Your Own Neural Network* (2016).
+    """
+
+    def __init__(
+        self,
+        n_inputs: int,
+        n_hidden: int,
+        n_outputs: int,
+        learning_rate: float,
+        *,
+        initializer: str = "normal",
+        dtype: DTypeLike = "float32",
+        device: str | Backend = "auto",
+        seed: int | Sequence[int] | np.random.Generator = 0,
+    ) -> None:
+        self.learning_rate = _learning_rate(learning_rate)
+        super().__init__(
+            [n_inputs, n_hidden, n_outputs],
+            biases=False,
+            initializer=initializer,
+            dtype=dtype,
+            device=device,
+            seed=seed,
+        )
+
+    def step(
+        self,
+        inputs: Array,
+        targets: Array,
+        update: Update,
+        row_losses: Array,
+        outputs: Array | None = None,
+    ) -> None:
+        """Change the network in place by one step of the textbook's rule; see `Network.step`."""
+        backend, work = self.backend, self._work_arrays(inputs.shape[0])
+        hidden, top = self.layers
+        h, hidden_errors = work.activations[0], work.deltas[0]
+        errors = self._forward(inputs)
+        o = backend.empty(errors.shape, self.dtype) if outputs is None else outputs
+        o[...] = errors
+        backend.activate(o, None, top.activation)
+        errors[...] = o
+        backend.output_delta(errors, None, targets, IDENTITY, self._loss, row_losses)  # o - t
+        backend.gemm(errors, top.weights, hidden_errors)
+        backend.backpropagate_activation(errors, o, top.activation)
+        update(1, top, errors, h)
+        backend.backpropagate_activation(hidden_errors, h, hidden.activation)
+        update(0, hidden, hidden_errors, inputs)
+
+    def train(self, inputs: ArrayLike, targets: ArrayLike) -> NDArray[Any]:
+        """Change the network in place by training on samples, one after the other.
+
+        Parameters
+        ----------
+        inputs : array_like, shape (n_0,) or (n, n_0)
+            One sample, or several that are trained on in their order.
+        targets : array_like, shape (n_L,) or (n, n_L)
+            What the outputs should be.
+
+        Returns
+        -------
+        ndarray, shape (n_L,) or (n, n_L)
+            The output errors ``t - o`` of each sample, before the network learnt from it.
+
+        Raises
+        ------
+        ShapeError
+            If inputs and targets do not fit the network or each other.
+        """
+        _, single = self.as_rows(inputs, self.n_inputs, "inputs")
+        device_inputs, device_targets = self.as_samples(inputs, targets)
+        outputs = self.backend.empty(device_targets.shape, self.dtype)
+        row_losses = self.backend.zeros((1,), np.float64)
+
+        def descend(index: int, layer: Layer, delta: Array, below: Array) -> None:
+            add_gradient(
+                self.backend, delta, below, layer.weights, None, alpha=-self.learning_rate
+            )
+
+        for i in range(device_inputs.shape[0]):
+            row = slice(i, i + 1)
+            self.step(device_inputs[row], device_targets[row], descend, row_losses, outputs[row])
+        errors = self.backend.to_host(device_targets) - self.backend.to_host(outputs)
+        return np.asarray(errors[0] if single else errors)
+
+    def _header(self) -> dict[str, Any]:
+        return {**super()._header(), "learning_rate": self.learning_rate}
+
+    def _restore(
+        self, parameters: dict[str, NDArray[Any]], header: dict[str, Any], backend: Backend
+    ) -> None:
+        super()._restore(parameters, header, backend)
+        classic = Architecture(self.architecture.layer_sizes, biases=False, dtype=self.dtype.name)
+        if len(self.layers) != 2 or self.architecture != classic:
+            raise ModelFileError(
+                f"holds {self!r}, which is no three-layer network without biases; "
+                "load it with Network.load"
+            )
+        self.learning_rate = _learning_rate(header.get("learning_rate", 0.1))
+
+
+def _whole_numbers(sizes: Sequence[int]) -> tuple[int, ...]:
+    try:
+        return tuple(size if isinstance(size, str) else size.__index__() for size in sizes)
+    except (TypeError, AttributeError):
+        raise ParameterError(
+            f"layer_sizes must be whole numbers from inputs to outputs, got {sizes!r}"
+        ) from None
+
+
+def _learning_rate(value: float) -> float:
+    if not isinstance(value, int | float | np.number) or not 0 < float(value) < float("inf"):
+        raise ParameterError(f"learning_rate must be a number above 0, got {value!r}")
+    return float(value)
+
+
+def _host_numbers(values: ArrayLike, name: str, device: str) -> NDArray[Any]:
+    if hasattr(values, "__cuda_array_interface__"):
+        raise DeviceError(
+            f"{name} lie on a GPU, but the network is on {device}: "
+            "give the network that device, or the host copy (`.get()`)"
+        )
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise ShapeError(f"{name} must be a rectangular array: {error}") from error
+    if array.dtype.kind not in "biuf":
+        raise DataError(f"{name} must be numbers, got an array of {array.dtype}")
+    return array
+
+
+def _expect(
+    parameters: dict[str, NDArray[Any]], name: str, shape: tuple[int, ...], what: Architecture
+) -> NDArray[Any]:
+    array = parameters.get(name)
+    if array is None or array.shape != shape or array.dtype != what.dtype:
+        found = "nothing" if array is None else f"{array.dtype} {array.shape}"
+        raise ModelFileError(f"damaged: expected {name} as {what.dtype} {shape}, found {found}")
+    return array
+
+
+def _class_labels(labels: Any, n_outputs: int) -> list[int] | None:
+    if labels is None:
+        return None
+    if (
+        not isinstance(labels, list)
+        or len(labels) != n_outputs
+        or not all(type(label) is int for label in labels)
+    ):
+        raise ModelFileError(f"damaged: expected {n_outputs} class labels, found {labels!r:.80}")
+    return labels
+
+
+def _stretch(signals: NDArray[Any]) -> NDArray[Any]:
+    """Return each row stretched to [0.01, 0.99]; a row of equal numbers becomes 0.5."""
+    low = signals.min(axis=1, keepdims=True)
+    span = signals.max(axis=1, keepdims=True) - low
+    with np.errstate(invalid="ignore", divide="ignore"):
+        stretched = (signals - low) / span * 0.98 + 0.01
+    return np.where(span > 0, stretched, 0.5)

@@ -1,0 +1,369 @@
+"""How a gradient changes the weights, and how the step size changes over time.
+
+An optimizer gets each layer's `delta` and `inputs`, not its gradient: plain gradient descent then
+needs no gradient at all, it accumulates ``-lr/n delta^T inputs`` into the weights in one matrix
+product. Momentum and Adam compute the gradient into one buffer, the size of the largest layer,
+that all layers share.
+
+Weight decay adds ``weight_decay * W`` to the gradient of the weights; biases do not decay.
+
+A schedule is a function of the time in epochs, which may be a fraction.
+
+Sources: I. Sutskever et al., *On the importance of initialization and momentum in deep learning*
+(2013); D. P. Kingma and J. Ba, *Adam* (2015); M. A. Nielsen, *Neural Networks and Deep Learning*
+(2015), chapter 3; I. Loshchilov and F. Hutter, *SGDR* (2017) for the cosine.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from gpunn.backend import Array, Backend
+from gpunn.errors import ParameterError
+from gpunn.network import Layer, Network, add_gradient
+
+
+def _check_range(name: str, value: Any, low: float, high: float = math.inf) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value < high:
+        until = "" if high == math.inf else f" and below {high:g}"
+        raise ParameterError(f"{name} must be a number of at least {low:g}{until}, got {value!r}")
+
+
+class _Buffers(NamedTuple):
+    """Arrays beside one layer's parameters: what an optimizer remembers of them."""
+
+    weights: list[Array]
+    biases: list[Array]
+
+
+class Optimizer(ABC):
+    """A rule that turns gradients into steps."""
+
+    @abstractmethod
+    def prepare(self, network: Network) -> None:
+        """Forget the past and allocate what a training of this network needs."""
+
+    @abstractmethod
+    def begin_step(self, learning_rate: float) -> None:
+        """Begin a step of that size; `update` follows once for each layer."""
+
+    @abstractmethod
+    def update(self, index: int, layer: Layer, delta: Array, inputs: Array) -> None:
+        """Change the layer's parameters in place by one step.
+
+        Parameters
+        ----------
+        index : int
+            The layer's number, from the first hidden layer up.
+        layer : Layer
+            Its connections.
+        delta : Array, shape (n, n_out)
+            dE/dZ of the layer.
+        inputs : Array, shape (n, n_in)
+            The activations below. The gradient is ``delta^T inputs / n``.
+        """
+
+
+class _Buffered(Optimizer):
+    """An optimizer that needs the gradient itself, and remembers arrays from step to step."""
+
+    _n_memories: int
+
+    def prepare(self, network: Network) -> None:
+        self._backend: Backend = network.backend
+        largest = max(layer.weights.size for layer in network.layers)
+        self._gradient = self._backend.empty((largest,), network.dtype)
+        self._memories = [
+            _Buffers(
+                self._memory(layer.weights.shape, network),
+                [] if layer.biases is None else self._memory(layer.biases.shape, network),
+            )
+            for layer in network.layers
+        ]
+
+    def _memory(self, shape: tuple[int, ...], network: Network) -> list[Array]:
+        return [self._backend.zeros(shape, network.dtype) for _ in range(self._n_memories)]
+
+    def update(self, index: int, layer: Layer, delta: Array, inputs: Array) -> None:
+        memory = self._memories[index]
+        share = 1 / delta.shape[0]
+        gradient = self._gradient[: layer.weights.size].reshape(layer.weights.shape)
+        self._backend.gemm(delta, inputs, gradient, transpose_a=True, alpha=share)
+        self._change(layer.weights, gradient, memory.weights, decays=True)
+        if layer.biases is not None:
+            gradient = self._gradient[: layer.biases.size]
+            self._backend.sum_rows(delta, gradient, alpha=share)
+            self._change(layer.biases, gradient, memory.biases, decays=False)
+
+    @abstractmethod
+    def _change(
+        self, parameter: Array, gradient: Array, memory: list[Array], *, decays: bool
+    ) -> None: ...
+
+
+@dataclass
+class SGD(Optimizer):
+    """Gradient descent without memory: ``w <- w - lr (g + weight_decay w)``.
+
+    Parameters
+    ----------
+    weight_decay : float
+        Pulls weights towards zero; 0 for none.
+
+    Raises
+    ------
+    ParameterError
+        If it is negative.
+    """
+
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_range("weight_decay", self.weight_decay, 0.0)
+
+    def prepare(self, network: Network) -> None:
+        self._backend: Backend = network.backend
+
+    def begin_step(self, learning_rate: float) -> None:
+        self._learning_rate = learning_rate
+
+    def update(self, index: int, layer: Layer, delta: Array, inputs: Array) -> None:
+        add_gradient(
+            self._backend,
+            delta,
+            inputs,
+            layer.weights,
+            layer.biases,
+            alpha=-self._learning_rate / delta.shape[0],
+            beta=1.0 - self._learning_rate * self.weight_decay,
+        )
+
+
+@dataclass
+class Momentum(_Buffered):
+    """Gradient descent with momentum: ``v <- momentum v - lr g``, ``w <- w + v``.
+
+    With Nesterov's look-ahead, ``w <- w + momentum v - lr g`` with the new v.
+
+    Parameters
+    ----------
+    momentum : float
+        How much of the last step is kept, in [0, 1).
+    nesterov : bool
+        Whether to look ahead.
+    weight_decay : float
+        Adds ``weight_decay w`` to the gradient of weights.
+
+    Raises
+    ------
+    ParameterError
+        If a number is outside its range.
+    """
+
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 0.0
+    _n_memories = 1
+
+    def __post_init__(self) -> None:
+        _check_range("momentum", self.momentum, 0.0, 1.0)
+        _check_range("weight_decay", self.weight_decay, 0.0)
+
+    def begin_step(self, learning_rate: float) -> None:
+        self._learning_rate = learning_rate
+
+    def _change(
+        self, parameter: Array, gradient: Array, memory: list[Array], *, decays: bool
+    ) -> None:
+        self._backend.sgd_update(
+            parameter,
+            gradient,
+            *memory,
+            learning_rate=self._learning_rate,
+            momentum=self.momentum,
+            nesterov=self.nesterov,
+            weight_decay=self.weight_decay if decays else 0.0,
+        )
+
+
+@dataclass
+class Adam(_Buffered):
+    """Adam: steps scaled by running means of the gradient and of its square.
+
+    ``m <- beta1 m + (1 - beta1) g``, ``v <- beta2 v + (1 - beta2) g^2``,
+    ``w <- w - lr m' / (sqrt(v') + epsilon)`` with ``m' = m / (1 - beta1^t)`` and
+    ``v' = v / (1 - beta2^t)`` at step t.
+
+    Parameters
+    ----------
+    beta1, beta2 : float
+        How slowly the two means forget, in [0, 1).
+    epsilon : float
+        Keeps the division finite.
+    weight_decay : float
+        Adds ``weight_decay w`` to the gradient of weights.
+
+    Raises
+    ------
+    ParameterError
+        If a number is outside its range.
+    """
+
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    weight_decay: float = 0.0
+    _n_memories = 2
+
+    def __post_init__(self) -> None:
+        _check_range("beta1", self.beta1, 0.0, 1.0)
+        _check_range("beta2", self.beta2, 0.0, 1.0)
+        _check_range("epsilon", self.epsilon, 0.0)
+        _check_range("weight_decay", self.weight_decay, 0.0)
+
+    def prepare(self, network: Network) -> None:
+        super().prepare(network)
+        self._n_steps = 0
+
+    def begin_step(self, learning_rate: float) -> None:
+        self._n_steps += 1
+        # sqrt(v') + epsilon = (sqrt(v) + epsilon root) / root with root = sqrt(1 - beta2^t).
+        root = math.sqrt(1 - self.beta2**self._n_steps)
+        self._step_size = learning_rate * root / (1 - self.beta1**self._n_steps)
+        self._epsilon = self.epsilon * root
+
+    def _change(
+        self, parameter: Array, gradient: Array, memory: list[Array], *, decays: bool
+    ) -> None:
+        self._backend.adam_update(
+            parameter,
+            gradient,
+            *memory,
+            step_size=self._step_size,
+            beta1=self.beta1,
+            beta2=self.beta2,
+            epsilon=self._epsilon,
+            weight_decay=self.weight_decay if decays else 0.0,
+        )
+
+
+OPTIMIZERS = ("sgd", "momentum", "nesterov", "adam")
+
+
+def get_optimizer(
+    name: str, *, momentum: float = 0.9, weight_decay: float = 0.0
+) -> Optimizer:
+    """Return a new optimizer by its name.
+
+    Parameters
+    ----------
+    name : {"sgd", "momentum", "nesterov", "adam"}
+        Which.
+    momentum : float
+        For "momentum" and "nesterov".
+    weight_decay : float
+        For all of them.
+
+    Returns
+    -------
+    Optimizer
+        The optimizer.
+
+    Raises
+    ------
+    ParameterError
+        If there is none of that name, or a number is outside its range.
+    """
+    if name == "sgd":
+        return SGD(weight_decay=weight_decay)
+    if name in ("momentum", "nesterov"):
+        return Momentum(momentum, nesterov=name == "nesterov", weight_decay=weight_decay)
+    if name == "adam":
+        return Adam(weight_decay=weight_decay)
+    raise ParameterError(f"unknown optimizer {name!r}: use one of {', '.join(OPTIMIZERS)}")
+
+
+Shape = Callable[[float], float]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A step size as a function of the time: ``lr(t) = learning_rate * warm(t) * shape(t)``.
+
+    ``t`` is in epochs. The shapes start at 1; make schedules with `constant`, `step_decay`,
+    `exponential_decay`, `inverse_scaling` and `cosine`.
+
+    Parameters
+    ----------
+    learning_rate : float
+        The step size at the start, above 0.
+    shape : callable
+        ``shape(t)``, a factor.
+    warmup : float
+        Over so many epochs the step size rises linearly from 0 to its place.
+
+    Raises
+    ------
+    ParameterError
+        If a number is outside its range.
+    """
+
+    learning_rate: float
+    shape: Shape = field(default=lambda t: 1.0, repr=False)
+    warmup: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_range("learning_rate", self.learning_rate, 0.0)
+        if self.learning_rate == 0:
+            raise ParameterError("learning_rate must be above 0, got 0")
+        _check_range("warmup", self.warmup, 0.0)
+
+    def __call__(self, t: float) -> float:
+        """Return the step size at time `t`, in epochs."""
+        rate = self.learning_rate * self.shape(t)
+        return rate * t / self.warmup if t < self.warmup else rate
+
+
+def constant(learning_rate: float, *, warmup: float = 0.0) -> Schedule:
+    """Return the schedule that stays at `learning_rate`."""
+    return Schedule(learning_rate, warmup=warmup)
+
+
+def step_decay(
+    learning_rate: float, *, every: float, factor: float = 0.1, warmup: float = 0.0
+) -> Schedule:
+    """Return the schedule ``learning_rate * factor^floor(t / every)``; `every` is in epochs."""
+    _check_range("factor", factor, 0.0)
+    if not every > 0:
+        raise ParameterError(f"every must be above 0 epochs, got {every!r}")
+    return Schedule(learning_rate, lambda t: float(factor ** math.floor(t / every)), warmup)
+
+
+def exponential_decay(learning_rate: float, *, factor: float, warmup: float = 0.0) -> Schedule:
+    """Return the schedule ``learning_rate * factor^t``: an epoch multiplies it by `factor`."""
+    _check_range("factor", factor, 0.0)
+    return Schedule(learning_rate, lambda t: float(factor**t), warmup)
+
+
+def inverse_scaling(learning_rate: float, *, power: float = 0.5, warmup: float = 0.0) -> Schedule:
+    """Return the schedule ``learning_rate / (1 + t)^power``."""
+    _check_range("power", power, 0.0)
+    return Schedule(learning_rate, lambda t: float((1 + t) ** -power), warmup)
+
+
+def cosine(
+    learning_rate: float, *, epochs: float, minimum: float = 0.0, warmup: float = 0.0
+) -> Schedule:
+    """Return half a cosine from `learning_rate` down to `minimum` at time `epochs`."""
+    _check_range("minimum", minimum, 0.0)
+    if not epochs > 0:
+        raise ParameterError(f"epochs must be above 0, got {epochs!r}")
+    floor = minimum / learning_rate
+
+    def shape(t: float) -> float:
+        wave = 0.5 * (1 + math.cos(math.pi * min(t / epochs, 1.0)))
+        return floor + (1 - floor) * wave
+
+    return Schedule(learning_rate, shape, warmup)

@@ -1,0 +1,501 @@
+"""Epochs: order, batches, validation, early stopping, history.
+
+A data set is copied to the device once. Each epoch draws an order of the samples on the host, and
+each step gathers its batch, goes forward and back, and updates, all on the device; the training
+error is read once an epoch.
+
+Ctrl-C (SIGINT) ends the training after the current step, in good order; a second one ends it at
+once with the usual KeyboardInterrupt.
+"""
+
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gpunn.backend import Array
+from gpunn.errors import DataError, ParameterError
+from gpunn.network import Network
+from gpunn.optimizers import Optimizer, Schedule, constant, get_optimizer
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """What one epoch brought.
+
+    Attributes
+    ----------
+    epoch : int
+        Its number, from 1.
+    train_loss : float
+        The mean error over the epoch's samples, each measured just before it was learnt from.
+    validation_loss, validation_accuracy : float or None
+        Over the validation data, after the epoch; accuracy only where targets are classes.
+    learning_rate : float
+        The step size of the epoch's last step.
+    seconds : float
+        How long the epoch took, validation included.
+    """
+
+    epoch: int
+    train_loss: float
+    validation_loss: float | None
+    validation_accuracy: float | None
+    learning_rate: float
+    seconds: float
+
+
+@dataclass
+class History:
+    """What a training did.
+
+    Attributes
+    ----------
+    epochs : list of EpochRecord
+        One record for each complete epoch.
+    stopped : {"finished", "early stopping", "callback", "interrupted"}
+        Why it ended.
+    best_epoch : int or None
+        The epoch with the lowest validation loss; None without validation data.
+    restored_best : bool
+        Whether the network was left with the weights of `best_epoch`, not with the last ones.
+    n_samples_trained : int
+        Samples learnt from, over all epochs.
+    seconds : float
+        The whole training's duration.
+    """
+
+    epochs: list[EpochRecord] = field(default_factory=list)
+    stopped: str = "finished"
+    best_epoch: int | None = None
+    restored_best: bool = False
+    n_samples_trained: int = 0
+    seconds: float = 0.0
+
+    @property
+    def train_loss(self) -> list[float]:
+        """The training loss of each epoch."""
+        return [record.train_loss for record in self.epochs]
+
+    @property
+    def validation_loss(self) -> list[float]:
+        """The validation loss of each epoch; empty without validation data."""
+        return [r.validation_loss for r in self.epochs if r.validation_loss is not None]
+
+    @property
+    def validation_accuracy(self) -> list[float]:
+        """The validation accuracy of each epoch; empty where there is none."""
+        return [r.validation_accuracy for r in self.epochs if r.validation_accuracy is not None]
+
+
+class Callback:
+    """Something to be told how a training goes; override what is of interest."""
+
+    def on_train_begin(self, network: Network, n_epochs: int, n_samples: int) -> None:
+        """Hear that a training begins, of so many epochs of so many samples."""
+
+    def on_step_end(self, n_samples: int) -> None:
+        """Hear that a step has ended which learnt from so many samples."""
+
+    def on_epoch_end(self, network: Network, record: EpochRecord) -> bool | None:
+        """Hear what an epoch brought; return True to end the training."""
+
+    def on_train_end(self, history: History) -> None:
+        """Hear that the training has ended, however it did."""
+
+
+@dataclass(frozen=True)
+class EarlyStopping:
+    """End the training when the validation loss no longer falls, and restore the best weights.
+
+    Parameters
+    ----------
+    patience : int
+        End after so many epochs in a row without an improvement.
+    min_delta : float
+        An improvement is a validation loss lower than the best so far by more than this.
+
+    Raises
+    ------
+    ParameterError
+        If patience is below 1 or min_delta below 0.
+    """
+
+    patience: int = 10
+    min_delta: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_count("patience", self.patience)
+        if not self.min_delta >= 0:
+            raise ParameterError(f"min_delta must be 0 or more, got {self.min_delta!r}")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How a network does on some samples.
+
+    Attributes
+    ----------
+    loss : float
+        The mean error.
+    accuracy : float or None
+        The share of samples whose largest output is the target's; None for a single output.
+    outputs : ndarray, shape (n, n_L)
+        The outputs, on the host.
+    """
+
+    loss: float
+    accuracy: float | None
+    outputs: NDArray[Any]
+
+
+def check_count(name: str, value: int) -> None:
+    """Raise unless a value is a whole number of at least 1.
+
+    Raises
+    ------
+    ParameterError
+        If it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ParameterError(f"{name} must be a whole number of at least 1, got {value!r}")
+
+
+def as_targets(network: Network, y: ArrayLike) -> ArrayLike:
+    """Return targets for labels, or targets as they are.
+
+    Parameters
+    ----------
+    network : Network
+        Whose outputs the targets are for; its `scaling` says what "yes" and "no" are.
+    y : array_like, shape (n,) or (n, n_L)
+        Class numbers 0 to n_L - 1, or targets. With a single output, (n,) are its targets.
+
+    Returns
+    -------
+    array_like, shape (n, n_L)
+        The targets.
+
+    Raises
+    ------
+    DataError
+        If a class number is not one of the network's.
+    """
+    if network.backend.owns(y) and not isinstance(y, np.ndarray):
+        return y
+    y = np.asarray(y)
+    if y.ndim != 1:
+        return y
+    if network.n_outputs == 1:
+        return y[:, np.newaxis]
+    return network.scaling.encode_labels(y, network.n_outputs, network.dtype)
+
+
+def evaluate(network: Network, X: ArrayLike, y: ArrayLike) -> Evaluation:
+    """Measure a network's error and accuracy on some samples.
+
+    Parameters
+    ----------
+    network : Network
+        The network.
+    X : array_like, shape (n, n_0)
+        Inputs, scaled as in training.
+    y : array_like, shape (n,) or (n, n_L)
+        Class numbers or targets.
+
+    Returns
+    -------
+    Evaluation
+        The mean loss, the accuracy and the outputs.
+
+    Raises
+    ------
+    ShapeError
+        If the samples do not fit the network.
+    DataError
+        If they hold something that is no number, or a class that is not one of the network's.
+    """
+    return _evaluate(network, *_samples(network, X, y))
+
+
+def _evaluate(network: Network, inputs: Array, targets: Array) -> Evaluation:
+    backend, n_samples = network.backend, inputs.shape[0]
+    outputs = backend.empty(targets.shape, network.dtype)
+    row_losses = backend.zeros((n_samples,), np.float64)
+    for rows in network.row_blocks(n_samples):
+        network.add_losses(inputs[rows], targets[rows], row_losses[rows], outputs[rows])
+    host = backend.to_host(outputs)
+    accuracy = None
+    if network.n_outputs > 1:
+        hits = host.argmax(axis=1) == backend.to_host(targets).argmax(axis=1)
+        accuracy = float(hits.mean())
+    return Evaluation(float(backend.to_host(row_losses).mean()), accuracy, host)
+
+
+def _samples(network: Network, X: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:
+    inputs, targets = network.as_samples(X, as_targets(network, y))
+    for name, given in (("inputs", X), ("targets", y)):
+        if not hasattr(given, "__cuda_array_interface__"):
+            _check_finite(name, np.asarray(given))
+    return inputs, targets
+
+
+def _check_finite(name: str, values: NDArray[Any]) -> None:
+    if values.dtype.kind != "f":
+        return
+    rows = np.atleast_2d(values)
+    step = max(1, 2**20 // max(1, rows.shape[1]))
+    for start in range(0, rows.shape[0], step):
+        wrong = np.argwhere(~np.isfinite(rows[start : start + step]))
+        if len(wrong):
+            row, column = wrong[0]
+            raise DataError(
+                f"{name} must be finite: row {start + row}, column {column} is "
+                f"{rows[start + row, column]}; remove or replace such values"
+            )
+
+
+class _Interrupt:
+    """Whether Ctrl-C was pressed."""
+
+    requested = False
+
+
+@contextmanager
+def _interruptible() -> Iterator[_Interrupt]:
+    """Turn the first Ctrl-C into a request; the second raises KeyboardInterrupt as ever."""
+    interrupt = _Interrupt()
+    if threading.current_thread() is not threading.main_thread():
+        # Only the main thread gets signals, and only it may choose what happens.
+        yield interrupt
+        return
+    previous = signal.getsignal(signal.SIGINT)
+
+    def request(number: int, frame: object) -> None:
+        interrupt.requested = True
+        signal.signal(signal.SIGINT, previous)
+
+    signal.signal(signal.SIGINT, request)
+    try:
+        yield interrupt
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def fit(
+    network: Network,
+    X: ArrayLike,
+    y: ArrayLike,
+    *,
+    epochs: int,
+    batch_size: int = 32,
+    optimizer: str | Optimizer = "sgd",
+    learning_rate: float | Schedule,
+    validation_data: tuple[ArrayLike, ArrayLike] | None = None,
+    early_stopping: EarlyStopping | None = None,
+    shuffle: bool = True,
+    seed: int | Sequence[int] | np.random.Generator = 0,
+    callbacks: Sequence[Callback] = (),
+) -> History:
+    """Change a network in place by training it.
+
+    Parameters
+    ----------
+    network : Network
+        The network to train.
+    X : array_like, shape (n, n_0)
+        Inputs, scaled, on the host or already on the network's device.
+    y : array_like, shape (n,) or (n, n_L)
+        Class numbers 0 to n_L - 1 or targets.
+    epochs : int
+        How many times to go through the samples.
+    batch_size : int
+        Samples in a step; 1 learns from one sample at a time. The last batch of an epoch may be
+        smaller; steps always average over the samples they have.
+    optimizer : {"sgd", "momentum", "nesterov", "adam"} or Optimizer
+        The rule that turns gradients into steps.
+    learning_rate : float or Schedule
+        The step size, or how it goes over time.
+    validation_data : tuple of (X, y), optional
+        Samples to measure loss and accuracy on after each epoch. The best weights so far are then
+        kept in a copy on the device.
+    early_stopping : EarlyStopping, optional
+        Whether to end early and restore the best weights; needs `validation_data`.
+    shuffle : bool
+        Whether each epoch goes through the samples in a new order.
+    seed : int, sequence of int, or numpy.random.Generator
+        Where the orders come from.
+    callbacks : sequence of Callback
+        Who is told how it goes.
+
+    Returns
+    -------
+    History
+        What happened. After Ctrl-C, `History.stopped` is "interrupted", and the network has the
+        best weights so far if there is validation data, else the last ones.
+
+    Raises
+    ------
+    ShapeError
+        If the samples do not fit the network.
+    DataError
+        If they are not finite, or a class is not one of the network's.
+    ParameterError
+        If another argument is not one of those allowed.
+    """
+    check_count("epochs", epochs)
+    check_count("batch_size", batch_size)
+    if early_stopping is not None and validation_data is None:
+        raise ParameterError("early_stopping needs validation_data to watch")
+    if isinstance(optimizer, str):
+        optimizer = get_optimizer(optimizer)
+    schedule = learning_rate if isinstance(learning_rate, Schedule) else constant(learning_rate)
+    inputs, targets = _samples(network, X, y)
+    validation = None if validation_data is None else _samples(network, *validation_data)
+    loop = _Loop(network, inputs, targets, batch_size, optimizer, schedule, shuffle, callbacks)
+    return loop.run(epochs, np.random.default_rng(seed), validation, early_stopping)
+
+
+class _Loop:
+    """One training: what stays the same over its epochs."""
+
+    def __init__(
+        self,
+        network: Network,
+        inputs: Array,
+        targets: Array,
+        batch_size: int,
+        optimizer: Optimizer,
+        schedule: Schedule,
+        shuffle: bool,
+        callbacks: Sequence[Callback],
+    ) -> None:
+        self.network, self.inputs, self.targets = network, inputs, targets
+        self.n_samples = inputs.shape[0]
+        self.batch_size = min(batch_size, self.n_samples)
+        self.optimizer, self.schedule, self.shuffle = optimizer, schedule, shuffle
+        self.callbacks = callbacks
+        backend = network.backend
+        self.batch = backend.empty((self.batch_size, network.n_inputs), network.dtype)
+        self.batch_targets = backend.empty((self.batch_size, network.n_outputs), network.dtype)
+        optimizer.prepare(network)
+
+    def run(
+        self,
+        n_epochs: int,
+        generator: np.random.Generator,
+        validation: tuple[Array, Array] | None,
+        early_stopping: EarlyStopping | None,
+    ) -> History:
+        history = History()
+        best = _Best(self.network, early_stopping or EarlyStopping())
+        began = time.perf_counter()
+        for callback in self.callbacks:
+            callback.on_train_begin(self.network, n_epochs, self.n_samples)
+        with _interruptible() as interrupt:
+            for epoch in range(n_epochs):
+                record = self._epoch(epoch, generator, validation, history, interrupt)
+                if record is None:
+                    history.stopped = "interrupted"
+                    break
+                history.epochs.append(record)
+                if validation is not None:
+                    best.consider(record)
+                if any([c.on_epoch_end(self.network, record) for c in self.callbacks]):
+                    history.stopped = "callback"
+                    break
+                if early_stopping is not None and best.is_exhausted():
+                    history.stopped = "early stopping"
+                    break
+        history.best_epoch = best.epoch
+        if early_stopping is not None or history.stopped == "interrupted":
+            history.restored_best = best.restore()
+        self.network.backend.synchronize()
+        history.seconds = time.perf_counter() - began
+        for callback in self.callbacks:
+            callback.on_train_end(history)
+        return history
+
+    def _epoch(
+        self,
+        epoch: int,
+        generator: np.random.Generator,
+        validation: tuple[Array, Array] | None,
+        history: History,
+        interrupt: _Interrupt,
+    ) -> EpochRecord | None:
+        """Go through all samples once; None if Ctrl-C came before the end."""
+        began = time.perf_counter()
+        backend = self.network.backend
+        order = generator.permutation(self.n_samples) if self.shuffle else None
+        device_order = None if order is None else backend.asarray(order)
+        row_losses = backend.zeros((self.batch_size,), np.float64)
+        rate = 0.0
+        for start in range(0, self.n_samples, self.batch_size):
+            stop = min(start + self.batch_size, self.n_samples)
+            rate = self.schedule(epoch + start / self.n_samples)
+            self.optimizer.begin_step(rate)
+            batch, targets = self._gather(device_order, start, stop)
+            self.network.step(batch, targets, self.optimizer.update, row_losses[: stop - start])
+            history.n_samples_trained += stop - start
+            for callback in self.callbacks:
+                callback.on_step_end(stop - start)
+            if interrupt.requested:
+                return None
+        evaluation = None if validation is None else _evaluate(self.network, *validation)
+        return EpochRecord(
+            epoch=epoch + 1,
+            train_loss=float(backend.to_host(row_losses).sum()) / self.n_samples,
+            validation_loss=None if evaluation is None else evaluation.loss,
+            validation_accuracy=None if evaluation is None else evaluation.accuracy,
+            learning_rate=rate,
+            seconds=time.perf_counter() - began,
+        )
+
+    def _gather(self, order: Array | None, start: int, stop: int) -> tuple[Array, Array]:
+        if order is None:
+            return self.inputs[start:stop], self.targets[start:stop]
+        backend, indices = self.network.backend, order[start:stop]
+        batch, targets = self.batch[: stop - start], self.batch_targets[: stop - start]
+        backend.take_rows(self.inputs, indices, batch)
+        backend.take_rows(self.targets, indices, targets)
+        return batch, targets
+
+
+class _Best:
+    """The weights with the lowest validation loss so far, in a copy on the device."""
+
+    def __init__(self, network: Network, rule: EarlyStopping) -> None:
+        self.network, self.rule = network, rule
+        self.epoch: int | None = None
+        self._loss = np.inf
+        self._since = 0
+        self._weights: dict[str, Array] = {}
+
+    def consider(self, record: EpochRecord) -> None:
+        """Keep the weights if this epoch was the best one."""
+        loss = record.validation_loss
+        if loss is not None and loss < self._loss - self.rule.min_delta:
+            self.epoch, self._loss, self._since = record.epoch, loss, 0
+            self._weights = {
+                name: array.copy() for name, array in self.network.device_parameters().items()
+            }
+        else:
+            self._since += 1
+
+    def is_exhausted(self) -> bool:
+        """Say whether patience has run out."""
+        return self._since >= self.rule.patience
+
+    def restore(self) -> bool:
+        """Give the network the best weights back, if there are any; say whether there were."""
+        for name, array in self.network.device_parameters().items():
+            if name in self._weights:
+                array[...] = self._weights[name]
+        return bool(self._weights)
