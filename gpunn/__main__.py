@@ -1,0 +1,8 @@
+"""``python -m gpunn`` is the same as ``gpunn``."""
+
+import sys
+
+from gpunn.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

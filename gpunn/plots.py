@@ -1,0 +1,74 @@
+"""Pictures, drawn with matplotlib, which is an extra (``pip install 'gpunn[plots]'``)."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpunn.errors import MissingPackageError, OutputError
+
+
+def check_matplotlib() -> None:
+    """Raise unless pictures can be drawn.
+
+    Raises
+    ------
+    MissingPackageError
+        If matplotlib is not installed.
+    """
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise MissingPackageError(
+            "pictures need matplotlib, which is not installed: pip install 'gpunn[plots]'"
+        ) from error
+
+
+def save_images(
+    path: str | os.PathLike[str],
+    images: NDArray[Any],
+    titles: Sequence[str],
+    heading: str,
+) -> None:
+    """Write a picture of some images side by side, dark on light, with a title over each.
+
+    Parameters
+    ----------
+    path : path-like
+        Where to; the ending chooses the format, such as ``.png``, ``.pdf`` or ``.svg``.
+    images : ndarray, shape (n, rows, columns)
+        Grey images; the larger a number, the darker.
+    titles : sequence of str
+        One for each image.
+    heading : str
+        One over all.
+
+    Raises
+    ------
+    MissingPackageError
+        If matplotlib is not installed.
+    OutputError
+        If the picture could not be written.
+    """
+    check_matplotlib()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    n_columns = min(5, len(images))
+    n_rows = -(-len(images) // n_columns)
+    figure = Figure(figsize=(1.7 * n_columns + 0.6, 1.9 * n_rows + 0.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(heading)
+    axes = np.atleast_1d(np.asarray(figure.subplots(n_rows, n_columns))).ravel()
+    for axis, image, title in zip(axes, images, titles, strict=False):
+        axis.imshow(image, cmap="gray_r")
+        axis.set_title(title)
+    for axis in axes:
+        axis.set_axis_off()
+    try:
+        figure.savefig(path, dpi=120)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise OutputError(f"cannot write {path}: {reason}") from error

@@ -1,0 +1,375 @@
+"""From files to arrays: IDX, CSV, .npz and .npy.
+
+Each reader turns one file into NumPy arrays; `check_inputs` and `check_labels` say whether a
+network can be trained on them; `gpunn.data` puts them together. A file is not trusted: a size that
+its header claims is compared with the file before memory is asked for, pickles are never opened,
+and whatever is wrong ends in one line of `DataError` that names the file and the place.
+"""
+
+import gzip
+import io
+import itertools
+import math
+import os
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpunn.errors import DataError
+
+FilePath = str | os.PathLike[str]
+
+IDX_DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+
+# The names under which an .npz file may hold its inputs and labels.
+NPZ_KEYS = (("x_train", "y_train"), ("X", "y"), ("inputs", "labels"))
+
+# More classes than this are surely a column of something else, and would fill the memory later.
+MAX_LABEL = 65_535
+
+_GZIP_MAGIC = b"\x1f\x8b"
+# No byte of a deflate stream can stand for more than this many bytes of data.
+_DEFLATE_LIMIT = 1032
+
+
+def read_idx(path: FilePath) -> NDArray[Any]:
+    """Read one IDX file, the format of MNIST, gzip-compressed or not.
+
+    Parameters
+    ----------
+    path : path
+        The file. Its first bytes, not its name, tell whether it is compressed.
+
+    Returns
+    -------
+    array
+        Shape and type as the file's header declares them, in the machine's byte order.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, damaged, cut short, or holds more or less than it declares.
+    """
+    with _open(path) as (stream, limit):
+        dtype, shape = _read_idx_header(stream, path)
+        declared = math.prod(shape) * dtype.itemsize
+        if declared > limit:
+            raise DataError(
+                f"{path}: the header declares {declared} bytes of data, more than a file of this "
+                "size can hold; fetch the file again"
+            )
+        values = stream.read(declared + 1)
+    if len(values) != declared:
+        came = f"only {len(values)} came" if len(values) < declared else "there are more"
+        raise DataError(
+            f"{path}: the header declares {' x '.join(map(str, shape))} values = {declared} bytes, "
+            f"but {came}; fetch the file again"
+        )
+    return np.frombuffer(values, dtype).reshape(shape).astype(dtype.newbyteorder("="))
+
+
+def read_csv_table(path: FilePath) -> NDArray[np.float64]:
+    """Read a CSV file of numbers whose first column is the label, gzip-compressed or not.
+
+    A header, that is a first line in which no field is a number, and blank lines are skipped.
+
+    Parameters
+    ----------
+    path : path
+        The file. Its first bytes, not its name, tell whether it is compressed.
+
+    Returns
+    -------
+    array of float64, shape (n_samples, 1 + n_features)
+        All values finite; the first column holds whole numbers from 0 to `MAX_LABEL`.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, damaged or empty, or if a line does not fit; the message says
+        which line and field.
+    """
+    with _csv_rows(path) as numbered_rows:
+        rows = (line for _, line in numbered_rows)
+        first = next(rows, "")
+        if first.count(",") < 1:
+            raise DataError(
+                f"{path}: no line of data; expected lines of numbers divided by commas, label first"
+                if not first
+                else f"{path}: one field a line; expected the label, then the inputs, with commas"
+            )
+        try:
+            table = np.loadtxt(
+                itertools.chain([first], rows), delimiter=",", comments=None, ndmin=2
+            )
+        except ValueError as error:
+            reason = one_line(error)
+        else:
+            labels = table[:, 0]
+            whole = (labels >= 0) & (labels <= MAX_LABEL) & (labels == np.floor(labels))
+            if whole.all() and np.isfinite(table).all():
+                return table
+            reason = "a value is not finite, or a label is not a whole number"
+    raise DataError(_first_bad_line(path) or f"{path}: {reason}")
+
+
+def read_npz_arrays(path: FilePath) -> list[tuple[str, NDArray[Any]]]:
+    """Read the inputs and labels of an .npz file.
+
+    Parameters
+    ----------
+    path : path
+        The file. It must hold one of the pairs of names in `NPZ_KEYS`; beside ``x_train`` and
+        ``y_train`` it may hold ``x_test`` and ``y_test``.
+
+    Returns
+    -------
+    list of (name, array)
+        Inputs, labels and, where the file has them, test inputs and test labels.
+
+    Raises
+    ------
+    DataError
+        If the file is missing or damaged, has none of these names, or holds Python objects.
+    """
+    _check_is_file(path)
+    try:
+        # Opened here because numpy.load leaves a damaged file open.
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
+            names = _npz_names(archive.files, path)
+            arrays = [(name, archive[name]) for name in names]
+    except DataError:
+        raise
+    except Exception as error:  # a damaged file makes zipfile and NumPy raise a dozen kinds
+        raise DataError(_why_not_read(path, "an .npz file", error)) from None
+    for name, array in arrays:
+        if not isinstance(array, np.ndarray):
+            raise DataError(f"{path}: {name} is not a NumPy array; write the file with numpy.savez")
+    return arrays
+
+
+def read_npy(path: FilePath) -> NDArray[Any]:
+    """Read the array in an .npy file.
+
+    Raises
+    ------
+    DataError
+        If the file is missing or damaged, or holds Python objects.
+    """
+    _check_is_file(path)
+    try:
+        with open(path, "rb") as stream:
+            array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
+    except Exception as error:  # as above: NumPy's header parser raises many kinds
+        raise DataError(_why_not_read(path, "an .npy file", error)) from None
+    return array
+
+
+def check_inputs(array: NDArray[Any], where: str) -> NDArray[Any]:
+    """Return inputs as one contiguous row a sample, in the machine's byte order.
+
+    Parameters
+    ----------
+    array : array, shape (n_samples, ...)
+        What a file held.
+    where : str
+        File and name of the array, for the message.
+
+    Raises
+    ------
+    DataError
+        If it does not hold finite numbers, at least one a sample.
+    """
+    if array.dtype.kind not in "biuf":
+        raise DataError(f"{where} must hold numbers, got the type {array.dtype}")
+    if array.ndim < 2 or not array.size:
+        raise DataError(
+            f"{where} must have shape (samples, features) or (samples, rows, columns), none of "
+            f"them 0, got {array.shape}"
+        )
+    flat = np.ascontiguousarray(array, array.dtype.newbyteorder("=")).reshape(len(array), -1)
+    finite = np.isfinite(flat)
+    if not finite.all():
+        row, column = np.unravel_index(np.argmin(finite), flat.shape)
+        raise DataError(
+            f"{where} holds {flat[row, column]} in row {row}, column {column} (counted from 0); "
+            "remove or replace it"
+        )
+    return flat
+
+
+def check_labels(array: NDArray[Any], where: str) -> NDArray[np.int64]:
+    """Return class numbers as int64, shape (n_samples,).
+
+    Parameters
+    ----------
+    array : array, shape (n_samples,) or (n_samples, 1)
+        What a file held, of any type of number.
+    where : str
+        File and name of the array, for the message.
+
+    Raises
+    ------
+    DataError
+        If it does not hold whole numbers from 0 to `MAX_LABEL`, one a sample.
+    """
+    if array.dtype.kind not in "biuf":
+        raise DataError(f"{where} must hold whole numbers, got the type {array.dtype}")
+    if array.ndim == 2 and array.shape[1] > 1:
+        raise DataError(
+            f"{where} has shape {array.shape}; expected one class number a sample, so turn one-hot "
+            "rows into numbers with argmax(axis=1)"
+        )
+    if array.shape not in ((array.size,), (array.size, 1)) or not array.size:
+        raise DataError(f"{where} must have shape (samples,), got {array.shape}")
+    flat = array.reshape(-1)
+    whole = (flat >= 0) & (flat <= MAX_LABEL)
+    if array.dtype.kind == "f":
+        whole &= flat == np.floor(flat)
+    if not whole.all():
+        row = int(np.argmin(whole))
+        raise DataError(
+            f"{where} must hold whole numbers from 0 to {MAX_LABEL}, got {flat[row]} in row {row} "
+            "(counted from 0)"
+        )
+    return flat.astype(np.int64)
+
+
+def are_bytes(inputs: NDArray[Any]) -> bool:
+    """Whether the values are whole numbers that run from 0 to 255, as 8-bit pixels do."""
+    if inputs.min() != 0 or inputs.max() != 255:
+        return False
+    return inputs.dtype.kind in "iu" or np.array_equal(inputs, inputs.astype(np.uint8))
+
+
+def one_line(message: object) -> str:
+    """Return what an error, or any object, says of itself, as one line of at most 120 characters.
+
+    An error that says nothing gives the name of its kind.
+    """
+    text = " ".join(str(message).split()) or type(message).__name__
+    return text if len(text) <= 120 else text[:117] + "..."
+
+
+def _check_is_file(path: FilePath) -> None:
+    """Raise a `DataError` that says what is wrong if `path` is not a file."""
+    if os.path.isdir(path):
+        raise DataError(f"{path}: is a folder; expected a file")
+    if not os.path.isfile(path):
+        raise DataError(f"{path}: no such file; check the path")
+
+
+@contextmanager
+def _open(path: FilePath) -> Iterator[tuple[BinaryIO, int]]:
+    """Open a file, compressed or not; give it and the most bytes that it can hold."""
+    _check_is_file(path)
+    try:
+        size = os.path.getsize(path)
+        with open(path, "rb") as raw:
+            if raw.read(2) != _GZIP_MAGIC:
+                raw.seek(0)
+                yield raw, size
+                return
+            raw.seek(0)
+            with gzip.open(raw) as unzipped:
+                yield unzipped, size * _DEFLATE_LIMIT  # type: ignore[misc]
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(
+            f"{path}: gzip data damaged or cut short ({one_line(error)}); fetch the file again"
+        ) from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def _read_idx_header(stream: BinaryIO, path: FilePath) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    magic = stream.read(4)
+    code, n_dimensions = (magic[2], magic[3]) if len(magic) == 4 else (0, 0)
+    if magic[:2] != b"\0\0" or code not in IDX_DTYPES or not 1 <= n_dimensions <= 8:
+        raise DataError(
+            f"{path}: not an IDX file; expected it to start with two zero bytes, a type and a "
+            f"number of dimensions, got {magic.hex(' ') or 'nothing'}"
+        )
+    sizes = stream.read(4 * n_dimensions)
+    if len(sizes) != 4 * n_dimensions:
+        raise DataError(f"{path}: cut short within its header; fetch the file again")
+    shape = struct.unpack(f">{n_dimensions}I", sizes)
+    if 0 in shape:
+        raise DataError(f"{path}: the header declares no values: {' x '.join(map(str, shape))}")
+    return np.dtype(IDX_DTYPES[code]), shape
+
+
+@contextmanager
+def _csv_rows(path: FilePath) -> Iterator[Iterator[tuple[int, str]]]:
+    """Open a CSV file; give its lines of data with their numbers, counted from 1."""
+    # Bytes that are not UTF-8 become a visible mark, which then is reported as not a number.
+    with (
+        _open(path) as (stream, _),
+        io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace") as lines,
+    ):
+        rows = ((number, line) for number, line in enumerate(lines, 1) if not line.isspace())
+        first = next(rows, (0, ""))
+        is_header = all(_number(field) is None for field in first[1].split(","))
+        yield rows if is_header else itertools.chain([first], rows)
+
+
+def _first_bad_line(path: FilePath) -> str | None:
+    """Say where a CSV file goes wrong; slow, so only for a file that is known to be bad."""
+    expected = 0
+    with _csv_rows(path) as numbered_rows:
+        for line_number, line in numbered_rows:
+            fields = line.rstrip("\r\n").split(",")
+            expected = expected or len(fields)
+            where = f"{path}, line {line_number}"
+            if len(fields) != expected:
+                return f"{where}: {len(fields)} fields; expected {expected}, as in the lines above"
+            for position, field in enumerate(fields, 1):
+                number = _number(field)
+                if number is None or not math.isfinite(number):
+                    what = "number" if number is None else "finite number"
+                    return f"{where}, field {position}: {_quote(field)} is not a {what}"
+                if position == 1 and not (0 <= number <= MAX_LABEL and number.is_integer()):
+                    return (
+                        f"{where}: the label {_quote(field)} is not a whole number from 0 to "
+                        f"{MAX_LABEL}; the label must be the first field"
+                    )
+    return None
+
+
+def _number(field: str) -> float | None:
+    try:
+        return float(field)
+    except ValueError:
+        return None
+
+
+def _quote(field: str) -> str:
+    return repr(field if len(field) <= 30 else field[:27] + "...")
+
+
+def _npz_names(names: list[str], path: FilePath) -> list[str]:
+    pair = next((pair for pair in NPZ_KEYS if set(pair) <= set(names)), None)
+    if pair is None:
+        pairs = " or ".join(" and ".join(pair) for pair in NPZ_KEYS)
+        found = one_line(", ".join(map(repr, names)) or "nothing")
+        raise DataError(f"{path}: expected arrays named {pairs}, found {found}")
+    test_pair = ("x_test", "y_test") if pair == NPZ_KEYS[0] else ()
+    found_of_test = [name for name in test_pair if name in names]
+    if len(found_of_test) == 1:
+        raise DataError(f"{path}: has {found_of_test[0]} alone; expected both x_test and y_test")
+    return [*pair, *found_of_test]
+
+
+def _why_not_read(path: FilePath, kind: str, error: Exception) -> str:
+    if isinstance(error, ValueError) and "Object arrays" in str(error):
+        return f"{path}: holds Python objects, which are never loaded; save an array of numbers"
+    if isinstance(error, PermissionError):
+        return f"{path}: cannot be read: {error.strerror}"
+    if kind == "an .npz file" and not zipfile.is_zipfile(path):
+        return f"{path}: not {kind}; write it with numpy.savez"
+    return f"{path}: not {kind}, or damaged ({one_line(error)})"

@@ -1,0 +1,361 @@
+"""From raw values to what a network trains on, and from class labels to targets.
+
+A sigmoid network learns best from inputs of about the size of one and, in the textbook's words,
+from targets that its output can reach. Both are plain affine maps. They belong to the trained
+network as much as its weights do: a model that is asked about raw values later must scale them
+exactly as it did in training, so a `Scaling` can be written into a model file and read back.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from gpunn.errors import DataError, ModelFileError, ParameterError, ShapeError
+
+# Values that are worked on at once in float64: 1 MiB, which stays in the processor's cache.
+_BLOCK_VALUES = 2**17
+
+Coefficients = float | NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Scaling:
+    """The affine map ``x * scale + shift`` of the inputs, and the two values of a target.
+
+    Parameters
+    ----------
+    scale, shift : float or array of float64, shape (n_features,)
+        One number for all features, or one for each.
+    target_low, target_high : float
+        The target of an output for "not this class" and for "this class".
+
+    Raises
+    ------
+    ParameterError
+        If a number is not finite, or `target_low` is not below `target_high`.
+    ShapeError
+        If `scale` or `shift` has more than one dimension, or their lengths differ.
+    """
+
+    scale: Coefficients = 1.0
+    shift: Coefficients = 0.0
+    target_low: float = 0.0
+    target_high: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("scale", "shift"):
+            object.__setattr__(self, name, _coefficients(getattr(self, name), name))
+        for name in ("target_low", "target_high"):
+            object.__setattr__(self, name, _finite_float(getattr(self, name), name))
+        if not self.target_low < self.target_high:
+            raise ParameterError(
+                f"target_low must be below target_high, got {self.target_low:g} "
+                f"and {self.target_high:g}"
+            )
+        lengths = {np.size(c) for c in (self.scale, self.shift) if isinstance(c, np.ndarray)}
+        if len(lengths) > 1:
+            raise ShapeError(
+                f"scale has {np.size(self.scale)} features but shift has {np.size(self.shift)}"
+            )
+
+    @classmethod
+    def identity(cls, *, target_low: float = 0.0, target_high: float = 1.0) -> Self:
+        """Return the scaling that leaves inputs as they are."""
+        return cls(1.0, 0.0, target_low, target_high)
+
+    @classmethod
+    def to_range(
+        cls,
+        minimum: float,
+        maximum: float,
+        low: float = 0.0,
+        high: float = 1.0,
+        *,
+        target_low: float = 0.0,
+        target_high: float = 1.0,
+    ) -> Self:
+        """Return the scaling that takes `minimum` to `low` and `maximum` to `high`.
+
+        Raises
+        ------
+        ParameterError
+            If a number is not finite, or `minimum` is not below `maximum`.
+        """
+        minimum, maximum = _finite_float(minimum, "minimum"), _finite_float(maximum, "maximum")
+        if not minimum < maximum:
+            raise ParameterError(f"minimum must be below maximum, got {minimum:g} and {maximum:g}")
+        scale = (high - low) / (maximum - minimum)
+        return cls(scale, low - minimum * scale, target_low, target_high)
+
+    @classmethod
+    def per_feature(
+        cls,
+        inputs: ArrayLike,
+        low: float = 0.0,
+        high: float = 1.0,
+        *,
+        target_low: float = 0.0,
+        target_high: float = 1.0,
+    ) -> Self:
+        """Return the scaling that takes each feature of `inputs` to the range `low` to `high`.
+
+        A feature that is constant in `inputs` is mapped to `low`, whatever comes later.
+
+        Parameters
+        ----------
+        inputs : array of numbers, shape (n_samples, n_features)
+            The training inputs.
+        low, high : float
+            Where each feature's smallest and largest value go.
+        target_low, target_high : float
+            As in `Scaling`.
+
+        Raises
+        ------
+        ShapeError
+            If `inputs` is not a non-empty two-dimensional array of numbers.
+        DataError
+            If `inputs` holds NaN or infinity.
+        ParameterError
+            If `low` or `high` is not finite.
+        """
+        low, high = _finite_float(low, "low"), _finite_float(high, "high")
+        smallest, largest = _extremes(_numbers(inputs))
+        scale = _divide_or_zero(high - low, largest - smallest)
+        return cls(scale, low - smallest * scale, target_low, target_high)
+
+    @classmethod
+    def standard(
+        cls, inputs: ArrayLike, *, target_low: float = 0.0, target_high: float = 1.0
+    ) -> Self:
+        """Return the scaling that gives each feature of `inputs` mean 0 and variance 1.
+
+        A feature that is constant in `inputs` is mapped to 0, whatever comes later.
+
+        Parameters
+        ----------
+        inputs : array of numbers, shape (n_samples, n_features)
+            The training inputs.
+        target_low, target_high : float
+            As in `Scaling`.
+
+        Raises
+        ------
+        ShapeError
+            If `inputs` is not a non-empty two-dimensional array of numbers.
+        DataError
+            If `inputs` holds NaN or infinity.
+        """
+        array = _numbers(inputs)
+        smallest, largest = _extremes(array)
+        mean = np.mean(array, axis=0, dtype=np.float64)
+        squares = np.zeros_like(mean)
+        for rows in _blocks(array):
+            squares += np.square(array[rows] - mean).sum(axis=0)
+        # The mean of equal values may be off by a rounding error, which would look like a spread.
+        deviation = np.where(smallest == largest, 0.0, np.sqrt(squares / len(array)))
+        scale = _divide_or_zero(1.0, deviation)
+        return cls(scale, -mean * scale, target_low, target_high)
+
+    @property
+    def n_features(self) -> int | None:
+        """Number of features that inputs must have; None if any number will do."""
+        for coefficients in (self.scale, self.shift):
+            if isinstance(coefficients, np.ndarray):
+                return coefficients.size
+        return None
+
+    def apply(self, inputs: ArrayLike, dtype: DTypeLike) -> NDArray[Any]:
+        """Return ``inputs * scale + shift`` as a new C-contiguous array.
+
+        Parameters
+        ----------
+        inputs : array of numbers, shape (n_samples, n_features)
+            Raw values, of any integer or floating type; left as they are.
+        dtype : data type
+            Type of the result. Each value is worked out in float64 and rounded once, a block of
+            rows at a time, so no float64 copy of the whole is made.
+
+        Returns
+        -------
+        array of `dtype`, shape (n_samples, n_features)
+
+        Raises
+        ------
+        ShapeError
+            If `inputs` is not a two-dimensional array of numbers, or its number of features is
+            not that of the scaling.
+        """
+        array = _numbers(inputs, may_be_empty=True)
+        if self.n_features not in (None, array.shape[1]):
+            raise ShapeError(
+                f"inputs have {array.shape[1]} features, but this scaling was made for "
+                f"{self.n_features}"
+            )
+        scaled = np.empty(array.shape, dtype)
+        for rows in _blocks(array):
+            block = np.multiply(array[rows], self.scale, dtype=np.float64)
+            block += self.shift
+            scaled[rows] = block
+        return scaled
+
+    def encode_labels(self, labels: ArrayLike, n_classes: int, dtype: DTypeLike) -> NDArray[Any]:
+        """Return one row of targets a label: `target_high` at the label, else `target_low`.
+
+        Parameters
+        ----------
+        labels : array of whole numbers, shape (n_samples,)
+            Class numbers from 0 to ``n_classes - 1``.
+        n_classes : int
+            Number of classes.
+        dtype : data type
+            Type of the result.
+
+        Returns
+        -------
+        array of `dtype`, shape (n_samples, n_classes)
+
+        Raises
+        ------
+        DataError
+            If a label is not a whole number in that range; the message names it and its position.
+        ShapeError
+            If `labels` is not one-dimensional.
+        """
+        array = np.asarray(labels)
+        if array.ndim != 1:
+            raise ShapeError(f"labels must have shape (n_samples,), got {array.shape}")
+        if array.size and array.dtype.kind not in "biuf":
+            raise DataError(f"labels must be whole numbers, got {array[0]!r} at position 0")
+        good = (array >= 0) & (array < n_classes)
+        if array.dtype.kind == "f":
+            good &= array == np.floor(array)
+        if not good.all():
+            position = int(np.argmin(good))
+            raise DataError(
+                f"labels must be whole numbers from 0 to {n_classes - 1}, "
+                f"got {array[position]} at position {position}"
+            )
+        targets = np.full((array.size, n_classes), self.target_low, dtype)
+        targets[np.arange(array.size), array.astype(np.intp)] = self.target_high
+        return targets
+
+    def to_dict(self) -> dict[str, float | list[float]]:
+        """Return a dict that JSON can hold; `from_dict` gives back an equal `Scaling`."""
+        return {
+            "scale": _plain(self.scale),
+            "shift": _plain(self.shift),
+            "target_low": self.target_low,
+            "target_high": self.target_high,
+        }
+
+    @classmethod
+    def from_dict(cls, values: object) -> Self:
+        """Make a `Scaling` from what `to_dict` returned, trusting nothing in it.
+
+        Raises
+        ------
+        ModelFileError
+            If `values` is not such a dict, or a number in it is missing, of the wrong type, not
+            finite, or does not fit the others.
+        """
+        names = ("scale", "shift", "target_low", "target_high")
+        if not isinstance(values, dict) or set(values) != set(names):
+            raise ModelFileError(f"scaling: expected a dict with exactly the keys {names}")
+        for name in names:
+            value = values[name]
+            numbers = value if isinstance(value, list) and name in ("scale", "shift") else [value]
+            # bool is an int to Python, but no one wrote `true` where a number was meant.
+            if not numbers or any(type(number) not in (int, float) for number in numbers):
+                raise ModelFileError(f"scaling: {name!r} must be a number or a list of numbers")
+        try:
+            return cls(**values)
+        except (ParameterError, ShapeError, OverflowError) as error:
+            raise ModelFileError(f"scaling: {error}") from None
+
+    def describe(self) -> str:
+        """Return one line for a person."""
+        if self.n_features is not None:
+            inputs = f"{self.n_features} features, each with its own scale and shift"
+        elif (self.scale, self.shift) == (1.0, 0.0):
+            inputs = "inputs as they are"
+        else:
+            inputs = f"inputs * {self.scale:.6g} + {self.shift:.6g}"
+        return f"{inputs}; targets {self.target_low:g} and {self.target_high:g}"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Scaling):
+            return NotImplemented
+        return (
+            np.array_equal(self.scale, other.scale)
+            and np.array_equal(self.shift, other.shift)
+            and self.target_low == other.target_low
+            and self.target_high == other.target_high
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.n_features, self.target_low, self.target_high))
+
+
+def _finite_float(value: Any, name: str) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ParameterError(f"{name} must be finite, got {number}")
+    return number
+
+
+def _coefficients(value: Any, name: str) -> Coefficients:
+    """Return a float, or a float64 array that nobody can change afterwards."""
+    if np.ndim(value) == 0:
+        return _finite_float(value, name)
+    array = np.array(value, dtype=np.float64)
+    if array.ndim != 1 or not array.size:
+        raise ShapeError(f"{name} must be a number or have shape (n_features,), got {array.shape}")
+    finite = np.isfinite(array)
+    if not finite.all():
+        feature = int(np.argmin(finite))
+        raise ParameterError(f"{name} must be finite, got {array[feature]} for feature {feature}")
+    array.flags.writeable = False
+    return array
+
+
+def _plain(value: Coefficients) -> float | list[float]:
+    return [float(number) for number in value] if isinstance(value, np.ndarray) else value
+
+
+def _numbers(inputs: ArrayLike, *, may_be_empty: bool = False) -> NDArray[Any]:
+    array = np.asarray(inputs)
+    if array.ndim != 2:
+        raise ShapeError(f"inputs must have shape (n_samples, n_features), got {array.shape}")
+    if array.dtype.kind not in "biuf":
+        raise ShapeError(f"inputs must be numbers, got dtype {array.dtype}")
+    if not array.size and not may_be_empty:
+        raise ShapeError(f"inputs of shape {array.shape} hold no values to find a scaling from")
+    return array
+
+
+def _blocks(array: NDArray[Any]) -> Iterator[slice]:
+    step = max(1, _BLOCK_VALUES // max(1, array.shape[1]))
+    for start in range(0, len(array), step):
+        yield slice(start, start + step)
+
+
+def _extremes(array: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return each feature's smallest and largest value, which NaN or infinity cannot hide from."""
+    smallest, largest = (e.astype(np.float64) for e in (array.min(axis=0), array.max(axis=0)))
+    finite = np.isfinite(smallest) & np.isfinite(largest)
+    if not finite.all():
+        feature = int(np.argmin(finite))
+        raise DataError(f"feature {feature} of the inputs holds NaN or infinity; remove it first")
+    return smallest, largest
+
+
+def _divide_or_zero(numerator: float, denominator: NDArray[np.float64]) -> NDArray[np.float64]:
+    quotient = np.zeros_like(denominator)
+    # A spread below the smallest normal number counts as none: its inverse would overflow.
+    usable = denominator > np.finfo(np.float64).tiny
+    return np.divide(numerator, denominator, out=quotient, where=usable)
