@@ -72,9 +72,10 @@ class Backend(ABC):
     # The only two crossings between host and device.
 
     @abstractmethod
-    def asarray(self, host: NDArray[Any], dtype: DTypeLike = None) -> Array:
-        """Return a host array as a row-major array on the device (on the CPU without a copy if
-        it is one already).
+    def asarray(self, host: NDArray[Any], dtype: DTypeLike | None = None) -> Array:
+        """Return a host array as a row-major array on the device.
+
+        On the CPU an array that is one already is returned itself, not a copy.
         """
 
     @abstractmethod
@@ -144,9 +145,7 @@ class Backend(ABC):
                 raise ShapeError(f"gemm: {name} is not an array on {self.name}: {type(array)}")
             if array.ndim != 2:
                 raise ShapeError(f"gemm: {name} must have 2 dimensions, got {array.ndim}")
-            contiguous = array.flags.c_contiguous or (
-                array is not out and array.flags.f_contiguous
-            )
+            contiguous = array.flags.c_contiguous or (array is not out and array.flags.f_contiguous)
             if not contiguous:
                 raise ShapeError(f"gemm: {name} must be contiguous, got strides {array.strides}")
         if not a.dtype == b.dtype == out.dtype:

@@ -52,9 +52,9 @@ def _whole(low: int) -> Callable[[str], int]:
     return convert
 
 
-def _number(low: float, high: float = float("inf"), *, open_low: bool = False) -> Callable[
-    [str], float
-]:
+def _number(
+    low: float, high: float = float("inf"), *, open_low: bool = False
+) -> Callable[[str], float]:
     def convert(text: str) -> float:
         try:
             value = float(text)

@@ -327,9 +327,7 @@ def _validation_rows(
     return np.sort(order[n_kept_back:]), np.sort(order[:n_kept_back])
 
 
-def _test_accuracy(
-    network: Network, dataset: Dataset, classes: NDArray[np.int64]
-) -> float | None:
+def _test_accuracy(network: Network, dataset: Dataset, classes: NDArray[np.int64]) -> float | None:
     if dataset.test_inputs is None or dataset.test_labels is None:
         return None
     X = network.scaling.apply(dataset.test_inputs, network.dtype)
@@ -351,7 +349,7 @@ def _train_result(
         "seconds": history.seconds,
         "samples_per_second": n_trained / history.seconds if history.seconds else None,
         "train_loss": history.train_loss[-1] if history.epochs else None,
-        "validation_accuracy": (history.validation_accuracy or [None])[-1],
+        "validation_accuracy": history.epochs[-1].validation_accuracy if history.epochs else None,
         "test_accuracy": test_accuracy,
         "model": str(out),
     }

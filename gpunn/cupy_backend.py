@@ -240,7 +240,7 @@ class CupyBackend(Backend):
         self.name = f"cuda:{device_id}"
         self._device = cupy.cuda.Device(device_id)
 
-    def asarray(self, host: NDArray[Any], dtype: DTypeLike = None) -> Array:
+    def asarray(self, host: NDArray[Any], dtype: DTypeLike | None = None) -> Array:
         with self._device:
             return cupy.asarray(np.ascontiguousarray(host, dtype=dtype))
 

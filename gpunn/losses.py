@@ -63,7 +63,7 @@ class Loss:
 
 
 def _squared(a: Values, t: Values) -> Values:
-    return np.square(t - a)
+    return np.asarray(np.square(t - a))
 
 
 def _log_sum_exp(z: Values) -> Values:

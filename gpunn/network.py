@@ -1,8 +1,8 @@
 """The network: layers, the way forward, the way back, and one step of training.
 
 One row per sample. ``Z_l = A_{l-1} W_l^T + b_l`` and ``A_l = f_l(Z_l)`` going forward;
-``D_l = (D_{l+1} W_{l+1}) * f_l'(Z_l)`` going back, from ``D_L = dE/dA_L * f_L'(Z_L)``; the gradients
-are ``dE/dW_l = D_l^T A_{l-1}`` and ``dE/db_l`` = the column sums of ``D_l``.
+``D_l = (D_{l+1} W_{l+1}) * f_l'(Z_l)`` going back, from ``D_L = dE/dA_L * f_L'(Z_L)``; the
+gradients are ``dE/dW_l = D_l^T A_{l-1}`` and ``dE/db_l`` = the column sums of ``D_l``.
 
 Everything is computed through a `Backend`, so that the same lines run on the CPU and on a GPU.
 `Network` has any number of hidden layers. `ThreeLayerNetwork` is the classic one: input, hidden,
@@ -83,8 +83,9 @@ def add_gradient(
 
 
 class _WorkArrays(NamedTuple):
-    """What a step writes to: a's of every layer (the last one holds z, then its delta), and the
-    deltas of the hidden layers.
+    """What a step writes to: every layer's a, and the hidden layers' deltas.
+
+    The last a first holds the outputs' z, and then their delta.
     """
 
     activations: list[Array]
@@ -122,8 +123,10 @@ class Architecture:
             zip(self.layer_sizes[:-1], self.layer_sizes[1:], strict=True), start=2
         ):
             last = index == len(self.layer_sizes)
-            yield n_out, n_in, get_activation(
-                self.output_activation if last else self.hidden_activation
+            yield (
+                n_out,
+                n_in,
+                get_activation(self.output_activation if last else self.hidden_activation),
             )
 
 
@@ -771,9 +774,7 @@ class ThreeLayerNetwork(Network):
         row_losses = self.backend.zeros((1,), np.float64)
 
         def descend(index: int, layer: Layer, delta: Array, below: Array) -> None:
-            add_gradient(
-                self.backend, delta, below, layer.weights, None, alpha=-self.learning_rate
-            )
+            add_gradient(self.backend, delta, below, layer.weights, None, alpha=-self.learning_rate)
 
         for i in range(device_inputs.shape[0]):
             row = slice(i, i + 1)

@@ -58,7 +58,7 @@ class NumpyBackend(Backend):
         self._gemv_of = {"f": blas.sgemv, "d": blas.dgemv}
         self._local = threading.local()
 
-    def asarray(self, host: NDArray[Any], dtype: DTypeLike = None) -> NDArray[Any]:
+    def asarray(self, host: NDArray[Any], dtype: DTypeLike | None = None) -> NDArray[Any]:
         return np.ascontiguousarray(host, dtype=dtype)
 
     def to_host(self, array: NDArray[Any]) -> NDArray[Any]:
@@ -98,15 +98,11 @@ class NumpyBackend(Backend):
         ones = np.ones(a.shape[0], a.dtype)
         self._gemv_of[out.dtype.char](alpha, a.T, ones, beta, out, overwrite_y=1)
 
-    def take_rows(
-        self, source: NDArray[Any], indices: NDArray[Any], out: NDArray[Any]
-    ) -> None:
+    def take_rows(self, source: NDArray[Any], indices: NDArray[Any], out: NDArray[Any]) -> None:
         # With mode="raise" NumPy would gather into a buffer first; indices are known to be good.
         np.take(source, indices, axis=0, out=out, mode="clip")
 
-    def activate(
-        self, z: NDArray[Any], bias: NDArray[Any] | None, activation: Activation
-    ) -> None:
+    def activate(self, z: NDArray[Any], bias: NDArray[Any] | None, activation: Activation) -> None:
         for rows, columns in _tiles(*z.shape, not activation.elementwise):
             tile = z[rows, columns]
             if bias is not None:

@@ -252,9 +252,7 @@ class Adam(_Buffered):
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "adam")
 
 
-def get_optimizer(
-    name: str, *, momentum: float = 0.9, weight_decay: float = 0.0
-) -> Optimizer:
+def get_optimizer(name: str, *, momentum: float = 0.9, weight_decay: float = 0.0) -> Optimizer:
     """Return a new optimizer by its name.
 
     Parameters

@@ -96,7 +96,10 @@ class Recipe:
         """
         initializer = self.initializer or ("he_normal" if self.activation == "relu" else "normal")
         if self.textbook_rule:
-            if len(self.hidden) != 1 or (self.activation, self.loss) != ("sigmoid", "squared_error"):
+            if len(self.hidden) != 1 or (self.activation, self.loss) != (
+                "sigmoid",
+                "squared_error",
+            ):
                 raise ParameterError(
                     "the recipe 'rashid' is one sigmoid hidden layer with squared_error: "
                     "change its size with one --hidden, or leave the recipe away"

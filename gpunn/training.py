@@ -407,7 +407,9 @@ class _Loop:
                 history.epochs.append(record)
                 if validation is not None:
                     best.consider(record)
-                if any([c.on_epoch_end(self.network, record) for c in self.callbacks]):
+                # Every callback hears of the epoch, also after one that ends the training.
+                wishes = [c.on_epoch_end(self.network, record) for c in self.callbacks]
+                if any(wishes):
                     history.stopped = "callback"
                     break
                 if early_stopping is not None and best.is_exhausted():
