@@ -53,7 +53,8 @@ def get_dtype(dtype: DTypeLike) -> np.dtype[Any]:
         result = np.dtype(dtype)
     except TypeError:
         result = None
-    if dtype is None or result not in (np.dtype(np.float32), np.dtype(np.float64)):
+    # Not `result not in (...)`: NumPy holds None and float64 for equal.
+    if dtype is None or result is None or result.str[1:] not in ("f4", "f8") or not result.isnative:
         raise ParameterError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
     return result
 
@@ -91,6 +92,13 @@ class Backend(ABC):
     @abstractmethod
     def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
         """Return an array of zeros."""
+
+    @abstractmethod
+    def copy_into(self, source: Array, out: Array) -> None:
+        """Change `out` in place to `source`, an array of its shape on this device.
+
+        On a GPU that is not the current one, ``out[...] = source`` would run on the wrong device.
+        """
 
     @abstractmethod
     def owns(self, array: object) -> bool:
@@ -150,6 +158,8 @@ class Backend(ABC):
                 raise ShapeError(f"gemm: {name} must be contiguous, got strides {array.strides}")
         if not a.dtype == b.dtype == out.dtype:
             raise ShapeError(f"gemm: dtypes differ: a {a.dtype}, b {b.dtype}, out {out.dtype}")
+        if out.dtype.char not in "fd":
+            raise ShapeError(f"gemm: dtype must be float32 or float64, got {out.dtype}")
 
     @abstractmethod
     def _gemm(

@@ -238,7 +238,9 @@ def _class_numbers(
     labels: NDArray[np.int64], classes: NDArray[np.int64], where: str
 ) -> NDArray[np.int64]:
     """Return which class of the model each label is."""
-    numbers = np.searchsorted(classes, labels).clip(max=len(classes) - 1)
+    order = np.argsort(classes)
+    places = np.searchsorted(classes, labels, sorter=order)
+    numbers: NDArray[np.int64] = order[places.clip(max=len(classes) - 1)]
     wrong = np.flatnonzero(classes[numbers] != labels)
     if len(wrong):
         known = ", ".join(map(str, classes[:10])) + (", ..." if len(classes) > 10 else "")

@@ -257,6 +257,10 @@ class CupyBackend(Backend):
         with self._device:
             return cupy.zeros(shape, dtype)
 
+    def copy_into(self, source: Array, out: Array) -> None:
+        with self._device:
+            out[...] = source
+
     def owns(self, array: object) -> bool:
         return isinstance(array, cupy.ndarray) and array.device.id == self.device_id
 

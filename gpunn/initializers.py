@@ -7,7 +7,7 @@ incoming connections, so `fan_in` is the number of columns.
 Biases start at zero, except with "standard_normal", which draws them too.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -64,6 +64,32 @@ INITIALIZERS: dict[str, Draw] = {
 }
 
 
+def make_generator(seed: int | Sequence[int] | Generator) -> Generator:
+    """Return the source of random numbers that a seed stands for.
+
+    Parameters
+    ----------
+    seed : int, sequence of int, or numpy.random.Generator
+        Whole numbers of at least 0; a generator is returned as it is.
+
+    Returns
+    -------
+    numpy.random.Generator
+        The generator.
+
+    Raises
+    ------
+    ParameterError
+        If it is nothing of the kind.
+    """
+    try:
+        return np.random.default_rng(seed)
+    except (TypeError, ValueError):
+        raise ParameterError(
+            f"seed must be whole numbers of at least 0 or a numpy.random.Generator, got {seed!r}"
+        ) from None
+
+
 def draw_layer(
     initializer: str, generator: Generator, n_out: int, n_in: int, dtype: DTypeLike
 ) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -97,7 +123,7 @@ def draw_layer(
     ParameterError
         If there is no initializer of that name.
     """
-    if initializer not in INITIALIZERS:
+    if not isinstance(initializer, str) or initializer not in INITIALIZERS:
         raise ParameterError(
             f"unknown initializer {initializer!r}: use one of {', '.join(INITIALIZERS)}"
         )

@@ -15,6 +15,7 @@ Learning* (2015), chapter 2.
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -31,7 +32,7 @@ from gpunn.errors import (
     ParameterError,
     ShapeError,
 )
-from gpunn.initializers import draw_layer
+from gpunn.initializers import draw_layer, make_generator
 from gpunn.losses import get_loss
 from gpunn.model_file import read_model, write_model
 from gpunn.scaling import Scaling
@@ -83,7 +84,7 @@ def add_gradient(
 
 
 class _WorkArrays(NamedTuple):
-    """What a step writes to: every layer's a, and the hidden layers' deltas.
+    """What a step writes to: every layer's a, and every layer's delta.
 
     The last a first holds the outputs' z, and then their delta.
     """
@@ -198,7 +199,7 @@ class Network:
             biases,
             get_dtype(dtype).name,
         )
-        generator = np.random.default_rng(seed)
+        generator = make_generator(seed)
         self._set_up(
             architecture,
             get_backend(device),
@@ -298,19 +299,23 @@ class Network:
         Raises
         ------
         ShapeError
-            If a name is missing or unknown, or a shape differs. Nothing has been changed then.
+            If a name is missing or unknown, a shape differs, or something is no array of numbers.
+            Nothing has been changed then.
         """
         own = self.device_parameters()
         if own.keys() != parameters.keys():
             raise ShapeError(
                 f"parameters must be named {', '.join(own)}, got {', '.join(parameters)}"
             )
-        host = {name: np.asarray(value, self.dtype) for name, value in parameters.items()}
+        try:
+            host = {name: np.asarray(value, self.dtype) for name, value in parameters.items()}
+        except (TypeError, ValueError) as error:
+            raise ShapeError(f"parameters must be arrays of numbers: {error}") from error
         for name, value in host.items():
             if value.shape != own[name].shape:
                 raise ShapeError(f"{name} must have shape {own[name].shape}, got {value.shape}")
         for name, value in host.items():
-            own[name][...] = self.backend.asarray(value)
+            self.backend.copy_into(self.backend.asarray(value), own[name])
 
     # The way forward.
 
@@ -339,7 +344,7 @@ class Network:
         outputs = self.backend.empty((inputs.shape[0], self.n_outputs), self.dtype)
         top = self.layers[-1]
         for rows in self.row_blocks(inputs.shape[0]):
-            outputs[rows] = self._forward(inputs[rows])
+            self.backend.copy_into(self._forward(inputs[rows]), outputs[rows])
             self.backend.activate(outputs[rows], top.biases, top.activation)
         host = self.backend.to_host(outputs)
         return host[0] if single else host
@@ -352,15 +357,18 @@ class Network:
 
     def _forward(self, inputs: Array) -> Array:
         """Return Z_L without its biases, in a work array; a sum over parts can still be added."""
-        work = self._work_arrays(inputs.shape[0])
-        below = inputs
-        for index, layer in enumerate(self.layers):
-            z = work.activations[index]
-            self.backend.gemm(below, layer.weights, z, transpose_b=True)
-            if index < len(self.layers) - 1:
-                self.backend.activate(z, layer.biases, layer.activation)
-            below = z
-        return below
+        z = self._work_arrays(inputs.shape[0]).activations[0]
+        self.backend.gemm(inputs, self.layers[0].weights, z, transpose_b=True)
+        return self._forward_from(z)
+
+    def _forward_from(self, z: Array) -> Array:
+        """Return Z_L for a first layer's Z_1 without biases, which becomes A_1 in place."""
+        work = self._work_arrays(z.shape[0])
+        for index, (layer, above) in enumerate(pairwise(self.layers), start=1):
+            self.backend.activate(z, layer.biases, layer.activation)
+            a, z = z, work.activations[index]
+            self.backend.gemm(a, above.weights, z, transpose_b=True)
+        return z
 
     # The way back.
 
@@ -388,28 +396,57 @@ class Network:
         outputs : Array, shape (n, n_L), optional
             Gets the outputs before the update.
         """
-        backend, work, top = self.backend, self._work_arrays(inputs.shape[0]), self.layers[-1]
-        delta = self._forward(inputs)
-        if outputs is not None:
-            outputs[...] = delta
-            backend.activate(outputs, top.biases, top.activation)
-        backend.output_delta(delta, top.biases, targets, top.activation, self._loss, row_losses)
-        for index in range(len(self.layers) - 1, 0, -1):
-            layer, a_below = self.layers[index], work.activations[index - 1]
-            delta_below = work.deltas[index - 1]
-            backend.gemm(delta, layer.weights, delta_below)
-            update(index, layer, delta, a_below)
-            backend.backpropagate_activation(
-                delta_below, a_below, self.layers[index - 1].activation
-            )
-            delta = delta_below
+        work = self._work_arrays(inputs.shape[0])
+        z, delta = work.activations[0], work.deltas[0]
+        self.backend.gemm(inputs, self.layers[0].weights, z, transpose_b=True)
+        self.learn_from(z, delta, targets, update, row_losses, outputs)
         update(0, self.layers[0], delta, inputs)
+
+    def learn_from(
+        self,
+        z: Array,
+        delta: Array,
+        targets: Array,
+        update: Update,
+        row_losses: Array,
+        outputs: Array | None = None,
+    ) -> None:
+        """Change all layers above the first in place by one step, given the first one's sums.
+
+        Parameters
+        ----------
+        z : Array, shape (n, n_1)
+            ``Z_1`` without biases; becomes A_1 in place.
+        delta : Array, shape (n, n_1)
+            Gets ``D_1``, from which the first layer's gradient is made.
+        targets, update, row_losses, outputs
+            As in `step`.
+        """
+        backend, work = self.backend, self._work_arrays(z.shape[0])
+        top = self.layers[-1]
+        n_layers = len(self.layers)
+        z_top = self._forward_from(z)
+        activations = [z, *work.activations[1:]]
+        deltas = [delta, *work.deltas[1:-1], z_top][:n_layers]
+        if outputs is not None:
+            backend.copy_into(z_top, outputs)
+            backend.activate(outputs, top.biases, top.activation)
+        backend.output_delta(z_top, top.biases, targets, top.activation, self._loss, row_losses)
+        if n_layers == 1:
+            backend.copy_into(z_top, delta)
+        for index in range(n_layers - 1, 0, -1):
+            layer, below = self.layers[index], self.layers[index - 1]
+            backend.gemm(deltas[index], layer.weights, deltas[index - 1])
+            update(index, layer, deltas[index], activations[index - 1])
+            backend.backpropagate_activation(
+                deltas[index - 1], activations[index - 1], below.activation
+            )
 
     def add_losses(self, inputs: Array, targets: Array, row_losses: Array, outputs: Array) -> None:
         """Change `row_losses` and `outputs` in place to samples' errors (added) and outputs."""
         top = self.layers[-1]
         z = self._forward(inputs)
-        outputs[...] = z
+        self.backend.copy_into(z, outputs)
         self.backend.activate(outputs, top.biases, top.activation)
         self.backend.output_delta(z, top.biases, targets, top.activation, self._loss, row_losses)
 
@@ -460,7 +497,12 @@ class Network:
                 beta_biases=0.0,
             )
 
-        Network.step(self, inputs, targets, keep, row_losses)
+        work = self._work_arrays(n_samples)
+        z, delta = work.activations[0], work.deltas[0]
+        self.backend.gemm(inputs, self.layers[0].weights, z, transpose_b=True)
+        # Network's own way back, whatever rule a subclass learns by.
+        Network.learn_from(self, z, delta, targets, keep, row_losses)
+        keep(0, self.layers[0], delta, inputs)
         loss = float(self.backend.to_host(row_losses).sum() / n_samples)
         return loss, {
             name: self.backend.to_host(gradients[name]) for name in self.device_parameters()
@@ -490,14 +532,17 @@ class Network:
         ShapeError
             If the targets do not have n_L columns.
         DataError
-            If the output activation can never reach them.
+            If they are not numbers, or the output activation can never reach them.
 
         References
         ----------
         T. Rashid, *Make Your Own Neural Network* (2016), part 3.
         """
-        given = np.asarray(targets, dtype=self.dtype)
-        signals = np.atleast_2d(given)
+        if self.backend.owns(targets):
+            targets = self.backend.to_host(targets)
+        given = _host_array(targets, "targets", self.backend.name)
+        _check_numbers(given, "targets")
+        signals = np.atleast_2d(given).astype(self.dtype)
         if given.ndim not in (1, 2) or signals.shape[1] != self.n_outputs:
             raise ShapeError(
                 f"targets must have shape (n, {self.n_outputs}), got {tuple(given.shape)}"
@@ -596,6 +641,10 @@ class Network:
             )
         self._set_up(architecture, backend, iter(host))
         self.scaling = Scaling.from_dict(header["scaling"])
+        if self.scaling.n_features not in (None, self.n_inputs):
+            raise ModelFileError(
+                f"damaged: scales {self.scaling.n_features} features, but takes {self.n_inputs}"
+            )
         self.class_labels = _class_labels(header["class_labels"], self.n_outputs)
         self.training_record = dict(header["training"])
 
@@ -614,8 +663,9 @@ class Network:
             If they lie on another device.
         """
         if not self.backend.owns(values):
-            values = _host_numbers(values, name, self.backend.name)
+            values = _host_array(values, name, self.backend.name)
         array: Array = values
+        _check_numbers(array, name)
         single = array.ndim == 1
         if array.ndim not in (1, 2) or array.shape[-1] != n_columns:
             raise ShapeError(
@@ -665,7 +715,7 @@ class Network:
         sizes = self.architecture.layer_sizes[1:]
         return _WorkArrays(
             [self.backend.empty((n_rows, size), self.dtype) for size in sizes],
-            [self.backend.empty((n_rows, size), self.dtype) for size in sizes[:-1]],
+            [self.backend.empty((n_rows, size), self.dtype) for size in sizes],
         )
 
 
@@ -724,29 +774,29 @@ class ThreeLayerNetwork(Network):
             seed=seed,
         )
 
-    def step(
+    def learn_from(
         self,
-        inputs: Array,
+        z: Array,
+        delta: Array,
         targets: Array,
         update: Update,
         row_losses: Array,
         outputs: Array | None = None,
     ) -> None:
-        """Change the network in place by one step of the textbook's rule; see `Network.step`."""
-        backend, work = self.backend, self._work_arrays(inputs.shape[0])
+        """Change the output layer in place by the textbook's rule; see `Network.learn_from`."""
+        backend, work = self.backend, self._work_arrays(z.shape[0])
         hidden, top = self.layers
-        h, hidden_errors = work.activations[0], work.deltas[0]
-        errors = self._forward(inputs)
-        o = backend.empty(errors.shape, self.dtype) if outputs is None else outputs
-        o[...] = errors
+        o, errors = work.activations[1], work.deltas[1]
+        self._forward_from(z)  # leaves Z_2 in o
         backend.activate(o, None, top.activation)
-        errors[...] = o
+        if outputs is not None:
+            backend.copy_into(o, outputs)
+        backend.copy_into(o, errors)
         backend.output_delta(errors, None, targets, IDENTITY, self._loss, row_losses)  # o - t
-        backend.gemm(errors, top.weights, hidden_errors)
+        backend.gemm(errors, top.weights, delta)
         backend.backpropagate_activation(errors, o, top.activation)
-        update(1, top, errors, h)
-        backend.backpropagate_activation(hidden_errors, h, hidden.activation)
-        update(0, hidden, hidden_errors, inputs)
+        update(1, top, errors, z)
+        backend.backpropagate_activation(delta, z, hidden.activation)
 
     def train(self, inputs: ArrayLike, targets: ArrayLike) -> NDArray[Any]:
         """Change the network in place by training on samples, one after the other.
@@ -808,24 +858,30 @@ def _whole_numbers(sizes: Sequence[int]) -> tuple[int, ...]:
 
 
 def _learning_rate(value: float) -> float:
-    if not isinstance(value, int | float | np.number) or not 0 < float(value) < float("inf"):
-        raise ParameterError(f"learning_rate must be a number above 0, got {value!r}")
-    return float(value)
+    try:
+        rate = float(value) if isinstance(value, int | float | np.number) else 0.0
+    except OverflowError:
+        rate = 0.0
+    if not 0 < rate < float("inf"):
+        raise ParameterError(f"learning_rate must be a number above 0, got {value!r:.80}")
+    return rate
 
 
-def _host_numbers(values: ArrayLike, name: str, device: str) -> NDArray[Any]:
+def _host_array(values: ArrayLike, name: str, device: str) -> NDArray[Any]:
     if hasattr(values, "__cuda_array_interface__"):
         raise DeviceError(
             f"{name} lie on a GPU, but the network is on {device}: "
             "give the network that device, or the host copy (`.get()`)"
         )
     try:
-        array = np.asarray(values)
+        return np.asarray(values)
     except ValueError as error:
         raise ShapeError(f"{name} must be a rectangular array: {error}") from error
+
+
+def _check_numbers(array: Array, name: str) -> None:
     if array.dtype.kind not in "biuf":
         raise DataError(f"{name} must be numbers, got an array of {array.dtype}")
-    return array
 
 
 def _expect(
@@ -844,7 +900,7 @@ def _class_labels(labels: Any, n_outputs: int) -> list[int] | None:
     if (
         not isinstance(labels, list)
         or len(labels) != n_outputs
-        or not all(type(label) is int for label in labels)
+        or not all(type(label) is int and -(2**63) <= label < 2**63 for label in labels)
     ):
         raise ModelFileError(f"damaged: expected {n_outputs} class labels, found {labels!r:.80}")
     return labels

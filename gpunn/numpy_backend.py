@@ -70,6 +70,9 @@ class NumpyBackend(Backend):
     def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         return np.zeros(shape, dtype)
 
+    def copy_into(self, source: NDArray[Any], out: NDArray[Any]) -> None:
+        np.copyto(out, source)
+
     def owns(self, array: object) -> bool:
         return type(array) is np.ndarray
 
@@ -95,6 +98,9 @@ class NumpyBackend(Backend):
     def sum_rows(
         self, a: NDArray[Any], out: NDArray[Any], *, alpha: float = 1.0, beta: float = 0.0
     ) -> None:
+        if a.size == 0:  # which SciPy's wrapper refuses
+            np.multiply(out, beta, out=out) if beta != 0 else out.fill(0)
+            return
         ones = np.ones(a.shape[0], a.dtype)
         self._gemv_of[out.dtype.char](alpha, a.T, ones, beta, out, overwrite_y=1)
 

@@ -20,15 +20,25 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from gpunn.backend import Array, Backend
 from gpunn.errors import ParameterError
 from gpunn.network import Layer, Network, add_gradient
 
 
 def _check_range(name: str, value: Any, low: float, high: float = math.inf) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value < high:
+    # bool is an int to Python, but nobody means it as a number.
+    number = isinstance(value, int | float | np.integer | np.floating)
+    if isinstance(value, bool) or not number or not low <= value < high:
         until = "" if high == math.inf else f" and below {high:g}"
         raise ParameterError(f"{name} must be a number of at least {low:g}{until}, got {value!r}")
+
+
+def _check_positive(name: str, value: Any) -> None:
+    _check_range(name, value, 0.0)
+    if value == 0:
+        raise ParameterError(f"{name} must be above 0, got {value!r}")
 
 
 class _Buffers(NamedTuple):
@@ -313,14 +323,12 @@ class Schedule:
     warmup: float = 0.0
 
     def __post_init__(self) -> None:
-        _check_range("learning_rate", self.learning_rate, 0.0)
-        if self.learning_rate == 0:
-            raise ParameterError("learning_rate must be above 0, got 0")
+        _check_positive("learning_rate", self.learning_rate)
         _check_range("warmup", self.warmup, 0.0)
 
     def __call__(self, t: float) -> float:
         """Return the step size at time `t`, in epochs."""
-        rate = self.learning_rate * self.shape(t)
+        rate = float(self.learning_rate) * self.shape(t)
         return rate * t / self.warmup if t < self.warmup else rate
 
 
@@ -334,8 +342,7 @@ def step_decay(
 ) -> Schedule:
     """Return the schedule ``learning_rate * factor^floor(t / every)``; `every` is in epochs."""
     _check_range("factor", factor, 0.0)
-    if not every > 0:
-        raise ParameterError(f"every must be above 0 epochs, got {every!r}")
+    _check_positive("every", every)
     return Schedule(learning_rate, lambda t: float(factor ** math.floor(t / every)), warmup)
 
 
@@ -355,10 +362,10 @@ def cosine(
     learning_rate: float, *, epochs: float, minimum: float = 0.0, warmup: float = 0.0
 ) -> Schedule:
     """Return half a cosine from `learning_rate` down to `minimum` at time `epochs`."""
+    _check_positive("learning_rate", learning_rate)
+    _check_positive("epochs", epochs)
     _check_range("minimum", minimum, 0.0)
-    if not epochs > 0:
-        raise ParameterError(f"epochs must be above 0, got {epochs!r}")
-    floor = minimum / learning_rate
+    floor = float(minimum) / float(learning_rate)
 
     def shape(t: float) -> float:
         wave = 0.5 * (1 + math.cos(math.pi * min(t / epochs, 1.0)))

@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gpunn.backend import Array
 from gpunn.errors import DataError, ParameterError
+from gpunn.initializers import make_generator
 from gpunn.network import Network
 from gpunn.optimizers import Optimizer, Schedule, constant, get_optimizer
 
@@ -132,7 +133,7 @@ class EarlyStopping:
 
     def __post_init__(self) -> None:
         check_count("patience", self.patience)
-        if not self.min_delta >= 0:
+        if not isinstance(self.min_delta, int | float | np.number) or not self.min_delta >= 0:
             raise ParameterError(f"min_delta must be 0 or more, got {self.min_delta!r}")
 
 
@@ -239,20 +240,24 @@ def _evaluate(network: Network, inputs: Array, targets: Array) -> Evaluation:
 
 
 def _samples(network: Network, X: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:
-    inputs, targets = network.as_samples(X, as_targets(network, y))
-    for name, given in (("inputs", X), ("targets", y)):
+    T = as_targets(network, y)
+    # A number too large for the network's dtype becomes infinite, which is then found below.
+    with np.errstate(over="ignore"):
+        inputs, targets = network.as_samples(X, T)
+    for name, given in (("inputs", X), ("targets", T)):
         if not hasattr(given, "__cuda_array_interface__"):
-            _check_finite(name, np.asarray(given))
+            _check_finite(name, np.asarray(given), network.dtype)
     return inputs, targets
 
 
-def _check_finite(name: str, values: NDArray[Any]) -> None:
+def _check_finite(name: str, values: NDArray[Any], dtype: np.dtype[Any]) -> None:
     if values.dtype.kind != "f":
         return
     rows = np.atleast_2d(values)
+    largest = np.finfo(dtype).max
     step = max(1, 2**20 // max(1, rows.shape[1]))
     for start in range(0, rows.shape[0], step):
-        wrong = np.argwhere(~np.isfinite(rows[start : start + step]))
+        wrong = np.argwhere(~(np.abs(rows[start : start + step]) <= largest))
         if len(wrong):
             row, column = wrong[0]
             raise DataError(
@@ -353,13 +358,14 @@ def fit(
     check_count("batch_size", batch_size)
     if early_stopping is not None and validation_data is None:
         raise ParameterError("early_stopping needs validation_data to watch")
-    if isinstance(optimizer, str):
+    if not isinstance(optimizer, Optimizer):
         optimizer = get_optimizer(optimizer)
+    generator = make_generator(seed)
     schedule = learning_rate if isinstance(learning_rate, Schedule) else constant(learning_rate)
     inputs, targets = _samples(network, X, y)
     validation = None if validation_data is None else _samples(network, *validation_data)
     loop = _Loop(network, inputs, targets, batch_size, optimizer, schedule, shuffle, callbacks)
-    return loop.run(epochs, np.random.default_rng(seed), validation, early_stopping)
+    return loop.run(epochs, generator, validation, early_stopping)
 
 
 class _Loop:
@@ -485,11 +491,16 @@ class _Best:
         loss = record.validation_loss
         if loss is not None and loss < self._loss - self.rule.min_delta:
             self.epoch, self._loss, self._since = record.epoch, loss, 0
-            self._weights = {
-                name: array.copy() for name, array in self.network.device_parameters().items()
-            }
+            self._keep_weights()
         else:
             self._since += 1
+
+    def _keep_weights(self) -> None:
+        backend = self.network.backend
+        for name, array in self.network.device_parameters().items():
+            if name not in self._weights:
+                self._weights[name] = backend.empty(array.shape, array.dtype)
+            backend.copy_into(array, self._weights[name])
 
     def is_exhausted(self) -> bool:
         """Say whether patience has run out."""
@@ -499,5 +510,5 @@ class _Best:
         """Give the network the best weights back, if there are any; say whether there were."""
         for name, array in self.network.device_parameters().items():
             if name in self._weights:
-                array[...] = self._weights[name]
+                self.network.backend.copy_into(self._weights[name], array)
         return bool(self._weights)
