@@ -10,9 +10,10 @@ from gpunn.data import Dataset, load_dataset
 from gpunn.devices import get_backend
 from gpunn.errors import GpunnError
 from gpunn.gradient_check import check_gradients, numerical_gradients
-from gpunn.network import Network, ThreeLayerNetwork
+from gpunn.network import Network
 from gpunn.optimizers import SGD, Adam, Momentum
 from gpunn.scaling import Scaling
+from gpunn.three_layer import ThreeLayerNetwork
 from gpunn.training import Callback, EarlyStopping, History, evaluate, fit
 
 __version__ = "0.1.0"

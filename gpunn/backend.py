@@ -11,7 +11,7 @@ CuPy share; all arithmetic goes through the backend.
 """
 
 from abc import ABC, abstractmethod
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -22,6 +22,22 @@ from gpunn.losses import Loss
 
 Array = Any
 """An array on some device: ``numpy.ndarray`` or ``cupy.ndarray``."""
+
+
+class Connections(Protocol):
+    """What a device needs to know of a layer; `gpunn.network.Layer` is one."""
+
+    @property
+    def weights(self) -> Array:
+        """(n_out, n_in)."""
+
+    @property
+    def biases(self) -> Array | None:
+        """(n_out,), or None."""
+
+    @property
+    def activation(self) -> Activation:
+        """What the neurons make of their sums."""
 
 
 class MemoryInfo(NamedTuple):
@@ -223,6 +239,59 @@ class Backend(ABC):
             Row i gets sample i's error added. Summing rows only when the sum is wanted keeps a
             step free of crossings and its result independent of the order in which threads run.
         """
+
+    def learn_in_order(
+        self,
+        z: Array,
+        products: Array,
+        deltas: Array,
+        targets: Array,
+        hidden: Connections,
+        top: Connections,
+        loss: Loss,
+        rate: float,
+        *,
+        textbook_rule: bool,
+        row_losses: Array,
+        outputs: Array | None,
+    ) -> bool:
+        """Train on samples one after the other, but for the first weights, if that can be fused.
+
+        Change `z`, `deltas`, `row_losses`, `outputs`, the hidden biases' part in `z` and the top
+        layer's parameters in place, as `gpunn.online` says; the first weights and biases are left
+        for the caller to update from `deltas`.
+
+        Parameters
+        ----------
+        z : Array, shape (n, n_1)
+            ``X W_1^T`` for the weights at the start of the block; becomes A_1.
+        products : Array, shape (n, n)
+            ``X X^T``, plus 1 if there are biases.
+        deltas : Array, shape (n, n_1)
+            Gets D_1.
+        targets : Array, shape (n, n_2)
+            Targets.
+        hidden, top : Layer
+            The two layers.
+        loss : Loss
+            The error function.
+        rate : float
+            The step size.
+        textbook_rule : bool
+            Whether the outputs' errors go back as in `gpunn.ThreeLayerNetwork`.
+        row_losses : Array, shape (n,), float64
+            Gets each sample's error added.
+        outputs : Array, shape (n, n_2), or None
+            Gets each sample's outputs.
+
+        Returns
+        -------
+        bool
+            False if this device, or this kind of network, has no fused way. Nothing has been done
+            then, and the caller goes through the steps itself, with the same result but for
+            rounding.
+        """
+        return False
 
     @abstractmethod
     def sgd_update(

@@ -25,7 +25,7 @@ from gpunn.data import Dataset, load_dataset
 from gpunn.devices import select_backend
 from gpunn.doctor import examine
 from gpunn.errors import DataError, OutputError, ParameterError
-from gpunn.model_file import check_writable
+from gpunn.model_file import check_writable, replacing
 from gpunn.network import Network
 from gpunn.optimizers import (
     Optimizer,
@@ -381,7 +381,11 @@ def _save(network: Network, out: Path) -> None:
         network.save(out)
     except OutputError as error:
         rescue = Path(tempfile.gettempdir()) / f"gpunn-rescued-{os.getpid()}.safetensors"
-        network.save(rescue)
+        try:
+            network.save(rescue)
+        except OutputError:
+            # Not there either; what must be mended is the first place.
+            raise error from None
         raise OutputError(f"{error}; the trained model is in {rescue} instead") from error
 
 
@@ -522,7 +526,7 @@ def _inputs_to_predict(options: Namespace, network: Network) -> NDArray[Any]:
         array = read_npy(data)
         inputs = array.reshape(len(array), -1) if array.ndim > 1 else array.reshape(1, -1)
     elif data.endswith((".csv", ".csv.gz")):
-        table = read_csv_table(data)
+        table = read_csv_table(data, labelled=False)
         has_labels = table.shape[1] == network.n_inputs + 1
         inputs = table[:, 1:] if has_labels else table
     else:
@@ -539,7 +543,10 @@ def _write_predictions(
     path: Path, labels: NDArray[np.int64], predictions: NDArray[np.int64], outputs: NDArray[Any]
 ) -> None:
     try:
-        with path.open("w", newline="", encoding="utf-8") as file:
+        with (
+            replacing(path) as temporary,
+            temporary.open("w", newline="", encoding="utf-8") as file,
+        ):
             writer = csv.writer(file)
             writer.writerow(["prediction", *(f"output_{label}" for label in labels)])
             for prediction, row in zip(predictions, outputs, strict=True):

@@ -12,6 +12,7 @@ import json
 import os
 import secrets
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,17 +49,33 @@ def write_model(
     path = Path(path)
     metadata = {"format": FORMAT, "gpunn": json.dumps(header, allow_nan=False)}
     tensors = {name: np.ascontiguousarray(array) for name, array in parameters.items()}
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
-        save_file(tensors, temporary, metadata)
-        _flush(temporary)
-        temporary.replace(path)
-        _flush_folder(path.parent)
+        with replacing(path) as temporary:
+            save_file(tensors, temporary, metadata)
     except (OSError, SafetensorError) as error:
         raise OutputError(
             f"cannot write {path}: {_reason(error)}; check that the folder exists, can be "
             f"written to and has {_mebibytes(tensors)} free"
         ) from error
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary path to write a file at, which takes the place of `path` at the end.
+
+    If anything goes wrong, the temporary file is removed and what was at `path` is still there.
+    What is no regular file, such as a pipe, cannot be replaced and is written to as it is.
+    """
+    path = Path(path).resolve()
+    if path.exists() and not path.is_file() and not path.is_dir():
+        yield path
+        return
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    try:
+        yield temporary
+        _flush(temporary)
+        temporary.replace(path)
+        _flush_folder(path.parent)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -5,9 +5,6 @@ One row per sample. ``Z_l = A_{l-1} W_l^T + b_l`` and ``A_l = f_l(Z_l)`` going f
 gradients are ``dE/dW_l = D_l^T A_{l-1}`` and ``dE/db_l`` = the column sums of ``D_l``.
 
 Everything is computed through a `Backend`, so that the same lines run on the CPU and on a GPU.
-`Network` has any number of hidden layers. `ThreeLayerNetwork` is the classic one: input, hidden,
-output, sigmoid everywhere, no biases, trained on one sample at a time.
-
 Sources: T. Rashid, *Make Your Own Neural Network* (2016); M. A. Nielsen, *Neural Networks and Deep
 Learning* (2015), chapter 2.
 """
@@ -21,7 +18,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from gpunn.activations import IDENTITY, Activation, get_activation
+from gpunn.activations import Activation, get_activation
 from gpunn.backend import Array, Backend, get_dtype
 from gpunn.devices import get_backend
 from gpunn.errors import (
@@ -178,6 +175,9 @@ class Network:
         If the device cannot be had.
     """
 
+    textbook_rule = False
+    """Whether `learn_from` sends the outputs' errors back as `ThreeLayerNetwork` does."""
+
     def __init__(
         self,
         layer_sizes: Sequence[int],
@@ -220,7 +220,7 @@ class Network:
         self.scaling = Scaling.identity()
         self.class_labels: list[int] | None = None
         self.training_record: dict[str, Any] = {}
-        self._loss = get_loss(architecture.loss, architecture.output_activation)
+        self.loss = get_loss(architecture.loss, architecture.output_activation)
         self._work: dict[int, _WorkArrays] = {}
         self.layers = [
             Layer(
@@ -431,7 +431,7 @@ class Network:
         if outputs is not None:
             backend.copy_into(z_top, outputs)
             backend.activate(outputs, top.biases, top.activation)
-        backend.output_delta(z_top, top.biases, targets, top.activation, self._loss, row_losses)
+        backend.output_delta(z_top, top.biases, targets, top.activation, self.loss, row_losses)
         if n_layers == 1:
             backend.copy_into(z_top, delta)
         for index in range(n_layers - 1, 0, -1):
@@ -448,7 +448,7 @@ class Network:
         z = self._forward(inputs)
         self.backend.copy_into(z, outputs)
         self.backend.activate(outputs, top.biases, top.activation)
-        self.backend.output_delta(z, top.biases, targets, top.activation, self._loss, row_losses)
+        self.backend.output_delta(z, top.biases, targets, top.activation, self.loss, row_losses)
 
     def loss_and_gradients(
         self, X: ArrayLike, T: ArrayLike
@@ -719,135 +719,6 @@ class Network:
         )
 
 
-class ThreeLayerNetwork(Network):
-    """The classic network: inputs, one hidden layer, outputs; sigmoid, and no biases.
-
-    It is trained on one sample at a time, all from the weights before the update: outputs' errors
-    ``e = t - o``, hidden errors ``W_2^T e``, and for both layers
-    ``W <- W + lr * outer(error * a * (1 - a), a_below)``.
-
-    Sending back ``e`` itself, not ``e * o * (1 - o)``, is the rule of the textbook, and not quite
-    the gradient of the squared error: hidden units keep learning when outputs are saturated. For
-    the gradient, train a ``Network([n_inputs, n_hidden, n_outputs], biases=False)``;
-    `loss_and_gradients` is the true gradient in both.
-
-    Parameters
-    ----------
-    n_inputs, n_hidden, n_outputs : int
-        Number of units in the three layers.
-    learning_rate : float
-        The step size lr.
-    initializer : str
-        "normal" (standard deviation ``fan_in^-1/2``), "uniform" (``+-fan_in^-1/2``),
-        "uniform_half" (``+-0.5``); see `gpunn.initializers.draw_layer` for the others.
-    dtype : {"float32", "float64"}
-        What is computed in.
-    device : {"auto", "cpu", "cuda", "cuda:N"} or Backend
-        Where.
-    seed : int, sequence of int, or numpy.random.Generator
-        Where the weights come from.
-
-    References
-    ----------
-    T. Rashid, *Make Your Own Neural Network* (2016).
-    """
-
-    def __init__(
-        self,
-        n_inputs: int,
-        n_hidden: int,
-        n_outputs: int,
-        learning_rate: float,
-        *,
-        initializer: str = "normal",
-        dtype: DTypeLike = "float32",
-        device: str | Backend = "auto",
-        seed: int | Sequence[int] | np.random.Generator = 0,
-    ) -> None:
-        self.learning_rate = _learning_rate(learning_rate)
-        super().__init__(
-            [n_inputs, n_hidden, n_outputs],
-            biases=False,
-            initializer=initializer,
-            dtype=dtype,
-            device=device,
-            seed=seed,
-        )
-
-    def learn_from(
-        self,
-        z: Array,
-        delta: Array,
-        targets: Array,
-        update: Update,
-        row_losses: Array,
-        outputs: Array | None = None,
-    ) -> None:
-        """Change the output layer in place by the textbook's rule; see `Network.learn_from`."""
-        backend, work = self.backend, self._work_arrays(z.shape[0])
-        hidden, top = self.layers
-        o, errors = work.activations[1], work.deltas[1]
-        self._forward_from(z)  # leaves Z_2 in o
-        backend.activate(o, None, top.activation)
-        if outputs is not None:
-            backend.copy_into(o, outputs)
-        backend.copy_into(o, errors)
-        backend.output_delta(errors, None, targets, IDENTITY, self._loss, row_losses)  # o - t
-        backend.gemm(errors, top.weights, delta)
-        backend.backpropagate_activation(errors, o, top.activation)
-        update(1, top, errors, z)
-        backend.backpropagate_activation(delta, z, hidden.activation)
-
-    def train(self, inputs: ArrayLike, targets: ArrayLike) -> NDArray[Any]:
-        """Change the network in place by training on samples, one after the other.
-
-        Parameters
-        ----------
-        inputs : array_like, shape (n_0,) or (n, n_0)
-            One sample, or several that are trained on in their order.
-        targets : array_like, shape (n_L,) or (n, n_L)
-            What the outputs should be.
-
-        Returns
-        -------
-        ndarray, shape (n_L,) or (n, n_L)
-            The output errors ``t - o`` of each sample, before the network learnt from it.
-
-        Raises
-        ------
-        ShapeError
-            If inputs and targets do not fit the network or each other.
-        """
-        _, single = self.as_rows(inputs, self.n_inputs, "inputs")
-        device_inputs, device_targets = self.as_samples(inputs, targets)
-        outputs = self.backend.empty(device_targets.shape, self.dtype)
-        row_losses = self.backend.zeros((1,), np.float64)
-
-        def descend(index: int, layer: Layer, delta: Array, below: Array) -> None:
-            add_gradient(self.backend, delta, below, layer.weights, None, alpha=-self.learning_rate)
-
-        for i in range(device_inputs.shape[0]):
-            row = slice(i, i + 1)
-            self.step(device_inputs[row], device_targets[row], descend, row_losses, outputs[row])
-        errors = self.backend.to_host(device_targets) - self.backend.to_host(outputs)
-        return np.asarray(errors[0] if single else errors)
-
-    def _header(self) -> dict[str, Any]:
-        return {**super()._header(), "learning_rate": self.learning_rate}
-
-    def _restore(
-        self, parameters: dict[str, NDArray[Any]], header: dict[str, Any], backend: Backend
-    ) -> None:
-        super()._restore(parameters, header, backend)
-        classic = Architecture(self.architecture.layer_sizes, biases=False, dtype=self.dtype.name)
-        if len(self.layers) != 2 or self.architecture != classic:
-            raise ModelFileError(
-                f"holds {self!r}, which is no three-layer network without biases; "
-                "load it with Network.load"
-            )
-        self.learning_rate = _learning_rate(header.get("learning_rate", 0.1))
-
-
 def _whole_numbers(sizes: Sequence[int]) -> tuple[int, ...]:
     try:
         return tuple(size if isinstance(size, str) else size.__index__() for size in sizes)
@@ -855,16 +726,6 @@ def _whole_numbers(sizes: Sequence[int]) -> tuple[int, ...]:
         raise ParameterError(
             f"layer_sizes must be whole numbers from inputs to outputs, got {sizes!r}"
         ) from None
-
-
-def _learning_rate(value: float) -> float:
-    try:
-        rate = float(value) if isinstance(value, int | float | np.number) else 0.0
-    except OverflowError:
-        rate = 0.0
-    if not 0 < rate < float("inf"):
-        raise ParameterError(f"learning_rate must be a number above 0, got {value!r:.80}")
-    return rate
 
 
 def _host_array(values: ArrayLike, name: str, device: str) -> NDArray[Any]:

@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gpunn.activations import Activation
-from gpunn.backend import Backend, MemoryInfo
+from gpunn.backend import Backend, Connections, MemoryInfo
 from gpunn.losses import Loss
+from gpunn.numpy_online import learn_in_order
 
 PIECE = 32_768
 """Numbers in a piece: three arrays of it, in float64, fit an L2 cache of one mebibyte."""
@@ -56,6 +57,7 @@ class NumpyBackend(Backend):
 
         self._gemm_of = {"f": blas.sgemm, "d": blas.dgemm}
         self._gemv_of = {"f": blas.sgemv, "d": blas.dgemv}
+        self._ger_of = {"f": blas.sger, "d": blas.dger}
         self._local = threading.local()
 
     def asarray(self, host: NDArray[Any], dtype: DTypeLike | None = None) -> NDArray[Any]:
@@ -109,11 +111,12 @@ class NumpyBackend(Backend):
         np.take(source, indices, axis=0, out=out, mode="clip")
 
     def activate(self, z: NDArray[Any], bias: NDArray[Any] | None, activation: Activation) -> None:
-        for rows, columns in _tiles(*z.shape, not activation.elementwise):
-            tile = z[rows, columns]
-            if bias is not None:
-                np.add(tile, bias[columns], out=tile)
-            activation.forward(tile)
+        with np.errstate(over="ignore"):
+            for rows, columns in _tiles(*z.shape, not activation.elementwise):
+                tile = z[rows, columns]
+                if bias is not None:
+                    np.add(tile, bias[columns], out=tile)
+                activation.forward(tile)
 
     def backpropagate_activation(
         self, delta: NDArray[Any], a: NDArray[Any], activation: Activation
@@ -131,21 +134,69 @@ class NumpyBackend(Backend):
         loss: Loss,
         row_losses: NDArray[Any],
     ) -> None:
-        for rows, _ in _tiles(*z.shape, True):
-            tile, t = z[rows], targets[rows]
-            if bias is not None:
-                np.add(tile, bias, out=tile)
-            if loss.fused:
-                row_losses[rows] += loss.value(tile, t).sum(axis=1, dtype=np.float64)
-                activation.forward(tile)
-                tile[...] = loss.derivative(tile, t)
-            else:
-                share = 1 / z.shape[1] if loss.mean_over_outputs else 1.0
-                activation.forward(tile)
-                row_losses[rows] += share * loss.value(tile, t).sum(axis=1, dtype=np.float64)
-                delta = share * loss.derivative(tile, t)
-                activation.backward(delta, tile, self._scratch(tile))
-                tile[...] = delta
+        with np.errstate(over="ignore"):
+            for rows, _ in _tiles(*z.shape, True):
+                tile, t = z[rows], targets[rows]
+                if bias is not None:
+                    np.add(tile, bias, out=tile)
+                if loss.fused:
+                    row_losses[rows] += loss.value(tile, t).sum(axis=1, dtype=np.float64)
+                    activation.forward(tile)
+                    np.copyto(tile, loss.derivative(tile, t))
+                else:
+                    self._output_delta(tile, t, activation, loss, row_losses[rows])
+
+    def _output_delta(
+        self,
+        z: NDArray[Any],
+        targets: NDArray[Any],
+        activation: Activation,
+        loss: Loss,
+        row_losses: NDArray[Any],
+    ) -> None:
+        share = 1 / z.shape[1] if loss.mean_over_outputs else 1.0
+        activation.forward(z)
+        row_losses += share * loss.value(z, targets).sum(axis=1, dtype=np.float64)
+        delta = loss.derivative(z, targets)
+        if share != 1.0:
+            np.multiply(delta, share, out=delta)
+        activation.backward(delta, z, self._scratch(z))
+        np.copyto(z, delta)
+
+    def learn_in_order(
+        self,
+        z: NDArray[Any],
+        products: NDArray[Any],
+        deltas: NDArray[Any],
+        targets: NDArray[Any],
+        hidden: Connections,
+        top: Connections,
+        loss: Loss,
+        rate: float,
+        *,
+        textbook_rule: bool,
+        row_losses: NDArray[Any],
+        outputs: NDArray[Any] | None,
+    ) -> bool:
+        if not hidden.activation.elementwise:
+            return False
+        with np.errstate(over="ignore"):
+            learn_in_order(
+                self._gemv_of[z.dtype.char],
+                self._ger_of[z.dtype.char],
+                z,
+                products,
+                deltas,
+                targets,
+                hidden,
+                top,
+                loss,
+                rate,
+                textbook_rule=textbook_rule,
+                row_losses=row_losses,
+                outputs=outputs,
+            )
+        return True
 
     def sgd_update(
         self,

@@ -2,12 +2,14 @@
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.errors import MissingPackageError, OutputError
+from gpunn.model_file import replacing
 
 
 def check_matplotlib() -> None:
@@ -37,7 +39,8 @@ def save_images(
     Parameters
     ----------
     path : path-like
-        Where to; the ending chooses the format, such as ``.png``, ``.pdf`` or ``.svg``.
+        Where to; the ending chooses the format, such as ``.png``, ``.pdf`` or ``.svg``. A file that
+        is there is replaced once the new one is complete.
     images : ndarray, shape (n, rows, columns)
         Grey images; the larger a number, the darker.
     titles : sequence of str
@@ -67,8 +70,10 @@ def save_images(
         axis.set_title(title)
     for axis in axes:
         axis.set_axis_off()
+    kind = Path(path).suffix.removeprefix(".") or "png"
     try:
-        figure.savefig(path, dpi=120)
+        with replacing(path) as temporary:
+            figure.savefig(temporary, dpi=120, format=kind)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise OutputError(f"cannot write {path}: {reason}") from error

@@ -74,7 +74,7 @@ def read_idx(path: FilePath) -> NDArray[Any]:
     return np.frombuffer(values, dtype).reshape(shape).astype(dtype.newbyteorder("="))
 
 
-def read_csv_table(path: FilePath) -> NDArray[np.float64]:
+def read_csv_table(path: FilePath, *, labelled: bool = True) -> NDArray[np.float64]:
     """Read a CSV file of numbers whose first column is the label, gzip-compressed or not.
 
     A header, that is a first line in which no field is a number, and blank lines are skipped.
@@ -83,11 +83,14 @@ def read_csv_table(path: FilePath) -> NDArray[np.float64]:
     ----------
     path : path
         The file. Its first bytes, not its name, tell whether it is compressed.
+    labelled : bool
+        Whether the first column must be a label. If not, it may hold any number, and there need
+        be no other column.
 
     Returns
     -------
-    array of float64, shape (n_samples, 1 + n_features)
-        All values finite; the first column holds whole numbers from 0 to `MAX_LABEL`.
+    array of float64, shape (n_samples, n_columns)
+        All values finite; labels are whole numbers from 0 to `MAX_LABEL`.
 
     Raises
     ------
@@ -98,7 +101,7 @@ def read_csv_table(path: FilePath) -> NDArray[np.float64]:
     with _csv_rows(path) as numbered_rows:
         rows = (line for _, line in numbered_rows)
         first = next(rows, "")
-        if first.count(",") < 1:
+        if not first or (labelled and "," not in first):
             raise DataError(
                 f"{path}: no line of data; expected lines of numbers divided by commas, label first"
                 if not first
@@ -113,10 +116,10 @@ def read_csv_table(path: FilePath) -> NDArray[np.float64]:
         else:
             labels = table[:, 0]
             whole = (labels >= 0) & (labels <= MAX_LABEL) & (labels == np.floor(labels))
-            if whole.all() and np.isfinite(table).all():
+            if (whole.all() or not labelled) and np.isfinite(table).all():
                 return table
             reason = "a value is not finite, or a label is not a whole number"
-    raise DataError(_first_bad_line(path) or f"{path}: {reason}")
+    raise DataError(_first_bad_line(path, labelled) or f"{path}: {reason}")
 
 
 def read_npz_arrays(path: FilePath) -> list[tuple[str, NDArray[Any]]]:
@@ -318,7 +321,7 @@ def _csv_rows(path: FilePath) -> Iterator[Iterator[tuple[int, str]]]:
         yield rows if is_header else itertools.chain([first], rows)
 
 
-def _first_bad_line(path: FilePath) -> str | None:
+def _first_bad_line(path: FilePath, labelled: bool) -> str | None:
     """Say where a CSV file goes wrong; slow, so only for a file that is known to be bad."""
     expected = 0
     with _csv_rows(path) as numbered_rows:
@@ -333,7 +336,8 @@ def _first_bad_line(path: FilePath) -> str | None:
                 if number is None or not math.isfinite(number):
                     what = "number" if number is None else "finite number"
                     return f"{where}, field {position}: {_quote(field)} is not a {what}"
-                if position == 1 and not (0 <= number <= MAX_LABEL and number.is_integer()):
+                whole = 0 <= number <= MAX_LABEL and number.is_integer()
+                if labelled and position == 1 and not whole:
                     return (
                         f"{where}: the label {_quote(field)} is not a whole number from 0 to "
                         f"{MAX_LABEL}; the label must be the first field"

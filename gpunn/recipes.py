@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from gpunn.backend import Backend
 from gpunn.errors import ParameterError
-from gpunn.network import Network, ThreeLayerNetwork
+from gpunn.network import Network
+from gpunn.three_layer import ThreeLayerNetwork
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,7 +23,8 @@ from gpunn.backend import Array
 from gpunn.errors import DataError, ParameterError
 from gpunn.initializers import make_generator
 from gpunn.network import Network
-from gpunn.optimizers import Optimizer, Schedule, constant, get_optimizer
+from gpunn.online import LARGEST_STEP, OnlineTrainer
+from gpunn.optimizers import SGD, Optimizer, Schedule, constant, get_optimizer
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ class Callback:
         """Hear that a training begins, of so many epochs of so many samples."""
 
     def on_step_end(self, n_samples: int) -> None:
-        """Hear that a step has ended which learnt from so many samples."""
+        """Hear that so many samples were learnt from, in a step or in a few that go together."""
 
     def on_epoch_end(self, network: Network, record: EpochRecord) -> bool | None:
         """Hear what an epoch brought; return True to end the training."""
@@ -368,6 +369,14 @@ def fit(
     return loop.run(epochs, generator, validation, early_stopping)
 
 
+class _Run(NamedTuple):
+    """Steps of one step size, from sample `start` to sample `stop` of an epoch."""
+
+    start: int
+    stop: int
+    rate: float
+
+
 class _Loop:
     """One training: what stays the same over its epochs."""
 
@@ -388,8 +397,14 @@ class _Loop:
         self.optimizer, self.schedule, self.shuffle = optimizer, schedule, shuffle
         self.callbacks = callbacks
         backend = network.backend
-        self.batch = backend.empty((self.batch_size, network.n_inputs), network.dtype)
-        self.batch_targets = backend.empty((self.batch_size, network.n_outputs), network.dtype)
+        self.blocks = None
+        # Blocks are exact for plain gradient descent alone: other rules need each step's gradient.
+        plain = isinstance(optimizer, SGD) and optimizer.weight_decay == 0
+        if plain and self.batch_size <= LARGEST_STEP:
+            self.blocks = OnlineTrainer(network, self.batch_size)
+        self.chunk = self.batch_size if self.blocks is None else self.blocks.block_rows
+        self.batch = backend.empty((self.chunk, network.n_inputs), network.dtype)
+        self.batch_targets = backend.empty((self.chunk, network.n_outputs), network.dtype)
         optimizer.prepare(network)
 
     def run(
@@ -443,14 +458,15 @@ class _Loop:
         backend = self.network.backend
         order = generator.permutation(self.n_samples) if self.shuffle else None
         device_order = None if order is None else backend.asarray(order)
-        row_losses = backend.zeros((self.batch_size,), np.float64)
+        row_losses = backend.zeros((self.chunk,), np.float64)
         rate = 0.0
-        for start in range(0, self.n_samples, self.batch_size):
-            stop = min(start + self.batch_size, self.n_samples)
-            rate = self.schedule(epoch + start / self.n_samples)
-            self.optimizer.begin_step(rate)
+        for start in range(0, self.n_samples, self.chunk):
+            stop = min(start + self.chunk, self.n_samples)
             batch, targets = self._gather(device_order, start, stop)
-            self.network.step(batch, targets, self.optimizer.update, row_losses[: stop - start])
+            for steps in self._runs(epoch, start, stop):
+                rate = steps.rate
+                rows = slice(steps.start - start, steps.stop - start)
+                self._learn(batch[rows], targets[rows], row_losses[rows], rate)
             history.n_samples_trained += stop - start
             for callback in self.callbacks:
                 callback.on_step_end(stop - start)
@@ -465,6 +481,28 @@ class _Loop:
             learning_rate=rate,
             seconds=time.perf_counter() - began,
         )
+
+    def _runs(self, epoch: int, start: int, stop: int) -> list[_Run]:
+        """Return the steps from sample `start` to `stop`, those of one step size together.
+
+        Only whole steps go together; an epoch's last step, if it is shorter, stays alone.
+        """
+        runs: list[_Run] = []
+        for first in range(start, stop, self.batch_size):
+            rate = self.schedule(epoch + first / self.n_samples)
+            whole = first + self.batch_size <= stop
+            if runs and whole and runs[-1].rate == rate:
+                runs[-1] = runs[-1]._replace(stop=first + self.batch_size)
+            else:
+                runs.append(_Run(first, min(first + self.batch_size, stop), rate))
+        return runs
+
+    def _learn(self, batch: Array, targets: Array, row_losses: Array, rate: float) -> None:
+        if self.blocks is not None and batch.shape[0] > self.batch_size:
+            self.blocks.learn(batch, targets, rate, row_losses=row_losses)
+            return
+        self.optimizer.begin_step(rate)
+        self.network.step(batch, targets, self.optimizer.update, row_losses)
 
     def _gather(self, order: Array | None, start: int, stop: int) -> tuple[Array, Array]:
         if order is None:
