@@ -90,7 +90,7 @@ def _tanh_backward(delta: Values, a: Values, scratch: Values) -> None:
 
 
 def _relu(z: Values) -> None:
-    np.maximum(z, ZERO[z.dtype.char], z)
+    np.maximum(z, ZERO[z.dtype.char], out=z)
 
 
 def _relu_backward(delta: Values, a: Values, scratch: Values) -> None:

@@ -393,7 +393,7 @@ class _Loop:
     ) -> None:
         self.network, self.inputs, self.targets = network, inputs, targets
         self.n_samples = inputs.shape[0]
-        self.batch_size = min(batch_size, self.n_samples)
+        self.batch_size = min(int(batch_size), self.n_samples)
         self.optimizer, self.schedule, self.shuffle = optimizer, schedule, shuffle
         self.callbacks = callbacks
         backend = network.backend
@@ -463,9 +463,9 @@ class _Loop:
         for start in range(0, self.n_samples, self.chunk):
             stop = min(start + self.chunk, self.n_samples)
             batch, targets = self._gather(device_order, start, stop)
-            for steps in self._runs(epoch, start, stop):
-                rate = steps.rate
-                rows = slice(steps.start - start, steps.stop - start)
+            for run in self._runs(epoch, start, stop):
+                rate = run.rate
+                rows = slice(run.start - start, run.stop - start)
                 self._learn(batch[rows], targets[rows], row_losses[rows], rate)
             history.n_samples_trained += stop - start
             for callback in self.callbacks:

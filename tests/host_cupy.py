@@ -32,7 +32,7 @@ from contextlib import contextmanager
 from functools import cache
 from importlib.machinery import ModuleSpec
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -42,7 +42,10 @@ GUARD = 256
 """Bytes on both sides of an allocation that nobody may write to."""
 
 CXX = next(filter(None, map(shutil.which, ("g++", "c++", "clang++"))), None)
-CXX_FLAGS = ("-O1", "-std=c++17", "-shared", "-fPIC", "-ffp-contract=off")
+CXX_FLAGS = (
+    *("-O1", "-std=c++17", "-shared", "-fPIC", "-ffp-contract=off"),
+    *("-fno-exceptions", "-fno-asynchronous-unwind-tables", "-nostdlib"),
+)
 
 
 # Crossings between host and device.
@@ -86,7 +89,7 @@ def no_crossings() -> Any:
 
 
 class CUDARuntimeError(RuntimeError):
-    _TEXTS = {  # noqa: RUF012
+    _TEXTS: ClassVar = {
         35: "cudaErrorInsufficientDriver: CUDA driver version is insufficient",
         100: "cudaErrorNoDevice: no CUDA-capable device is detected",
         101: "cudaErrorInvalidDevice: invalid device ordinal",
@@ -141,11 +144,11 @@ def _check_device(array: "ndarray") -> None:
 class _Memory:
     """An allocation: 0xFF bytes (NaN, or the index -1) with a guard on both sides."""
 
-    live: "weakref.WeakSet[_Memory]" = weakref.WeakSet()
+    live: ClassVar["weakref.WeakSet[_Memory]"] = weakref.WeakSet()
 
     def __init__(self, nbytes: int) -> None:
         self.device_id = _current_device()
-        used = _used_bytes(self.device_id)
+        used = _used_bytes(self.device_id) if nbytes else 0
         if used + nbytes > DEVICE_BYTES:
             raise OutOfMemoryError(nbytes, used)
         self.nbytes = nbytes
@@ -191,7 +194,7 @@ def _refused(what: str) -> Callable[..., Any]:
     return refuse
 
 
-class ndarray:
+class ndarray:  # noqa: N801
     """An array on a device. It has no arithmetic: gpunn does all of that in its backend."""
 
     __slots__ = ("__weakref__", "_memory", "_values")
@@ -371,13 +374,20 @@ _C_TYPES = {
 _FUNCTIONS = ("exp", "log", "log1p", "expm1", "tanh", "sqrt", "fabs")
 
 # What stands before the kernels on the host. The loop runs backwards: on a GPU no order of the
-# indices may be relied on either. Headers are left out because parsing them takes most of the time.
+# indices may be relied on either. No headers, exceptions or start files: with them, parsing and
+# linking would take most of the time of the tests.
 HOST_PREAMBLE = (
     """
 typedef __PTRDIFF_TYPE__ ptrdiff_t;
-#define KERNEL static
+#define KERNEL static __attribute__((noinline))
 #define CUPY_FOR(i, n) for (ptrdiff_t i = (n); i-- > 0;)
 struct OutOfRange { const char* name; ptrdiff_t index; ptrdiff_t size; };
+static OutOfRange out_of_range;
+static void* escape[5];
+[[noreturn]] __attribute__((noinline)) static void fail(OutOfRange what) {
+  out_of_range = what;
+  __builtin_longjmp(escape, 1);
+}
 struct Argument { void* data; ptrdiff_t size; ptrdiff_t ndim; ptrdiff_t dims[16]; };
 struct CIndexer {
   ptrdiff_t n, at;
@@ -392,7 +402,7 @@ public:
     : a(*static_cast<const Argument*>(argument)), name(name_) {}
   ptrdiff_t size() const { return a.size; }
   const T& operator[](ptrdiff_t index) const {
-    if (index < 0 || index >= a.size) throw OutOfRange{name, index, a.size};
+    if (index < 0 || index >= a.size) fail({name, index, a.size});
     ptrdiff_t offset = 0;
     for (ptrdiff_t d = a.ndim; d-- > 0;) {
       offset += index % a.dims[d] * a.dims[8 + d];
@@ -456,6 +466,9 @@ class _Parameter:
         self.dtype = None if len(kind) == 1 else np.dtype(kind)
         self.ctype = kind if self.dtype is None else _C_TYPES[self.dtype.name]
 
+    def resolve(self, types: dict[str, np.dtype[Any]]) -> np.dtype[Any]:
+        return types[self.ctype] if self.dtype is None else self.dtype
+
 
 def _parameters(text: str, const: bool) -> list[_Parameter]:
     return [_Parameter(part, const) for part in text.split(",")] if text else []
@@ -479,7 +492,9 @@ def _decide_types(
     for parameter, argument in pairs[n_in:] + pairs[:n_in]:
         if not isinstance(argument, ndarray):
             continue
-        wanted = parameter.dtype or types.setdefault(parameter.ctype, argument.dtype)
+        wanted = parameter.dtype
+        if wanted is None:
+            wanted = types.setdefault(parameter.ctype, argument.dtype)
         if wanted != argument.dtype:
             raise TypeError(f"Type is mismatched. {parameter.name} {argument.dtype} {wanted}")
     return types
@@ -555,7 +570,7 @@ class ElementwiseKernel:
             if size == -1 and any(parameter.raw for parameter in self.out_params):
                 raise ValueError("Output array size is Undecided")
             types = _decide_types(self.in_params, list(args), n_in)
-            return [empty(shape, p.dtype or types[p.ctype]) for p in self.out_params]
+            return [empty(shape, p.resolve(types)) for p in self.out_params]
         for parameter, argument in zip(self.out_params, args[n_in:], strict=True):
             if not isinstance(argument, ndarray):
                 raise TypeError("Output arguments type must be cupy.ndarray")
@@ -567,13 +582,12 @@ class ElementwiseKernel:
         self, arguments: list[Any], types: dict[str, np.dtype[Any]], shape: tuple[int, ...]
     ) -> None:
         scalars = [not isinstance(argument, ndarray) for argument in arguments]
-        text = self._text(types, scalars)
-        kernel_texts[text] = self.name
-        function = _compile(HOST_PREAMBLE + text + self._entry(types, scalars))
+        kernel_texts[self._text(types, scalars)] = self.name
+        function = self._function(types, scalars)
         cells = [
             _array_cell(argument, None if parameter.raw else shape)
             if isinstance(argument, ndarray)
-            else _scalar(argument, parameter.dtype or types[parameter.ctype])
+            else _scalar(argument, parameter.resolve(types))
             for parameter, argument in zip(self.params, arguments, strict=True)
         ]
         pointers = (ctypes.c_void_p * len(cells))(
@@ -588,6 +602,17 @@ class ElementwiseKernel:
         for parameter, argument in zip(self.params, arguments, strict=True):
             if isinstance(argument, ndarray) and argument._memory.damaged():
                 raise IndexError(f"{self.name} wrote outside of {parameter.name}")
+
+    def _function(self, types: dict[str, np.dtype[Any]], scalars: list[bool]) -> Any:
+        """Return the compiled kernel; float32 and float64 are compiled together, to save time."""
+        chars = {dtype.char for dtype in types.values()}
+        char = chars.pop() if len(chars) == 1 and chars <= set("fd") else ""
+        source = HOST_PREAMBLE
+        for variant in "fd" if char else ("",):
+            resolved = {letter: np.dtype(variant or dtype) for letter, dtype in types.items()}
+            text = self._text(resolved, scalars) + self._entry(f"launch_{variant}", scalars)
+            source += f"namespace kernel_{variant} {{\n{text}}}\n"
+        return getattr(_compile(source), f"launch_{char}")
 
     def _text(self, types: dict[str, np.dtype[Any]], scalars: list[bool]) -> str:
         """Return the kernel as CuPy would write it, with its type letters resolved in place."""
@@ -617,7 +642,7 @@ KERNEL void {self.name}({", ".join([*declared, "CIndexer _ind"])}) {{
 }}
 """
 
-    def _entry(self, types: dict[str, np.dtype[Any]], scalars: list[bool]) -> str:
+    def _entry(self, name: str, scalars: list[bool]) -> str:
         """Return the C function that ctypes calls."""
         passed = [
             f"*static_cast<const {parameter.ctype}*>(arguments[{index}])"
@@ -626,9 +651,9 @@ KERNEL void {self.name}({", ".join([*declared, "CIndexer _ind"])}) {{
             for index, (parameter, scalar) in enumerate(zip(self.params, scalars, strict=True))
         ]
         return f"""
-extern "C" int launch(void** arguments, ptrdiff_t size, OutOfRange* wrong) {{
-  try {{ {self.name}({", ".join([*passed, "CIndexer{size, 0}"])}); }}
-  catch (const OutOfRange& error) {{ *wrong = error; return 1; }}
+extern "C" int {name}(void** arguments, ptrdiff_t size, OutOfRange* wrong) {{
+  if (__builtin_setjmp(escape)) {{ *wrong = out_of_range; return 1; }}
+  {self.name}({", ".join([*passed, "CIndexer{size, 0}"])});
   return 0;
 }}
 """
@@ -688,16 +713,17 @@ def _build_folder() -> Path:
 
 
 @cache
-def _compile(source: str) -> Any:
+def _compile(source: str) -> ctypes.CDLL:
     if CXX is None:
         raise RuntimeError("no C++ compiler")
     stem = _build_folder() / hashlib.sha256(source.encode()).hexdigest()[:24]
     stem.with_suffix(".cpp").write_text(source)
-    command = [CXX, *CXX_FLAGS, str(stem.with_suffix(".cpp")), "-o", str(stem.with_suffix(".so"))]
+    library = str(stem.with_suffix(".so"))
+    command = [CXX, *CXX_FLAGS, str(stem.with_suffix(".cpp")), "-o", library, "-lm", "-lc"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"the kernel does not compile:\n{done.stderr}\n{source}")
-    return ctypes.CDLL(str(stem.with_suffix(".so"))).launch
+    return ctypes.CDLL(library)
 
 
 # cuBLAS.

@@ -1,0 +1,153 @@
+"""What the tests share: the devices, the dtypes, the data, and bounds that follow from arithmetic.
+
+The tests name three devices. ``cpu`` is NumPy; ``double`` is gpunn's own CuPy backend, kernels and
+all, over a strict stand-in for CuPy in host memory; ``cuda`` is a real GPU, skipped without one.
+With GPUNN_REQUIRE_GPU=1 that skip is a failure.
+"""
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import host_cupy
+import numpy as np
+import pytest
+
+from gpunn.backend import Backend
+from gpunn.numpy_backend import NumpyBackend
+
+DEVICES = ("cpu", "double", pytest.param("cuda", marks=pytest.mark.gpu))
+
+
+@cache
+def make_backend(device: str) -> Backend:
+    """Return the backend of "cpu", "double", "double:1" or "cuda"; skip the test without one."""
+    if device == "cpu":
+        return NumpyBackend()
+    if device.startswith("double"):
+        if host_cupy.CXX is None:
+            pytest.skip("the double of CuPy needs a C++ compiler (g++, c++ or clang++)")
+        number = int(device.partition(":")[2] or 0)
+        backend: Backend = host_cupy.load_cupy_backend().CupyBackend(number)
+        return backend
+    return _make_cuda_backend()
+
+
+def _make_cuda_backend() -> Backend:
+    from gpunn.devices import cuda_problem
+
+    problem = cuda_problem()
+    if problem is not None:
+        skip_or_fail(f"no usable GPU: {problem}")
+    from gpunn.cupy_backend import CupyBackend
+
+    return CupyBackend(0)
+
+
+def skip_or_fail(reason: str) -> None:
+    """Skip a test that needs a GPU, or fail it where GPUNN_REQUIRE_GPU=1 says there is one."""
+    if os.environ.get("GPUNN_REQUIRE_GPU") == "1":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(params=DEVICES)
+def backend(request: pytest.FixtureRequest) -> Backend:
+    """Every device that is there, one after the other."""
+    return make_backend(request.param)
+
+
+@pytest.fixture
+def double() -> Backend:
+    """gpunn's CuPy backend over the double, for tests of what only the double can see."""
+    return make_backend("double")
+
+
+@pytest.fixture
+def installed_double() -> Iterator[ModuleType]:
+    """The double in place as ``cupy``, so that "auto" and "cuda" find two GPUs, for one test."""
+    make_backend("double")
+    with host_cupy.installed() as module:
+        yield module
+
+
+@pytest.fixture
+def real_cupy() -> ModuleType:
+    """The real CuPy, with a GPU or without; skipped where it is not installed."""
+    if importlib.util.find_spec("cupy") is None:
+        pytest.skip("CuPy is not installed")
+    import cupy
+
+    module: ModuleType = cupy
+    return module
+
+
+@pytest.fixture(params=("float32", "float64"))
+def dtype(request: pytest.FixtureRequest) -> np.dtype[Any]:
+    """The dtypes that networks compute in."""
+    return np.dtype(request.param)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """The same random numbers in every test."""
+    return np.random.default_rng(20240607)
+
+
+@pytest.fixture(scope="session")
+def mnist_dir() -> Path:
+    """The folder of MNIST's four files, below what GPUNN_DATA_DIR names."""
+    root = os.environ.get("GPUNN_DATA_DIR")
+    if not root:
+        pytest.skip("GPUNN_DATA_DIR is not set: it names the folder that holds mnist/")
+    folder = Path(root) / "mnist"
+    if not any(folder.glob("*-ubyte*")):
+        pytest.skip(f"no MNIST files in {folder}")
+    return folder
+
+
+def assert_within(got: Any, expected: Any, bound: Any) -> None:
+    """Assert that each number lies within its own bound; NaN and infinities must be the same."""
+    got, expected = np.asarray(got, np.float64), np.asarray(expected, np.float64)
+    assert got.shape == expected.shape
+    finite = np.isfinite(expected)
+    np.testing.assert_array_equal(got[~finite], expected[~finite])
+    error = np.abs(got - expected, where=finite, out=np.zeros_like(expected))
+    bound = np.broadcast_to(bound, expected.shape)
+    wrong = finite & ~(error <= bound)
+    if wrong.any():
+        worst = np.unravel_index(np.argmax(np.where(wrong, error, -1)), error.shape)
+        raise AssertionError(
+            f"{wrong.sum()} of {wrong.size} numbers out of bounds; at {worst}: got {got[worst]}, "
+            f"expected {expected[worst]}, off by {error[worst]:.3g}, allowed {bound[worst]:.3g}"
+        )
+
+
+def assert_close_product(
+    got: Any,
+    a: Any,
+    b: Any,
+    dtype: Any,
+    *,
+    alpha: float = 1.0,
+    beta: float = 0.0,
+    before: Any = 0.0,
+) -> None:
+    """Assert that host arrays ``got = alpha a b + beta before``, within (K + 2) eps |a| |b|.
+
+    K products and K - 1 additions are rounded, in whatever order: K eps / 2 |a| |b| at most. The
+    other half is for the float64 oracle, which has the same rounding when dtype is float64; the 2
+    for alpha and for the last addition, which also rounds ``beta before``.
+    """
+    a, b, before = (np.asarray(x, np.float64) for x in (a, b, before))
+    eps = np.finfo(dtype).eps
+    size = abs(alpha) * (np.abs(a) @ np.abs(b))
+    expected = alpha * (a @ b)
+    if beta != 0:
+        size = size + abs(beta) * np.abs(before)
+        expected = expected + beta * before
+    assert_within(got, expected, (a.shape[-1] + 2) * eps * size)

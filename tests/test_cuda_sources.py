@@ -1,0 +1,102 @@
+"""Every kernel compiles as CUDA, without a warning, for old and new GPUs; no GPU is needed."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import host_cupy
+import numpy as np
+import pytest
+
+from gpunn.activations import ACTIVATIONS
+from gpunn.backend import Backend
+from gpunn.losses import LOSSES
+
+NVCC = shutil.which("nvcc")
+ARCHITECTURES = ("75", "80", "90", "120")
+
+
+def launch_every_kernel(backend: Backend, dtype: str) -> None:
+    """Call every method of the backend with every variant of its kernel."""
+
+    def zeros(*shape: int) -> host_cupy.ndarray:
+        return backend.zeros(shape, dtype)
+
+    losses = backend.zeros((2,), np.float64)
+    for activation in ACTIVATIONS.values():
+        backend.backpropagate_activation(zeros(2, 3), zeros(2, 3), activation)
+        for bias in (None, zeros(3)):
+            backend.activate(zeros(2, 3), bias, activation)
+            for loss in LOSSES.values():
+                if loss.required_activation in (None, activation.name):
+                    backend.output_delta(zeros(2, 3), bias, zeros(2, 3), activation, loss, losses)
+    for beta in (0.0, 1.0):
+        backend.sum_rows(zeros(2, 3), zeros(3), beta=beta)
+    backend.take_rows(zeros(2, 3), backend.zeros((4,), np.int64), zeros(4, 3))
+    memories = [zeros(5) for _ in range(4)]
+    for nesterov in (False, True):
+        backend.sgd_update(
+            *memories[:3], learning_rate=0.1, momentum=0.9, nesterov=nesterov, weight_decay=0.0
+        )
+    backend.adam_update(
+        *memories, step_size=0.1, beta1=0.9, beta2=0.99, epsilon=1e-8, weight_decay=0.0
+    )
+
+
+@pytest.fixture(scope="module")
+def sources() -> list[str]:
+    """The text of every kernel, in both dtypes; nothing is compiled or run here."""
+    backend = host_cupy.load_cupy_backend().CupyBackend(0)
+    texts: dict[str, str] = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(host_cupy, "kernel_texts", texts)
+        patch.setattr(host_cupy.ElementwiseKernel, "_function", lambda *_: lambda *arguments: False)
+        for dtype in ("float32", "float64"):
+            launch_every_kernel(backend, dtype)
+    return list(texts)
+
+
+def test_no_kernel_is_left_out(sources: list[str]) -> None:
+    module = host_cupy.load_cupy_backend()
+    makers = [name for name in vars(module) if name.endswith("_kernel")]
+    assert len(makers) > 5
+    assert [name for name in makers if not getattr(module, name).cache_info().currsize] == []
+    n_outputs = sum("gpunn_output_" in text for text in sources)
+    assert n_outputs == 2 * 2 * (4 * len(ACTIVATIONS) + 2)
+
+
+def _architectures() -> list[str]:
+    known = subprocess.run([NVCC, "--list-gpu-arch"], capture_output=True, text=True, check=True)
+    return [number for number in ARCHITECTURES if f"compute_{number}\n" in known.stdout]
+
+
+@pytest.mark.skipif(NVCC is None, reason="nvcc is not installed")
+def test_every_kernel_compiles_as_cuda(sources: list[str], tmp_path: Path) -> None:
+    parts = [f"namespace k{index} {{\n{text}\n}}" for index, text in enumerate(sources)]
+    source = tmp_path / "kernels.cu"
+    source.write_text(host_cupy.CUDA_PREAMBLE + "\n".join(parts))
+    architectures = _architectures()
+    assert architectures
+    targets = [
+        option
+        for number in architectures
+        for option in ("-gencode", f"arch=compute_{number},code=sm_{number}")
+    ]
+    # 177: CuPy declares a reference for each parameter, needed or not. -G leaves out the
+    # optimiser, which takes most of the time and says nothing about the source.
+    command = [
+        *(str(NVCC), "-std=c++17", "-Werror", "all-warnings", "-diag-suppress", "177"),
+        *("-G", "--threads", "2", "-fatbin", *targets, str(source)),
+        *("-o", str(tmp_path / "kernels.fatbin")),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert (tmp_path / "kernels.fatbin").stat().st_size > 0
+
+
+def test_no_float_kernel_computes_in_double(sources: list[str]) -> None:
+    """A literal such as 0.5 without T(...) would turn a float32 kernel into a slow one."""
+    for text in sources:
+        if "typedef float T" in text:
+            assert re.search(r"(?<!T\()\b\d+\.\d*", text) is None, text
