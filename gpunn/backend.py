@@ -40,6 +40,48 @@ class Connections(Protocol):
         """What the neurons make of their sums."""
 
 
+class Sequencer(ABC):
+    """Goes through a block of single samples in their order; see `gpunn.online`.
+
+    Attributes
+    ----------
+    z : Array, shape (n_rows, n_1)
+        To be filled with ``X W_1^T`` before a block is learnt; becomes A_1.
+    deltas : Array, shape (n_rows, n_1)
+        Holds D_1 once a block has been learnt.
+    """
+
+    z: Array
+    deltas: Array
+
+    @abstractmethod
+    def learn(
+        self,
+        inputs: Array,
+        targets: Array,
+        rate: float,
+        row_losses: Array,
+        outputs: Array | None,
+    ) -> None:
+        """Change the top layer in place by learning from samples one after the other.
+
+        The first layer's parameters are left for the caller to update from `deltas`.
+
+        Parameters
+        ----------
+        inputs : Array, shape (n, n_0)
+            The samples, whose sums are in the first n rows of `z`.
+        targets : Array, shape (n, n_2)
+            Their targets.
+        rate : float
+            The step size.
+        row_losses : Array, shape (n,), float64
+            Gets each sample's error added.
+        outputs : Array, shape (n, n_2), or None
+            Gets each sample's outputs, from before it was learnt from.
+        """
+
+
 class MemoryInfo(NamedTuple):
     """Memory of a device, in bytes."""
 
@@ -240,58 +282,35 @@ class Backend(ABC):
             step free of crossings and its result independent of the order in which threads run.
         """
 
-    def learn_in_order(
+    def make_sequencer(
         self,
-        z: Array,
-        products: Array,
-        deltas: Array,
-        targets: Array,
+        n_rows: int,
         hidden: Connections,
         top: Connections,
         loss: Loss,
-        rate: float,
         *,
         textbook_rule: bool,
-        row_losses: Array,
-        outputs: Array | None,
-    ) -> bool:
-        """Train on samples one after the other, but for the first weights, if that can be fused.
-
-        Change `z`, `deltas`, `row_losses`, `outputs`, the hidden biases' part in `z` and the top
-        layer's parameters in place, as `gpunn.online` says; the first weights and biases are left
-        for the caller to update from `deltas`.
+    ) -> Sequencer | None:
+        """Return what goes through a block of single samples in one call, if there is such a way.
 
         Parameters
         ----------
-        z : Array, shape (n, n_1)
-            ``X W_1^T`` for the weights at the start of the block; becomes A_1.
-        products : Array, shape (n, n)
-            ``X X^T``, plus 1 if there are biases.
-        deltas : Array, shape (n, n_1)
-            Gets D_1.
-        targets : Array, shape (n, n_2)
-            Targets.
+        n_rows : int
+            Samples in a block at most.
         hidden, top : Layer
-            The two layers.
+            The two layers of the network.
         loss : Loss
             The error function.
-        rate : float
-            The step size.
         textbook_rule : bool
             Whether the outputs' errors go back as in `gpunn.ThreeLayerNetwork`.
-        row_losses : Array, shape (n,), float64
-            Gets each sample's error added.
-        outputs : Array, shape (n, n_2), or None
-            Gets each sample's outputs.
 
         Returns
         -------
-        bool
-            False if this device, or this kind of network, has no fused way. Nothing has been done
-            then, and the caller goes through the steps itself, with the same result but for
-            rounding.
+        Sequencer or None
+            None if this device, or this kind of network, has no such way; the caller then goes
+            through the steps itself, with the same result but for rounding.
         """
-        return False
+        return None
 
     @abstractmethod
     def sgd_update(

@@ -185,7 +185,8 @@ def _recipe(options: Namespace) -> Recipe:
         "learning_rate": options.lr,
     }
     recipe = dataclasses.replace(base, **{k: v for k, v in changes.items() if v is not None})
-    if options.lr is None and options.optimizer and not options.recipe:
+    if options.lr is None and options.optimizer not in (None, base.optimizer):
+        # A step size suits an optimizer: one of gradient descent would make Adam leap.
         recipe = dataclasses.replace(recipe, learning_rate=_LEARNING_RATES[options.optimizer])
     if options.recipe and options.activation and options.activation != base.activation:
         # First weights suit an activation, so a recipe's own no longer apply.

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpunn.activations import over_rows
 from gpunn.errors import ParameterError
 
 Values = NDArray[Any]
@@ -67,8 +68,8 @@ def _squared(a: Values, t: Values) -> Values:
 
 
 def _log_sum_exp(z: Values) -> Values:
-    largest = z.max(axis=1, keepdims=True)
-    return np.asarray(largest + np.log(np.exp(z - largest).sum(axis=1, keepdims=True)))
+    largest = over_rows(np.maximum, z)
+    return np.asarray(largest + np.log(over_rows(np.add, np.exp(z - largest))))
 
 
 def _binary_cross_entropy(z: Values, t: Values) -> Values:
@@ -117,7 +118,7 @@ CROSS_ENTROPY = Loss(
     "cross_entropy",
     value=lambda z, t: t * (_log_sum_exp(z) - z),
     # The targets' sum is 1 for one class per sample, which leaves a - t.
-    derivative=lambda a, t: a * t.sum(axis=1, keepdims=True) - t,
+    derivative=lambda a, t: a * over_rows(np.add, t) - t,
     cuda_value="t * (log_sum - x)",
     cuda_derivative="a * t_sum - t",
     required_activation="softmax",
@@ -193,7 +194,7 @@ def share_errors_by_weight(weights: Values, errors: Values) -> Values:
     T. Rashid, *Make Your Own Neural Network* (2016), part 1.
     """
     weights, errors = np.asarray(weights), np.asarray(errors)
-    shares = weights / weights.sum(axis=1, keepdims=True)
+    shares = weights / weights.sum(axis=-1, keepdims=True)
     return np.asarray(shares.T @ errors)
 
 

@@ -47,7 +47,8 @@ def write_model(
     from safetensors.numpy import save_file
 
     path = Path(path)
-    metadata = {"format": FORMAT, "gpunn": json.dumps(header, allow_nan=False)}
+    # One entry alone: safetensors writes several in any order, and equal models make equal files.
+    metadata = {FORMAT: json.dumps(header, allow_nan=False)}
     tensors = {name: np.ascontiguousarray(array) for name, array in parameters.items()}
     try:
         with replacing(path) as temporary:
@@ -141,14 +142,14 @@ def read_model(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], d
         raise ModelFileError(
             f"{path} is damaged or not a safetensors file: {_reason(error)}"
         ) from error
-    if metadata.get("format") != FORMAT:
+    if FORMAT not in metadata:
         raise ModelFileError(
             f"{path} is a safetensors file but not a gpunn model: "
-            f"expected format {FORMAT!r}, got {metadata.get('format')!r}"
+            f"expected a description named {FORMAT!r}, found {', '.join(metadata) or 'none'}"
         )
     try:
-        header = json.loads(metadata["gpunn"])
-    except (KeyError, ValueError, RecursionError) as error:
+        header = json.loads(metadata[FORMAT])
+    except (ValueError, RecursionError) as error:
         raise ModelFileError(f"{path} is damaged: its description is not JSON") from error
     if not isinstance(header, dict):
         raise ModelFileError(f"{path} is damaged: its description is not a JSON object")

@@ -1,30 +1,34 @@
 """The CPU, through NumPy and SciPy's BLAS.
 
-Every product goes through SciPy's BLAS, which can accumulate into its output (`beta`). NumPy's
-wheel carries a second BLAS with threads of its own; a loop that used both would have two pools of
-spinning threads fighting for the same cores.
+Every product goes through SciPy's BLAS; see `gpunn.numpy_blas`.
 
 Elementwise formulas run over pieces that fit a core's L2 cache, so that a formula of several NumPy
 calls reads and writes main memory once.
 """
 
 import threading
-from collections.abc import Iterator
-from functools import lru_cache
-from typing import Any
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, lru_cache
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gpunn.activations import Activation
-from gpunn.backend import Backend, Connections, MemoryInfo
+from gpunn.backend import Backend, Connections, MemoryInfo, Sequencer
 from gpunn.losses import Loss
-from gpunn.numpy_online import learn_in_order
+from gpunn.numpy_blas import Blas
+from gpunn.numpy_online import NumpySequencer
 
 PIECE = 32_768
 """Numbers in a piece: three arrays of it, in float64, fit an L2 cache of one mebibyte."""
 
+WORTH_SHARING = 8
+"""Fewer pieces than this are done before another thread has heard of them."""
+
 Tile = tuple[slice, slice]
+_Item = TypeVar("_Item")
 
 
 @lru_cache(maxsize=256)
@@ -39,11 +43,27 @@ def _tiles(n_rows: int, n_columns: int, whole_rows: bool) -> tuple[Tile, ...]:
     )
 
 
-def _pieces(*arrays: NDArray[Any]) -> Iterator[tuple[NDArray[Any], ...]]:
-    """Yield the same piece of several contiguous arrays of one size."""
-    flat = [array.reshape(-1) for array in arrays]
-    for start in range(0, flat[0].size, PIECE):
-        yield tuple(array[start : start + PIECE] for array in flat)
+def _row_sums(values: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the sums of rows, in float64, whatever the values are in."""
+    return np.asarray(np.einsum("ij->i", values, dtype=np.float64))
+
+
+@cache
+def _pool(n_threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(n_threads, thread_name_prefix="gpunn")
+
+
+def _do_all(items: Sequence[_Item], work: Callable[[_Item], None]) -> None:
+    # What NumPy ignores is set for each thread by itself.
+    with np.errstate(over="ignore"):
+        for item in items:
+            work(item)
+
+
+@lru_cache(maxsize=256)
+def _pieces(size: int) -> tuple[slice, ...]:
+    """Cut a flat array into pieces of at most `PIECE` numbers."""
+    return tuple(slice(start, start + PIECE) for start in range(0, size, PIECE))
 
 
 class NumpyBackend(Backend):
@@ -52,12 +72,7 @@ class NumpyBackend(Backend):
     name = "cpu"
 
     def __init__(self) -> None:
-        # Imported here because scipy.linalg costs more than all the rest of `import gpunn`.
-        from scipy.linalg import blas
-
-        self._gemm_of = {"f": blas.sgemm, "d": blas.dgemm}
-        self._gemv_of = {"f": blas.sgemv, "d": blas.dgemv}
-        self._ger_of = {"f": blas.sger, "d": blas.dger}
+        self._blas = Blas()
         self._local = threading.local()
 
     def asarray(self, host: NDArray[Any], dtype: DTypeLike | None = None) -> NDArray[Any]:
@@ -88,14 +103,7 @@ class NumpyBackend(Backend):
         alpha: float,
         beta: float,
     ) -> None:
-        if out.size == 0:
-            return
-        # BLAS is column-major, where out^T = alpha op(b)^T op(a)^T + beta out^T needs no copies.
-        b, transpose_b = (b.T, transpose_b) if b.flags.c_contiguous else (b, not transpose_b)
-        a, transpose_a = (a.T, transpose_a) if a.flags.c_contiguous else (a, not transpose_a)
-        self._gemm_of[out.dtype.char](
-            alpha, b, a, beta, out.T, transpose_b, transpose_a, overwrite_c=1
-        )
+        self._blas.gemm(a, b, out, transpose_a, transpose_b, alpha, beta)
 
     def sum_rows(
         self, a: NDArray[Any], out: NDArray[Any], *, alpha: float = 1.0, beta: float = 0.0
@@ -104,26 +112,29 @@ class NumpyBackend(Backend):
             np.multiply(out, beta, out=out) if beta != 0 else out.fill(0)
             return
         ones = np.ones(a.shape[0], a.dtype)
-        self._gemv_of[out.dtype.char](alpha, a.T, ones, beta, out, overwrite_y=1)
+        self._blas.gemv[out.dtype.char](alpha, a.T, ones, beta, out, overwrite_y=1)
 
     def take_rows(self, source: NDArray[Any], indices: NDArray[Any], out: NDArray[Any]) -> None:
         # With mode="raise" NumPy would gather into a buffer first; indices are known to be good.
         np.take(source, indices, axis=0, out=out, mode="clip")
 
     def activate(self, z: NDArray[Any], bias: NDArray[Any] | None, activation: Activation) -> None:
-        with np.errstate(over="ignore"):
-            for rows, columns in _tiles(*z.shape, not activation.elementwise):
-                tile = z[rows, columns]
-                if bias is not None:
-                    np.add(tile, bias[columns], out=tile)
-                activation.forward(tile)
+        def work(tile: Tile) -> None:
+            piece = z[tile]
+            if bias is not None:
+                np.add(piece, bias[tile[1]], out=piece)
+            activation.forward(piece)
+
+        self._spread(_tiles(*z.shape, not activation.elementwise), work)
 
     def backpropagate_activation(
         self, delta: NDArray[Any], a: NDArray[Any], activation: Activation
     ) -> None:
-        for tile in _tiles(*a.shape, not activation.elementwise):
+        def work(tile: Tile) -> None:
             piece = a[tile]
             activation.backward(delta[tile], piece, self._scratch(piece))
+
+        self._spread(_tiles(*a.shape, not activation.elementwise), work)
 
     def output_delta(
         self,
@@ -140,7 +151,7 @@ class NumpyBackend(Backend):
                 if bias is not None:
                     np.add(tile, bias, out=tile)
                 if loss.fused:
-                    row_losses[rows] += loss.value(tile, t).sum(axis=1, dtype=np.float64)
+                    row_losses[rows] += _row_sums(loss.value(tile, t))
                     activation.forward(tile)
                     np.copyto(tile, loss.derivative(tile, t))
                 else:
@@ -156,47 +167,23 @@ class NumpyBackend(Backend):
     ) -> None:
         share = 1 / z.shape[1] if loss.mean_over_outputs else 1.0
         activation.forward(z)
-        row_losses += share * loss.value(z, targets).sum(axis=1, dtype=np.float64)
+        row_losses += share * _row_sums(loss.value(z, targets))
         delta = loss.derivative(z, targets)
         if share != 1.0:
             np.multiply(delta, share, out=delta)
         activation.backward(delta, z, self._scratch(z))
         np.copyto(z, delta)
 
-    def learn_in_order(
+    def make_sequencer(
         self,
-        z: NDArray[Any],
-        products: NDArray[Any],
-        deltas: NDArray[Any],
-        targets: NDArray[Any],
+        n_rows: int,
         hidden: Connections,
         top: Connections,
         loss: Loss,
-        rate: float,
         *,
         textbook_rule: bool,
-        row_losses: NDArray[Any],
-        outputs: NDArray[Any] | None,
-    ) -> bool:
-        if not hidden.activation.elementwise:
-            return False
-        with np.errstate(over="ignore"):
-            learn_in_order(
-                self._gemv_of[z.dtype.char],
-                self._ger_of[z.dtype.char],
-                z,
-                products,
-                deltas,
-                targets,
-                hidden,
-                top,
-                loss,
-                rate,
-                textbook_rule=textbook_rule,
-                row_losses=row_losses,
-                outputs=outputs,
-            )
-        return True
+    ) -> Sequencer | None:
+        return NumpySequencer(self._blas, n_rows, hidden, top, loss, textbook_rule)
 
     def sgd_update(
         self,
@@ -209,11 +196,17 @@ class NumpyBackend(Backend):
         nesterov: bool,
         weight_decay: float,
     ) -> None:
-        for w, g, v in _pieces(parameter, gradient, velocity):
+        whole = [array.reshape(-1) for array in (parameter, gradient, velocity)]
+
+        def work(piece: slice) -> None:
+            w, g, v = (array[piece] for array in whole)
             step = self._scratch(w)
-            np.multiply(w, weight_decay, out=step)
-            np.add(step, g, out=step)
-            np.multiply(step, -learning_rate, out=step)
+            if weight_decay == 0:
+                np.multiply(g, -learning_rate, out=step)
+            else:
+                np.multiply(w, weight_decay, out=step)
+                np.add(step, g, out=step)
+                np.multiply(step, -learning_rate, out=step)
             np.multiply(v, momentum, out=v)
             np.add(v, step, out=v)
             if nesterov:
@@ -222,6 +215,8 @@ class NumpyBackend(Backend):
                 np.add(w, step, out=w)
             else:
                 np.add(w, v, out=w)
+
+        self._spread(_pieces(parameter.size), work)
 
     def adam_update(
         self,
@@ -236,22 +231,29 @@ class NumpyBackend(Backend):
         epsilon: float,
         weight_decay: float,
     ) -> None:
-        for w, gradient_piece, m, v in _pieces(parameter, gradient, first_moment, second_moment):
-            g, square = self._scratch(w), self._scratch(w, 1)
-            np.multiply(w, weight_decay, out=g)
-            np.add(g, gradient_piece, out=g)
+        whole = [array.reshape(-1) for array in (parameter, gradient, first_moment, second_moment)]
+
+        def work(piece: slice) -> None:
+            w, g, m, v = (array[piece] for array in whole)
+            step, square = self._scratch(w), self._scratch(w, 1)
+            if weight_decay != 0:
+                np.multiply(w, weight_decay, out=step)
+                np.add(g, step, out=step)
+                g = step
             np.multiply(g, g, out=square)
-            np.multiply(g, 1 - beta1, out=g)
-            np.multiply(m, beta1, out=m)
-            np.add(m, g, out=m)
             np.multiply(square, 1 - beta2, out=square)
             np.multiply(v, beta2, out=v)
             np.add(v, square, out=v)
-            np.sqrt(v, out=g)
-            np.add(g, epsilon, out=g)
-            np.divide(m, g, out=g)
-            np.multiply(g, step_size, out=g)
-            np.subtract(w, g, out=w)
+            np.multiply(g, 1 - beta1, out=step)
+            np.multiply(m, beta1, out=m)
+            np.add(m, step, out=m)
+            np.sqrt(v, out=step)
+            np.add(step, epsilon, out=step)
+            np.divide(m, step, out=step)
+            np.multiply(step, step_size, out=step)
+            np.subtract(w, step, out=w)
+
+        self._spread(_pieces(parameter.size), work)
 
     def synchronize(self) -> None:
         pass
@@ -264,6 +266,20 @@ class NumpyBackend(Backend):
 
     def describe(self) -> str:
         return f"cpu (NumPy {np.__version__})"
+
+    def _spread(self, tiles: Sequence[_Item], work: Callable[[_Item], None]) -> None:
+        """Do the work on all tiles, on as many threads as BLAS has; NumPy releases the GIL."""
+        if len(tiles) < WORTH_SHARING:
+            _do_all(tiles, work)
+            return
+        n_threads = min(self._blas.n_threads, len(tiles))
+        others = [
+            _pool(n_threads - 1).submit(_do_all, tiles[k::n_threads], work)
+            for k in range(1, n_threads)
+        ]
+        _do_all(tiles[::n_threads], work)
+        for other in others:
+            other.result()
 
     def _scratch(self, like: NDArray[Any], slot: int = 0) -> NDArray[Any]:
         """Return this thread's scratch memory in the shape and dtype of an array."""

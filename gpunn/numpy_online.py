@@ -1,73 +1,177 @@
 """One sample at a time on the CPU: the part of `gpunn.online` that goes in order, in few calls.
 
 For a hidden layer of a few hundred units a sample is so little arithmetic that calls cost more than
-numbers. So this loop calls BLAS and the formulas directly, on rows, with nothing in between.
+numbers. So this loop calls BLAS and the formulas directly, on views of rows that are made once,
+with nothing in between.
+
+For wide hidden layers the corrections matter too: a sample's is a product of a vector with all the
+deltas before it in the block. So the block is cut into short runs. The deltas of the runs before
+are corrected for with one matrix product for the whole run, and only those of its own run one by
+one.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpunn.backend import Connections
+from gpunn.activations import SIGMOID, Activation
+from gpunn.backend import Connections, Sequencer
 from gpunn.losses import Loss
+from gpunn.numpy_blas import Blas
 
 Values = NDArray[Any]
-Blas = Callable[..., Any]
+
+RUN = 16
+"""Samples in a run."""
+
+WIDE = 16_384
+"""From so many hidden units on, BLAS's own threads are a help in a single sample's products."""
 
 
-def learn_in_order(
-    gemv: Blas,
-    ger: Blas,
-    z: Values,
-    products: Values,
-    deltas: Values,
-    targets: Values,
-    hidden: Connections,
-    top: Connections,
-    loss: Loss,
-    rate: float,
-    *,
-    textbook_rule: bool,
-    row_losses: Values,
-    outputs: Values | None,
-) -> None:
-    """Do what `gpunn.backend.Backend.learn_in_order` says, with BLAS's gemv and ger."""
-    activate, go_back = hidden.activation.forward, hidden.activation.backward
-    activate_top, go_back_top = top.activation.forward, top.activation.backward
-    weights, biases = top.weights.T, top.biases  # W_2^T, column-major as BLAS has it
-    share = 1 / targets.shape[1] if loss.mean_over_outputs else 1.0
-    scratch, scratch_top = np.empty_like(z[0]), np.empty_like(targets[:1])
-    tops = np.empty_like(targets)  # z of the outputs if the loss is fused, else a
-    if hidden.biases is not None:
-        np.add(z, hidden.biases, out=z)
-    for t, (a, delta) in enumerate(zip(z, deltas, strict=True)):
-        if t:  # z_t <- z_t - rate D^T (X x_t)
-            gemv(-rate, deltas[:t].T, products[t, :t], 1.0, a, 0, 1, 0, 1, 0, 1)
-        activate(a)
-        o, target = tops[t : t + 1], targets[t : t + 1]
-        gemv(1.0, weights, a, 0.0, o[0], 0, 1, 0, 1, 1, 1)  # o = W_2 a
-        if biases is not None:
-            np.add(o, biases, o)
-        if loss.fused:
-            o = o.copy()
-        activate_top(o)
-        if outputs is not None:
-            outputs[t] = o[0]
-        if textbook_rule:
-            delta_top = o - target
-            gemv(1.0, weights, delta_top[0], 0.0, delta, 0, 1, 0, 1, 0, 1)  # W_2^T (o - t)
-            go_back_top(delta_top, o, scratch_top)
-        else:
-            delta_top = loss.derivative(o, target)
-            if not loss.fused:
-                if share != 1.0:
-                    np.multiply(delta_top, share, out=delta_top)
+SHORT = 256
+"""Up to so many units SciPy's sigmoid, in one call, beats NumPy's faster exp in four."""
+
+
+class _Row(NamedTuple):
+    """Views of what belongs to one sample of a block."""
+
+    a: Values  # (n_1,): z, then the hidden activations
+    delta: Values  # (n_1,)
+    before: Values  # (n_1, k): the deltas before it in its run, column-major
+    products: Values  # (k,): its inputs' dot products with theirs
+    top: Values  # (n_2,): z of the outputs, then the outputs
+
+
+def _row_formula(activation: Activation, width: int) -> Callable[[Values], None]:
+    """Return what turns a row of so many z into a, in place, in the least time."""
+    if activation is not SIGMOID or width > SHORT:
+        return activation.forward
+    from scipy.special import expit
+
+    def sigmoid(z: Values) -> None:
+        expit(z, z)
+
+    return sigmoid
+
+
+class NumpySequencer(Sequencer):
+    """The contract of `Sequencer` on the CPU."""
+
+    def __init__(
+        self,
+        blas: Blas,
+        n_rows: int,
+        hidden: Connections,
+        top: Connections,
+        loss: Loss,
+        textbook_rule: bool,
+    ) -> None:
+        self._blas, self._hidden, self._top, self._loss = blas, hidden, top, loss
+        self._textbook_rule = textbook_rule
+        n_outputs, n_hidden = top.weights.shape
+        dtype = top.weights.dtype
+        self.z = np.empty((n_rows, n_hidden), dtype)
+        self.deltas = np.empty((n_rows, n_hidden), dtype)
+        self._tops = np.empty((n_rows, n_outputs), dtype)
+        self._products = np.empty((n_rows, n_rows), dtype)
+        self._scratch = np.empty(n_hidden, dtype)
+        self._scratch_top = np.empty(n_outputs, dtype)
+        self._activate = _row_formula(hidden.activation, n_hidden)
+        self._activate_top = _row_formula(top.activation, n_outputs)
+        self._rows = [self._row(t) for t in range(n_rows)]
+
+    def _row(self, t: int) -> _Row:
+        first = t - t % RUN
+        return _Row(
+            self.z[t],
+            self.deltas[t],
+            self.deltas[first:t].T,
+            self._products[t, first:t],
+            self._tops[t],
+        )
+
+    def learn(
+        self,
+        inputs: Values,
+        targets: Values,
+        rate: float,
+        row_losses: Values,
+        outputs: Values | None,
+    ) -> None:
+        n_rows = len(inputs)
+        if self._hidden.biases is not None:
+            np.add(self.z[:n_rows], self._hidden.biases, out=self.z[:n_rows])
+        self._multiply_inputs(inputs)
+        with np.errstate(over="ignore"):
+            if self.z.shape[1] < WIDE:
+                with self._blas.one_thread():
+                    self._learn_runs(targets, rate, outputs)
+            else:
+                self._learn_runs(targets, rate, outputs)
+        share = 1 / targets.shape[1] if self._loss.mean_over_outputs else 1.0
+        losses = self._loss.value(self._tops[:n_rows], targets)
+        row_losses += share * losses.sum(axis=1, dtype=np.float64)
+
+    def _multiply_inputs(self, inputs: Values) -> None:
+        """Fill the dot products of all inputs, plus 1 for the input of the biases."""
+        n_rows = len(inputs)
+        whole = n_rows == len(self._products)
+        products = self._products if whole else np.empty((n_rows, n_rows), inputs.dtype)
+        beta = 0.0
+        if self._hidden.biases is not None:
+            products.fill(1)
+            beta = 1.0
+        self._blas.gemm(inputs, inputs, products, False, True, 1.0, beta)
+        if not whole:
+            self._products[:n_rows, :n_rows] = products
+
+    def _learn_runs(self, targets: Values, rate: float, outputs: Values | None) -> None:
+        for start in range(0, len(targets), RUN):
+            stop = min(start + RUN, len(targets))
+            if start:
+                products = np.ascontiguousarray(self._products[start:stop, :start])
+                self._blas.gemm(
+                    products, self.deltas[:start], self.z[start:stop], False, False, -rate, 1.0
+                )
+            self._learn_run(self._rows[start:stop], targets[start:stop], rate)
+            if outputs is not None:
+                outputs[start:stop] = self._tops[start:stop]
+                if self._loss.fused:
+                    self._top.activation.forward(outputs[start:stop])
+
+    def _learn_run(self, rows: list[_Row], targets: Values, rate: float) -> None:
+        code = targets.dtype.char
+        gemv, ger, loss = self._blas.gemv[code], self._blas.ger[code], self._loss
+        activate, go_back = self._activate, self._hidden.activation.backward
+        activate_top, go_back_top = self._activate_top, self._top.activation.backward
+        weights, biases = self._top.weights.T, self._top.biases  # column-major, as BLAS has it
+        scratch, scratch_top, textbook_rule = self._scratch, self._scratch_top, self._textbook_rule
+        fused, derivative = loss.fused, loss.derivative
+        share = 1 / targets.shape[1] if loss.mean_over_outputs else None
+        for (a, delta, before, products, o), target in zip(rows, targets, strict=True):
+            if len(products):  # z <- z - rate D^T (X x)
+                gemv(-rate, before, products, 1.0, a, 0, 1, 0, 1, 0, 1)
+            activate(a)
+            gemv(1.0, weights, a, 0.0, o, 0, 1, 0, 1, 1, 1)  # o = W_2 a
+            if biases is not None:
+                np.add(o, biases, o)
+            if fused:
+                o = o.copy()  # the loss is computed from z, which stays in its row
+            activate_top(o)
+            if textbook_rule:
+                delta_top = o - target
+                gemv(1.0, weights, delta_top, 0.0, delta, 0, 1, 0, 1, 0, 1)  # W_2^T (o - t)
                 go_back_top(delta_top, o, scratch_top)
-            gemv(1.0, weights, delta_top[0], 0.0, delta, 0, 1, 0, 1, 0, 1)  # W_2^T D_2
-        ger(-rate, a, delta_top[0], 1, 1, weights, 1, 1, 1)  # W_2 <- W_2 - rate D_2 a^T
-        if biases is not None:
-            np.subtract(biases, rate * delta_top[0], out=biases)
-        go_back(delta, a, scratch)
-    row_losses += share * loss.value(tops, targets).sum(axis=1, dtype=np.float64)
+            else:
+                delta_top = derivative(o, target)
+                if share is not None:
+                    np.multiply(delta_top, share, out=delta_top)
+                if not fused:
+                    go_back_top(delta_top, o, scratch_top)
+                gemv(1.0, weights, delta_top, 0.0, delta, 0, 1, 0, 1, 0, 1)  # W_2^T D_2
+            ger(-rate, a, delta_top, 1, 1, weights, 1, 1, 1)  # W_2 <- W_2 - rate D_2 a^T
+            if biases is not None:
+                np.subtract(biases, rate * delta_top, biases)
+            go_back(delta, a, scratch)

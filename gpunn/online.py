@@ -21,34 +21,22 @@ descent methods* (2019), and their s-step SGD (2020), here for a network's first
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import numpy as np
 
-from gpunn.backend import Array
+from gpunn.backend import Array, Sequencer
 from gpunn.network import Layer, Network, add_gradient
 
 BLOCK_ROWS = 64
 """Samples in a block.
 
-Enough for the products to be limited by arithmetic, not by memory; few enough that the corrections,
-which grow with its square, cost less than the products.
+Enough for the products to be limited by arithmetic, not by memory; few enough that the products of
+the inputs with each other stay cheap, and that two arrays of a block's rows add little to the
+memory of a very wide network's weights.
 """
 
 LARGEST_STEP = 16
 """Steps of more samples than this make matrix products of a good size by themselves."""
-
-
-class _Block(NamedTuple):
-    """A block of samples on its way through: see `OnlineTrainer.learn`; `rate` is r above."""
-
-    inputs: Array
-    targets: Array
-    z: Array
-    deltas: Array
-    rate: float
-    row_losses: Array
-    outputs: Array | None
 
 
 class OnlineTrainer:
@@ -64,14 +52,30 @@ class OnlineTrainer:
 
     def __init__(self, network: Network, batch_size: int = 1) -> None:
         self.network, self.batch_size = network, batch_size
-        self.block_rows = max(1, BLOCK_ROWS // batch_size) * batch_size
-        backend, rows, dtype = network.backend, self.block_rows, network.dtype
         n_hidden = network.architecture.layer_sizes[1]
-        self._z = backend.empty((rows, n_hidden), dtype)
-        self._deltas = backend.empty((rows, n_hidden), dtype)
-        self._products = backend.empty((rows * rows,), dtype)
-        self._ones = backend.asarray(np.ones(rows * rows, dtype))
-        self._row_losses = backend.zeros((rows,), np.float64)
+        self.block_rows = max(1, BLOCK_ROWS // batch_size) * batch_size
+        self._sequencer = self._make_sequencer()
+        if self._sequencer is not None:
+            self._z, self._deltas = self._sequencer.z, self._sequencer.deltas
+        else:
+            self._allocate(self.block_rows, n_hidden)
+        self._row_losses = network.backend.zeros((self.block_rows,), np.float64)
+
+    def _make_sequencer(self) -> Sequencer | None:
+        network = self.network
+        if self.batch_size != 1 or len(network.layers) != 2:
+            return None
+        hidden, top = network.layers
+        return network.backend.make_sequencer(
+            self.block_rows, hidden, top, network.loss, textbook_rule=network.textbook_rule
+        )
+
+    def _allocate(self, n_rows: int, n_hidden: int) -> None:
+        backend, dtype = self.network.backend, self.network.dtype
+        self._z = backend.empty((n_rows, n_hidden), dtype)
+        self._deltas = backend.empty((n_rows, n_hidden), dtype)
+        self._products = backend.empty((self.batch_size * n_rows,), dtype)
+        self._ones = backend.asarray(np.ones(self.batch_size * n_rows, dtype))
 
     def blocks(self, n_samples: int) -> Iterator[slice]:
         """Yield slices that go through so many samples block by block."""
@@ -102,66 +106,46 @@ class OnlineTrainer:
         outputs : Array, shape (n, n_L), optional
             Gets each sample's outputs, from before it was learnt from.
         """
-        n_rows = inputs.shape[0]
-        first = self.network.layers[0]
-        z, deltas = self._z[:n_rows], self._deltas[:n_rows]
+        backend, first, n_rows = self.network.backend, self.network.layers[0], inputs.shape[0]
         rate = learning_rate / self.batch_size
-        block = _Block(
-            inputs,
-            targets,
-            z,
-            deltas,
-            rate,
-            self._row_losses[:n_rows] if row_losses is None else row_losses,
-            outputs,
-        )
-        self.network.backend.gemm(inputs, first.weights, z, transpose_b=True)
-        if not self._learn_fused(block):
-            self._learn_stepwise(block)
-        add_gradient(self.network.backend, deltas, inputs, first.weights, first.biases, alpha=-rate)
+        z, deltas = self._z[:n_rows], self._deltas[:n_rows]
+        losses = self._row_losses[:n_rows] if row_losses is None else row_losses
+        backend.gemm(inputs, first.weights, z, transpose_b=True)
+        if self._sequencer is not None:
+            self._sequencer.learn(inputs, targets, rate, losses, outputs)
+        else:
+            self._learn_stepwise(inputs, targets, rate, losses, outputs)
+        add_gradient(backend, deltas, inputs, first.weights, first.biases, alpha=-rate)
 
-    def _learn_fused(self, block: _Block) -> bool:
-        """Let the device go through the steps in one call, if it can; say whether it did."""
-        network = self.network
-        if self.batch_size != 1 or len(network.layers) != 2:
-            return False
-        hidden, top = network.layers
-        return network.backend.learn_in_order(
-            block.z,
-            self._dot_products(block.inputs, block.inputs),
-            block.deltas,
-            block.targets,
-            hidden,
-            top,
-            network.loss,
-            block.rate,
-            textbook_rule=network.textbook_rule,
-            row_losses=block.row_losses,
-            outputs=block.outputs,
-        )
-
-    def _learn_stepwise(self, block: _Block) -> None:
+    def _learn_stepwise(
+        self,
+        inputs: Array,
+        targets: Array,
+        rate: float,
+        row_losses: Array,
+        outputs: Array | None,
+    ) -> None:
         backend = self.network.backend
 
-        def descend(index: int, layer: Layer, delta: Array, inputs: Array) -> None:
-            add_gradient(backend, delta, inputs, layer.weights, layer.biases, alpha=-block.rate)
+        def descend(index: int, layer: Layer, delta: Array, below: Array) -> None:
+            add_gradient(backend, delta, below, layer.weights, layer.biases, alpha=-rate)
 
-        for start in range(0, block.inputs.shape[0], self.batch_size):
+        for start in range(0, inputs.shape[0], self.batch_size):
             rows = slice(start, start + self.batch_size)
-            z = block.z[rows]
+            z = self._z[rows]
             if start:
-                products = self._dot_products(block.inputs[rows], block.inputs[:start])
-                backend.gemm(products, block.deltas[:start], z, alpha=-block.rate, beta=1.0)
+                products = self._multiply_inputs(inputs[rows], inputs[:start])
+                backend.gemm(products, self._deltas[:start], z, alpha=-rate, beta=1.0)
             self.network.learn_from(
                 z,
-                block.deltas[rows],
-                block.targets[rows],
+                self._deltas[rows],
+                targets[rows],
                 descend,
-                block.row_losses[rows],
-                None if block.outputs is None else block.outputs[rows],
+                row_losses[rows],
+                None if outputs is None else outputs[rows],
             )
 
-    def _dot_products(self, left: Array, right: Array) -> Array:
+    def _multiply_inputs(self, left: Array, right: Array) -> Array:
         """Return ``left right^T``, plus 1 for the input of the biases where there are any."""
         shape = (left.shape[0], right.shape[0])
         n_products = shape[0] * shape[1]

@@ -377,6 +377,44 @@ class _Run(NamedTuple):
     rate: float
 
 
+class _Best:
+    """The weights with the lowest validation loss so far, in a copy on the device."""
+
+    def __init__(self, network: Network, rule: EarlyStopping) -> None:
+        self.network, self.rule = network, rule
+        self.epoch: int | None = None
+        self._loss = np.inf
+        self._since = 0
+        self._weights: dict[str, Array] = {}
+
+    def consider(self, record: EpochRecord) -> None:
+        """Keep the weights if this epoch was the best one."""
+        loss = record.validation_loss
+        if loss is not None and loss < self._loss - self.rule.min_delta:
+            self.epoch, self._loss, self._since = record.epoch, loss, 0
+            self._keep_weights()
+        else:
+            self._since += 1
+
+    def _keep_weights(self) -> None:
+        backend = self.network.backend
+        for name, array in self.network.device_parameters().items():
+            if name not in self._weights:
+                self._weights[name] = backend.empty(array.shape, array.dtype)
+            backend.copy_into(array, self._weights[name])
+
+    def is_exhausted(self) -> bool:
+        """Say whether patience has run out."""
+        return self._since >= self.rule.patience
+
+    def restore(self) -> bool:
+        """Give the network the best weights back, if there are any; say whether there were."""
+        for name, array in self.network.device_parameters().items():
+            if name in self._weights:
+                self.network.backend.copy_into(self._weights[name], array)
+        return bool(self._weights)
+
+
 class _Loop:
     """One training: what stays the same over its epochs."""
 
@@ -419,31 +457,42 @@ class _Loop:
         began = time.perf_counter()
         for callback in self.callbacks:
             callback.on_train_begin(self.network, n_epochs, self.n_samples)
-        with _interruptible() as interrupt:
-            for epoch in range(n_epochs):
-                record = self._epoch(epoch, generator, validation, history, interrupt)
-                if record is None:
-                    history.stopped = "interrupted"
-                    break
-                history.epochs.append(record)
-                if validation is not None:
-                    best.consider(record)
-                # Every callback hears of the epoch, also after one that ends the training.
-                wishes = [c.on_epoch_end(self.network, record) for c in self.callbacks]
-                if any(wishes):
-                    history.stopped = "callback"
-                    break
-                if early_stopping is not None and best.is_exhausted():
-                    history.stopped = "early stopping"
-                    break
-        history.best_epoch = best.epoch
-        if early_stopping is not None or history.stopped == "interrupted":
-            history.restored_best = best.restore()
-        self.network.backend.synchronize()
-        history.seconds = time.perf_counter() - began
-        for callback in self.callbacks:
-            callback.on_train_end(history)
+        try:
+            with _interruptible() as interrupt:
+                for epoch in range(n_epochs):
+                    record = self._epoch(epoch, generator, validation, history, interrupt)
+                    history.stopped = self._after_epoch(record, history, best, early_stopping)
+                    if history.stopped != "finished":
+                        break
+            history.best_epoch = best.epoch
+            if early_stopping is not None or history.stopped == "interrupted":
+                history.restored_best = best.restore()
+            self.network.backend.synchronize()
+        finally:
+            history.seconds = time.perf_counter() - began
+            for callback in self.callbacks:
+                callback.on_train_end(history)
         return history
+
+    def _after_epoch(
+        self,
+        record: EpochRecord | None,
+        history: History,
+        best: _Best,
+        early_stopping: EarlyStopping | None,
+    ) -> str:
+        """Take note of an epoch, and return why the training is to end, or "finished"."""
+        if record is None:
+            return "interrupted"
+        history.epochs.append(record)
+        best.consider(record)
+        # Every callback hears of the epoch, also after one that ends the training.
+        wishes = [callback.on_epoch_end(self.network, record) for callback in self.callbacks]
+        if any(wishes):
+            return "callback"
+        if early_stopping is not None and best.is_exhausted():
+            return "early stopping"
+        return "finished"
 
     def _epoch(
         self,
@@ -512,41 +561,3 @@ class _Loop:
         backend.take_rows(self.inputs, indices, batch)
         backend.take_rows(self.targets, indices, targets)
         return batch, targets
-
-
-class _Best:
-    """The weights with the lowest validation loss so far, in a copy on the device."""
-
-    def __init__(self, network: Network, rule: EarlyStopping) -> None:
-        self.network, self.rule = network, rule
-        self.epoch: int | None = None
-        self._loss = np.inf
-        self._since = 0
-        self._weights: dict[str, Array] = {}
-
-    def consider(self, record: EpochRecord) -> None:
-        """Keep the weights if this epoch was the best one."""
-        loss = record.validation_loss
-        if loss is not None and loss < self._loss - self.rule.min_delta:
-            self.epoch, self._loss, self._since = record.epoch, loss, 0
-            self._keep_weights()
-        else:
-            self._since += 1
-
-    def _keep_weights(self) -> None:
-        backend = self.network.backend
-        for name, array in self.network.device_parameters().items():
-            if name not in self._weights:
-                self._weights[name] = backend.empty(array.shape, array.dtype)
-            backend.copy_into(array, self._weights[name])
-
-    def is_exhausted(self) -> bool:
-        """Say whether patience has run out."""
-        return self._since >= self.rule.patience
-
-    def restore(self) -> bool:
-        """Give the network the best weights back, if there are any; say whether there were."""
-        for name, array in self.network.device_parameters().items():
-            if name in self._weights:
-                self.network.backend.copy_into(self._weights[name], array)
-        return bool(self._weights)

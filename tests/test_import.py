@@ -15,6 +15,7 @@ ORDER = [
     "losses",
     "scaling",
     "backend",
+    "numpy_blas",
     "numpy_online",
     "numpy_backend",
     "cupy_backend",

@@ -168,7 +168,7 @@ def rewrite(path, *, tensors=None, **header):
     raw = path.read_bytes()
     size = int.from_bytes(raw[:8], "little")
     metadata = json.loads(raw[8 : 8 + size])["__metadata__"]
-    described = json.loads(metadata["gpunn"])
+    described = json.loads(metadata["gpunn-1"])
     for name, value in header.items():
         if isinstance(value, dict) and isinstance(described.get(name), dict):
             value = described[name] | value
@@ -176,7 +176,7 @@ def rewrite(path, *, tensors=None, **header):
     described = {name: value for name, value in described.items() if value != "absent"}
     arrays = load_file(path) | (tensors or {})
     arrays = {name: value for name, value in arrays.items() if value is not None}
-    save_file(arrays, path, {**metadata, "gpunn": json.dumps(described)})
+    save_file(arrays, path, {**metadata, "gpunn-1": json.dumps(described)})
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,76 @@
+"""SciPy's BLAS, called in place.
+
+The wheels of NumPy and SciPy carry an OpenBLAS each, with threads of its own that spin while they
+wait. A loop that used both would have two pools fight for the same cores, so every product goes
+through SciPy's, which can also accumulate into its output.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from numpy.typing import NDArray
+
+Values = NDArray[Any]
+
+
+class Blas:
+    """The products that a network needs, for float32 (``"f"``) and float64 (``"d"``)."""
+
+    def __init__(self) -> None:
+        # Imported here because scipy.linalg costs more than all the rest of `import gpunn`.
+        from scipy.linalg import blas
+
+        self._gemm = {"f": blas.sgemm, "d": blas.dgemm}
+        self.gemv = {"f": blas.sgemv, "d": blas.dgemv}
+        self.ger = {"f": blas.sger, "d": blas.dger}
+        self._library = _library()
+
+    def gemm(
+        self,
+        a: Values,
+        b: Values,
+        out: Values,
+        transpose_a: bool,
+        transpose_b: bool,
+        alpha: float,
+        beta: float,
+    ) -> None:
+        """Change `out` in place to ``alpha op(a) op(b) + beta out``; see `Backend.gemm`."""
+        if out.size == 0:
+            return
+        # BLAS is column-major, where out^T = alpha op(b)^T op(a)^T + beta out^T needs no copies.
+        b, transpose_b = (b.T, transpose_b) if b.flags.c_contiguous else (b, not transpose_b)
+        a, transpose_a = (a.T, transpose_a) if a.flags.c_contiguous else (a, not transpose_a)
+        multiply = self._gemm[out.dtype.char]
+        multiply(alpha, b, a, beta, out.T, transpose_b, transpose_a, overwrite_c=1)
+
+    @property
+    def n_threads(self) -> int:
+        """How many threads the library uses now."""
+        return 1 if self._library is None else int(self._library.num_threads)
+
+    @contextmanager
+    def one_thread(self) -> Iterator[None]:
+        """Use one thread for a while: small products take longer to share out than to do."""
+        before = self.n_threads
+        if before == 1:
+            yield
+            return
+        self._library.set_num_threads(1)
+        try:
+            yield
+        finally:
+            self._library.set_num_threads(before)
+
+
+def _library() -> Any:
+    """Return the controller of the BLAS that SciPy calls, or None if it has no threads to set."""
+    from threadpoolctl import ThreadpoolController
+
+    found = [
+        library for library in ThreadpoolController().lib_controllers if library.user_api == "blas"
+    ]
+    scipys = [library for library in found if "scipy.libs" in library.filepath]
+    # Outside wheels, NumPy and SciPy share one library.
+    return (scipys or found or [None])[0]
