@@ -14,7 +14,7 @@ import sys
 import tempfile
 from argparse import Namespace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -147,9 +147,11 @@ def train(options: Namespace, console: Console) -> int:
     console.say(f"inputs: {scaling.describe()}")
     console.say(f"network: {network!r}, {network.n_parameters:,} parameters")
 
-    history = _fit(network, dataset, classes, recipe, options, console)
-    test_accuracy = _test_accuracy(network, dataset, classes)
-    result = _train_result(network, dataset, history, test_accuracy, out)
+    parts = _parts(network, dataset, classes, recipe, options, console)
+    history = _fit(network, parts, recipe, options, console)
+    test = _test_part(network, dataset, classes)
+    test_accuracy = None if test is None else evaluate(network, *test).accuracy
+    result = _train_result(network, len(parts.y), history, test_accuracy, out)
     network.training_record = {
         **{key: value for key, value in result.items() if key != "model"},
         "gpunn": __version__,
@@ -272,74 +274,93 @@ def _check_space(out: Path, network: Network) -> None:
         )
 
 
-def _fit(
+class _Parts(NamedTuple):
+    """What a training is given: samples, samples to validate on, and when to end early."""
+
+    X: NDArray[Any]
+    y: NDArray[np.int64]
+    validation: tuple[NDArray[Any], NDArray[np.int64]] | None
+    early_stopping: EarlyStopping | None
+
+
+def _parts(
     network: Network,
     dataset: Dataset,
     classes: NDArray[np.int64],
     recipe: Recipe,
     options: Namespace,
     console: Console,
-) -> History:
-    X = network.scaling.apply(dataset.inputs, network.dtype)
-    y = _class_numbers(dataset.labels, classes, dataset.name)
-    chosen, kept_back = _validation_rows(len(y), recipe, options)
-    validation = None
-    if len(kept_back):
-        validation = (X[kept_back], y[kept_back])
-        X, y = X[chosen], y[chosen]
-        console.say(f"validation: {len(kept_back):,} of the samples are kept back for it")
-    patience = options.early_stopping
-    history = fit(
-        network,
-        X,
-        y,
-        epochs=recipe.epochs,
-        batch_size=recipe.batch_size,
-        optimizer=_optimizer(recipe, options),
-        learning_rate=_schedule(recipe, options),
-        validation_data=validation,
-        early_stopping=None if patience is None else EarlyStopping(patience),
-        shuffle=recipe.shuffle,
-        seed=[options.seed, 1],
-        callbacks=[_Progress(console)],
-    )
-    if history.stopped != "finished":
-        what = f"the best weights, of epoch {history.best_epoch}"
+) -> _Parts:
+    X = network.scaling.apply(dataset.inputs[: recipe.n_train], network.dtype)
+    y = _class_numbers(dataset.labels[: recipe.n_train], classes, dataset.name)
+    fraction, patience = options.val_fraction, options.early_stopping
+    if recipe.best_test_epoch and fraction is None and patience is None:
         console.say(
-            f"{history.stopped} after {len(history.epochs)} whole epochs: the network has "
-            f"{what if history.restored_best else 'its latest weights'}"
+            "validation: on the test samples, and the best epoch is kept, as the recipe's source "
+            "did; that flatters the test accuracy a little"
         )
-    return history
-
-
-def _validation_rows(
-    n_samples: int, recipe: Recipe, options: Namespace
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the rows to train on, and those kept back for validation."""
-    fraction = options.val_fraction
-    if fraction is None and recipe.n_train is not None and recipe.n_train < n_samples:
-        rows = np.arange(n_samples)
-        return rows[: recipe.n_train], rows[recipe.n_train :]
+        best = EarlyStopping(recipe.epochs, monitor="accuracy")
+        return _Parts(X, y, _test_part(network, dataset, classes), best)
     if fraction is None:
-        fraction = 0.0 if options.early_stopping is None else 0.1
-    order = np.random.default_rng([options.seed, 2]).permutation(n_samples)
+        fraction = 0.0 if patience is None else 0.1
+    stopping = None if patience is None else EarlyStopping(patience)
+    if fraction == 0:
+        return _Parts(X, y, None, stopping)
+    chosen, kept_back = _divide(len(y), fraction, options.seed)
+    console.say(f"validation: {len(kept_back):,} of the samples are kept back for it")
+    return _Parts(X[chosen], y[chosen], (X[kept_back], y[kept_back]), stopping)
+
+
+def _divide(
+    n_samples: int, fraction: float, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the rows to train on, and a random fraction kept back."""
+    order = np.random.default_rng([seed, 2]).permutation(n_samples)
     n_kept_back = round(fraction * n_samples)
-    if fraction > 0 and not 0 < n_kept_back < n_samples:
+    if not 0 < n_kept_back < n_samples:
         raise ParameterError(f"--val-fraction {fraction} of {n_samples} samples leaves none")
     # Sorted, so that a recipe that does not shuffle keeps the order of the file.
     return np.sort(order[n_kept_back:]), np.sort(order[:n_kept_back])
 
 
-def _test_accuracy(network: Network, dataset: Dataset, classes: NDArray[np.int64]) -> float | None:
+def _fit(
+    network: Network, parts: _Parts, recipe: Recipe, options: Namespace, console: Console
+) -> History:
+    history = fit(
+        network,
+        parts.X,
+        parts.y,
+        epochs=recipe.epochs,
+        batch_size=recipe.batch_size,
+        optimizer=_optimizer(recipe, options),
+        learning_rate=_schedule(recipe, options),
+        validation_data=parts.validation,
+        early_stopping=parts.early_stopping,
+        shuffle=recipe.shuffle,
+        seed=[options.seed, 1],
+        callbacks=[_Progress(console)],
+    )
+    weights = "its latest weights"
+    if history.restored_best:
+        weights = f"the weights of epoch {history.best_epoch}, the best in validation"
+    if history.restored_best or history.stopped != "finished":
+        console.say(
+            f"{history.stopped} after {len(history.epochs)} whole epochs: the network has {weights}"
+        )
+    return history
+
+
+def _test_part(
+    network: Network, dataset: Dataset, classes: NDArray[np.int64]
+) -> tuple[NDArray[Any], NDArray[np.int64]] | None:
     if dataset.test_inputs is None or dataset.test_labels is None:
         return None
     X = network.scaling.apply(dataset.test_inputs, network.dtype)
-    y = _class_numbers(dataset.test_labels, classes, f"{dataset.name} (test part)")
-    return evaluate(network, X, y).accuracy
+    return X, _class_numbers(dataset.test_labels, classes, f"{dataset.name} (test part)")
 
 
 def _train_result(
-    network: Network, dataset: Dataset, history: History, test_accuracy: float | None, out: Path
+    network: Network, n_train: int, history: History, test_accuracy: float | None, out: Path
 ) -> dict[str, Any]:
     n_trained = history.n_samples_trained
     return {
@@ -348,7 +369,7 @@ def _train_result(
         "parameters": network.n_parameters,
         "epochs": len(history.epochs),
         "stopped": history.stopped,
-        "train_samples": len(dataset.labels),
+        "train_samples": n_train,
         "seconds": history.seconds,
         "samples_per_second": n_trained / history.seconds if history.seconds else None,
         "train_loss": history.train_loss[-1] if history.epochs else None,

@@ -5,7 +5,6 @@ source has them (8-bit images stay 8-bit); `gpunn.scaling` makes network inputs 
 is wrong with a file ends in one line of `DataError` that says where, and what to do.
 """
 
-import importlib.resources
 import logging
 import math
 import os
@@ -204,6 +203,9 @@ def load_digits() -> Dataset:
     C. Kaynak (1998), UCI Machine Learning Repository, https://doi.org/10.24432/C50P49, under the
     licence CC BY 4.0, in the order and form in which scikit-learn has them.
     """
+    # Imported here because it costs as much as a third of NumPy.
+    import importlib.resources
+
     resource = importlib.resources.files("gpunn").joinpath("digits.npz")
     with resource.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
         images, labels = archive["inputs"], archive["labels"]

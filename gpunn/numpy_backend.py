@@ -8,9 +8,8 @@ calls reads and writes main memory once.
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache, lru_cache
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -20,6 +19,9 @@ from gpunn.backend import Backend, Connections, MemoryInfo, Sequencer
 from gpunn.losses import Loss
 from gpunn.numpy_blas import Blas
 from gpunn.numpy_online import NumpySequencer
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 PIECE = 32_768
 """Numbers in a piece: three arrays of it, in float64, fit an L2 cache of one mebibyte."""
@@ -49,7 +51,9 @@ def _row_sums(values: NDArray[Any]) -> NDArray[np.float64]:
 
 
 @cache
-def _pool(n_threads: int) -> ThreadPoolExecutor:
+def _pool(n_threads: int) -> "ThreadPoolExecutor":
+    from concurrent.futures import ThreadPoolExecutor
+
     return ThreadPoolExecutor(n_threads, thread_name_prefix="gpunn")
 
 

@@ -47,7 +47,9 @@ class Recipe:
     target_low, target_high : float
         The targets of the wrong classes and of the right one.
     n_train : int or None
-        Train on the first so many samples and validate on the others; None for all.
+        Train on the first so many samples alone; None for all.
+    best_test_epoch : bool
+        Whether the source measures on the test samples after each epoch and reports the best one.
     textbook_rule : bool
         Whether errors go back as in `ThreeLayerNetwork`.
     published_accuracy : float or None
@@ -69,6 +71,7 @@ class Recipe:
     target_low: float = 0.0
     target_high: float = 1.0
     n_train: int | None = None
+    best_test_epoch: bool = False
     textbook_rule: bool = False
     published_accuracy: float | None = None
 
@@ -159,6 +162,7 @@ RECIPES = {
         batch_size=10,
         epochs=30,
         n_train=50_000,
+        best_test_epoch=True,
         published_accuracy=0.9542,
     ),
     "3blue1brown": Recipe(

@@ -64,7 +64,7 @@ class History:
     stopped : {"finished", "early stopping", "callback", "interrupted"}
         Why it ended.
     best_epoch : int or None
-        The epoch with the lowest validation loss; None without validation data.
+        The epoch that did best in validation; None without validation data.
     restored_best : bool
         Whether the network was left with the weights of `best_epoch`, not with the last ones.
     n_samples_trained : int
@@ -114,28 +114,33 @@ class Callback:
 
 @dataclass(frozen=True)
 class EarlyStopping:
-    """End the training when the validation loss no longer falls, and restore the best weights.
+    """End the training when validation no longer improves, and restore the best weights.
 
     Parameters
     ----------
     patience : int
         End after so many epochs in a row without an improvement.
     min_delta : float
-        An improvement is a validation loss lower than the best so far by more than this.
+        An improvement is better than the best so far by more than this.
+    monitor : {"loss", "accuracy"}
+        What is watched: the validation loss is to fall, or the validation accuracy to rise.
 
     Raises
     ------
     ParameterError
-        If patience is below 1 or min_delta below 0.
+        If patience is below 1, min_delta below 0, or monitor something else.
     """
 
     patience: int = 10
     min_delta: float = 0.0
+    monitor: str = "loss"
 
     def __post_init__(self) -> None:
         check_count("patience", self.patience)
         if not isinstance(self.min_delta, int | float | np.number) or not self.min_delta >= 0:
             raise ParameterError(f"min_delta must be 0 or more, got {self.min_delta!r}")
+        if self.monitor not in ("loss", "accuracy"):
+            raise ParameterError(f"monitor must be 'loss' or 'accuracy', got {self.monitor!r}")
 
 
 @dataclass(frozen=True)
@@ -378,20 +383,22 @@ class _Run(NamedTuple):
 
 
 class _Best:
-    """The weights with the lowest validation loss so far, in a copy on the device."""
+    """The weights that did best in validation so far, in a copy on the device."""
 
     def __init__(self, network: Network, rule: EarlyStopping) -> None:
         self.network, self.rule = network, rule
         self.epoch: int | None = None
-        self._loss = np.inf
+        self._score = -np.inf
         self._since = 0
         self._weights: dict[str, Array] = {}
 
     def consider(self, record: EpochRecord) -> None:
         """Keep the weights if this epoch was the best one."""
-        loss = record.validation_loss
-        if loss is not None and loss < self._loss - self.rule.min_delta:
-            self.epoch, self._loss, self._since = record.epoch, loss, 0
+        score = record.validation_accuracy
+        if self.rule.monitor == "loss" and record.validation_loss is not None:
+            score = -record.validation_loss
+        if score is not None and score > self._score + self.rule.min_delta:
+            self.epoch, self._score, self._since = record.epoch, score, 0
             self._keep_weights()
         else:
             self._since += 1
