@@ -5,6 +5,7 @@ One row per sample. ``Z_l = A_{l-1} W_l^T + b_l`` and ``A_l = f_l(Z_l)`` going f
 gradients are ``dE/dW_l = D_l^T A_{l-1}`` and ``dE/db_l`` = the column sums of ``D_l``.
 
 Everything is computed through a `Backend`, so that the same lines run on the CPU and on a GPU.
+
 Sources: T. Rashid, *Make Your Own Neural Network* (2016); M. A. Nielsen, *Neural Networks and Deep
 Learning* (2015), chapter 2.
 """

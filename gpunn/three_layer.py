@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from gpunn.activations import IDENTITY
 from gpunn.backend import Array, Backend
 from gpunn.errors import ModelFileError, ParameterError
-from gpunn.network import Architecture, Network, Update
+from gpunn.network import Architecture, Layer, Network, Update, add_gradient
 from gpunn.online import OnlineTrainer
 
 
@@ -120,13 +120,21 @@ class ThreeLayerNetwork(Network):
         _, single = self.as_rows(inputs, self.n_inputs, "inputs")
         device_inputs, device_targets = self.as_samples(inputs, targets)
         outputs = self.backend.empty(device_targets.shape, self.dtype)
-        trainer = OnlineTrainer(self)
-        for rows in trainer.blocks(device_inputs.shape[0]):
-            trainer.learn(
-                device_inputs[rows], device_targets[rows], self.learning_rate, outputs=outputs[rows]
-            )
+        if device_inputs.shape[0] == 1:
+            # A block of one sample would save nothing, and cost its preparations.
+            row_losses = self.backend.zeros((1,), np.float64)
+            self.step(device_inputs, device_targets, self._descend, row_losses, outputs)
+        else:
+            trainer = OnlineTrainer(self)
+            for rows in trainer.blocks(device_inputs.shape[0]):
+                X, T = device_inputs[rows], device_targets[rows]
+                trainer.learn(X, T, self.learning_rate, outputs=outputs[rows])
         errors = self.backend.to_host(device_targets) - self.backend.to_host(outputs)
         return np.asarray(errors[0] if single else errors)
+
+    def _descend(self, index: int, layer: Layer, delta: Array, inputs: Array) -> None:
+        rate = self.learning_rate
+        add_gradient(self.backend, delta, inputs, layer.weights, layer.biases, alpha=-rate)
 
     def _header(self) -> dict[str, Any]:
         return {**super()._header(), "learning_rate": self.learning_rate}

@@ -261,15 +261,17 @@ def _check_finite(name: str, values: NDArray[Any], dtype: np.dtype[Any]) -> None
         return
     rows = np.atleast_2d(values)
     largest = np.finfo(dtype).max
-    step = max(1, 2**20 // max(1, rows.shape[1]))
+    step = max(1, 2**17 // max(1, rows.shape[1]))
     for start in range(0, rows.shape[0], step):
-        wrong = np.argwhere(~(np.abs(rows[start : start + step]) <= largest))
-        if len(wrong):
-            row, column = wrong[0]
-            raise DataError(
-                f"{name} must be finite: row {start + row}, column {column} is "
-                f"{rows[start + row, column]}; remove or replace such values"
-            )
+        piece = rows[start : start + step]
+        # Two passes without temporary arrays; NaN makes both comparisons false.
+        if piece.size == 0 or (piece.min() >= -largest and piece.max() <= largest):
+            continue
+        row, column = np.argwhere(~(np.abs(piece) <= largest))[0]
+        raise DataError(
+            f"{name} must be finite: row {start + row}, column {column} is "
+            f"{piece[row, column]}; remove or replace such values"
+        )
 
 
 class _Interrupt:
