@@ -29,7 +29,10 @@ def test_the_first_two_commands_do_their_own_set_up():
 @pytest.mark.parametrize("block", PYTHON, ids=range(len(PYTHON)))
 def test_python_block(block, tmp_path):
     subprocess.run(
-        [sys.executable, "-W", "error", "-c", block], cwd=tmp_path, check=True, timeout=120
+        [sys.executable, "-W", "error", "-W", "ignore:running on the CPU", "-c", block],
+        cwd=tmp_path,
+        check=True,
+        timeout=120,
     )
 
 
