@@ -171,7 +171,20 @@ def test_early_stopping_ends_early_with_the_best_weights(gpunn):
     status, out, _ = gpunn("train", "--hidden", "8", "--device", "cpu", *options)
     assert status == 0
     assert "validation: 144 of the samples are kept back" in out
-    assert re.search(r"early stopping after \d+ whole epochs: the network has the best", out)
+    ended = (
+        r"early stopping after \d+ whole epochs: the network has the weights of epoch \d+, the best"
+    )
+    assert re.search(ended, out)
+
+
+def test_the_recipe_of_the_best_epoch_says_what_it_does_and_does_it(gpunn):
+    options = ("--recipe", "nielsen", "--epochs", "3", "--device", "cpu")
+    _, out, _ = gpunn("train", *options)
+    assert "validation: on the test samples, and the best epoch is kept" in out
+    accuracies = [float(text) for text in re.findall(r"validation accuracy ([\d.]+)", out)]
+    assert len(accuracies) == 3
+    tested = float(re.search(r"test accuracy ([\d.]+)", out)[1])
+    assert tested == max(accuracies)
 
 
 @pytest.mark.parametrize(

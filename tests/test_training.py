@@ -288,6 +288,26 @@ def test_numpy_numbers_will_do_and_global_state_is_left_alone(samples):
     np.testing.assert_array_equal(np.random.get_state()[1], state)  # noqa: NPY002
 
 
+def test_early_stopping_can_watch_accuracy(samples):
+    """Nothing ends early with so much patience, but the most accurate weights are restored."""
+    network = make("cpu")
+    rule = EarlyStopping(1000, monitor="accuracy")
+    history = fit(
+        network,
+        *samples,
+        epochs=30,
+        learning_rate=2.0,
+        validation_data=samples,
+        early_stopping=rule,
+    )
+    best = max(history.validation_accuracy)
+    assert history.restored_best
+    assert history.validation_accuracy.index(best) + 1 == history.best_epoch
+    assert evaluate(network, *samples).accuracy == best
+    with pytest.raises(ParameterError, match="monitor must be 'loss' or 'accuracy'"):
+        EarlyStopping(monitor="f1")
+
+
 # Threads and signals.
 
 
