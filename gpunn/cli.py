@@ -10,12 +10,16 @@ from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormat
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from gpunn import __version__, commands
+from gpunn import __version__
 from gpunn.activations import ACTIVATIONS
+from gpunn.console import Console
 from gpunn.errors import GpunnError
+from gpunn.info_command import info
 from gpunn.losses import LOSSES
+from gpunn.model_commands import backquery, evaluate_model, predict
 from gpunn.optimizers import OPTIMIZERS
 from gpunn.recipes import RECIPES
+from gpunn.train_command import train
 
 _DATA = (
     "digits (8 x 8 pictures that come with gpunn), mnist, fashion-mnist, or a path: "
@@ -95,7 +99,7 @@ def _add_train(parser: ArgumentParser) -> None:
         "Train a network, measure it on samples it has not seen, and save it. Without options: "
         "on the built-in digits, with settings that suit most classification tasks."
     )
-    parser.set_defaults(run=commands.train)
+    parser.set_defaults(run=train)
     parser.add_argument(
         "data", metavar="DATA", nargs="?", default="digits", help=f"{_DATA} (default: digits)"
     )
@@ -208,7 +212,7 @@ def _add_evaluate(parser: ArgumentParser) -> None:
         "Measure a saved network: accuracy, a table by class, and which classes it confuses. If "
         "the data have a test part, that is what is used."
     )
-    parser.set_defaults(run=commands.evaluate_model)
+    parser.set_defaults(run=evaluate_model)
     _add_model(parser)
     parser.add_argument("data", metavar="DATA", help=_DATA)
     _add_data_dir(parser)
@@ -221,7 +225,7 @@ def _add_predict(parser: ArgumentParser) -> None:
         "Say which class each sample is. Labels in the data are not looked at, and a CSV or .npy "
         "file may have none."
     )
-    parser.set_defaults(run=commands.predict)
+    parser.set_defaults(run=predict)
     _add_model(parser)
     parser.add_argument("data", metavar="DATA", help=f"{_DATA}, or X.npy alone")
     parser.add_argument(
@@ -237,7 +241,7 @@ def _add_backquery(parser: ArgumentParser) -> None:
         "Run a saved network backwards, from each class to the picture that would be it, and draw "
         "the pictures. Needs matplotlib: pip install 'gpunn[plots]'."
     )
-    parser.set_defaults(run=commands.backquery)
+    parser.set_defaults(run=backquery)
     _add_model(parser)
     parser.add_argument("--out", metavar="FILE.png", required=True, help="the picture to write")
     _add_device(parser)
@@ -249,7 +253,7 @@ def _add_info(parser: ArgumentParser) -> None:
         "Say what this machine offers: package versions, processor, GPUs, memory, and what to do "
         "about what is missing."
     )
-    parser.set_defaults(run=commands.info)
+    parser.set_defaults(run=info)
     _add_json(parser)
 
 
@@ -297,7 +301,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status.
     """
     options = make_parser().parse_args(arguments)
-    console = commands.Console(as_json=options.json, quiet=getattr(options, "quiet", False))
+    console = Console(as_json=options.json, quiet=getattr(options, "quiet", False))
     try:
         status: int = options.run(options, console)
     except GpunnError as error:

@@ -301,6 +301,42 @@ class Scaling:
         return hash((self.n_features, self.target_low, self.target_high))
 
 
+def class_numbers(
+    labels: NDArray[np.int64], classes: NDArray[np.int64], where: str
+) -> NDArray[np.int64]:
+    """Return which of the classes each label is, as numbers from 0.
+
+    Parameters
+    ----------
+    labels : array of int64, shape (n_samples,)
+        Labels as the data have them.
+    classes : array of int64, shape (n_classes,)
+        The labels that there are, in the order of a network's outputs.
+    where : str
+        What the data are called, for the error.
+
+    Returns
+    -------
+    array of int64, shape (n_samples,)
+
+    Raises
+    ------
+    DataError
+        If a label is none of the classes.
+    """
+    order = np.argsort(classes)
+    places = np.searchsorted(classes, labels, sorter=order)
+    numbers: NDArray[np.int64] = order[places.clip(max=len(classes) - 1)]
+    wrong = np.flatnonzero(classes[numbers] != labels)
+    if len(wrong):
+        known = ", ".join(map(str, classes[:10])) + (", ..." if len(classes) > 10 else "")
+        raise DataError(
+            f"{where}: the label of sample {wrong[0] + 1} is {labels[wrong[0]]}, which is out of "
+            f"range: the model knows {known}"
+        )
+    return numbers
+
+
 def _finite_float(value: Any, name: str) -> float:
     number = float(value)
     if not math.isfinite(number):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from conftest import skip_or_fail
 
-from gpunn import Network, ThreeLayerNetwork, cli, commands
+from gpunn import Network, ThreeLayerNetwork, cli, train_command
 from gpunn.devices import cuda_problem
 
 posix = pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals and limits")
@@ -436,8 +436,8 @@ def test_a_model_that_cannot_be_saved_there_is_rescued(refused, tmp_path, monkey
         folder.rmdir()
         return original(*arguments, **options)
 
-    original = commands.fit
-    monkeypatch.setattr(commands, "fit", fit)
+    original = train_command.fit
+    monkeypatch.setattr(train_command, "fit", fit)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     line = refused("train", *SMALL, "--out", folder / "m.safetensors")
     rescued = re.search(r"the trained model is in (\S+) instead", line)[1]

@@ -1,0 +1,213 @@
+"""``gpunn evaluate``, ``predict`` and ``backquery``: what to do with a saved network."""
+
+import csv
+import math
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpunn.console import Console, choose_device
+from gpunn.data import load_dataset
+from gpunn.errors import DataError, OutputError, ParameterError
+from gpunn.model_file import check_writable, replacing
+from gpunn.network import Network
+from gpunn.plots import check_matplotlib, save_images
+from gpunn.readers import read_csv_table, read_npy
+from gpunn.scaling import class_numbers
+from gpunn.train_command import HELD_OUT
+from gpunn.training import evaluate
+
+
+def evaluate_model(options: Namespace, console: Console) -> int:
+    """Measure a model on labelled samples: accuracy, a table by class, the confusion matrix."""
+    network = _load(options, console)
+    dataset = load_dataset(options.data, options.data_dir)
+    if options.data == "digits":
+        # The very samples that training on the digits held out.
+        dataset = dataset.split(HELD_OUT, network.training_record.get("seed", 0))
+    part = "all samples"
+    inputs, labels = dataset.inputs, dataset.labels
+    if dataset.test_inputs is not None and dataset.test_labels is not None:
+        inputs, labels, part = dataset.test_inputs, dataset.test_labels, "the test part"
+    classes = _labels_of(network)
+    y = class_numbers(labels, classes, dataset.name)
+    _check_features(inputs, network, dataset.name)
+    outcome = evaluate(network, network.scaling.apply(inputs, network.dtype), y)
+    predicted = outcome.outputs.argmax(axis=1)
+    confusion = np.zeros((len(classes), len(classes)), np.int64)
+    np.add.at(confusion, (y, predicted), 1)
+    result = {
+        "device": network.backend.name,
+        "samples": len(y),
+        "accuracy": outcome.accuracy,
+        "loss": outcome.loss,
+        "classes": _by_class(confusion, classes),
+        "confusion_matrix": confusion.tolist(),
+    }
+    heading = f"{dataset.name}, {part}: {len(y):,} samples"
+    console.report(_evaluation_text(heading, result, confusion, classes), result)
+    return 0
+
+
+def _by_class(
+    confusion: NDArray[np.int64], classes: NDArray[np.int64]
+) -> list[dict[str, float | int | None]]:
+    def share(part: int, whole: int) -> float | None:
+        return part / whole if whole else None
+
+    return [
+        {
+            "label": int(label),
+            "samples": int(confusion[k].sum()),
+            "right": int(confusion[k, k]),
+            "recall": share(confusion[k, k], confusion[k].sum()),
+            "precision": share(confusion[k, k], confusion[:, k].sum()),
+        }
+        for k, label in enumerate(classes)
+    ]
+
+
+def _evaluation_text(
+    heading: str,
+    result: dict[str, Any],
+    confusion: NDArray[np.int64],
+    classes: NDArray[np.int64],
+) -> str:
+    lines = [
+        heading,
+        f"accuracy {result['accuracy']:.4f}, loss {result['loss']:.6f}",
+        "",
+        "class   samples   right   recall   precision",
+    ]
+    for row in result["classes"]:
+        recall, precision = (
+            "-" if row[key] is None else f"{row[key]:.4f}" for key in ("recall", "precision")
+        )
+        lines.append(
+            f"{row['label']:>5}{row['samples']:>10}{row['right']:>8}{recall:>9}{precision:>12}"
+        )
+    lines += ["", "recall: of this class, the share that was recognised"]
+    lines += ["precision: of those taken for this class, the share that was"]
+    width = max(6, len(str(confusion.max())) + 2)
+    lines += ["", "confusion matrix (row: the true class, column: what the network said)"]
+    lines.append(" " * 6 + "".join(f"{label:>{width}}" for label in classes))
+    for label, row in zip(classes, confusion, strict=True):
+        lines.append(f"{label:>6}" + "".join(f"{n:>{width}}" for n in row))
+    return "\n".join(lines)
+
+
+def _load(options: Namespace, console: Console) -> Network:
+    return Network.load(options.model, choose_device(options, console))
+
+
+def _labels_of(network: Network) -> NDArray[np.int64]:
+    return np.asarray(
+        range(network.n_outputs) if network.class_labels is None else network.class_labels,
+        np.int64,
+    )
+
+
+def _check_features(inputs: NDArray[Any], network: Network, where: str) -> None:
+    if inputs.shape[1] != network.n_inputs:
+        raise DataError(
+            f"{where}: its samples have {inputs.shape[1]} values, but the model takes "
+            f"{network.n_inputs}; use the data that it was trained for"
+        )
+
+
+def predict(options: Namespace, console: Console) -> int:
+    """Say which class each sample is, with the network's outputs."""
+    network = _load(options, console)
+    if options.out:
+        check_writable(options.out)
+    inputs = _inputs_to_predict(options, network)
+    outputs = network.predict(network.scaling.apply(inputs, network.dtype))
+    labels = _labels_of(network)
+    predictions = labels[outputs.argmax(axis=1)]
+    if options.out:
+        _write_predictions(Path(options.out), labels, predictions, outputs)
+    result = {
+        "device": network.backend.name,
+        "samples": len(predictions),
+        "predictions": predictions.tolist(),
+        "out": options.out,
+    }
+    text = "\n".join(map(str, predictions.tolist()))
+    if options.out:
+        text = f"wrote {len(predictions):,} predictions to {options.out}"
+    console.report(text, result)
+    return 0
+
+
+def _inputs_to_predict(options: Namespace, network: Network) -> NDArray[Any]:
+    """Return raw inputs; the files may have labels, which are not looked at, or none."""
+    data = options.data
+    if data.endswith(".npy") and "," not in data:
+        array = read_npy(data)
+        inputs = array.reshape(len(array), -1) if array.ndim > 1 else array.reshape(1, -1)
+    elif data.endswith((".csv", ".csv.gz")):
+        table = read_csv_table(data, labelled=False)
+        has_labels = table.shape[1] == network.n_inputs + 1
+        inputs = table[:, 1:] if has_labels else table
+    else:
+        dataset = load_dataset(data, options.data_dir)
+        inputs = dataset.inputs if dataset.test_inputs is None else dataset.test_inputs
+    _check_features(inputs, network, data)
+    if inputs.dtype.kind == "f" and not np.isfinite(inputs).all():
+        row = int(np.argwhere(~np.isfinite(inputs))[0, 0])
+        raise DataError(f"{data}: sample {row + 1} holds NaN or infinity; mend or remove it")
+    return inputs
+
+
+def _write_predictions(
+    path: Path, labels: NDArray[np.int64], predictions: NDArray[np.int64], outputs: NDArray[Any]
+) -> None:
+    try:
+        with (
+            replacing(path) as temporary,
+            temporary.open("w", newline="", encoding="utf-8") as file,
+        ):
+            writer = csv.writer(file)
+            writer.writerow(["prediction", *(f"output_{label}" for label in labels)])
+            for prediction, row in zip(predictions, outputs, strict=True):
+                writer.writerow([prediction, *(f"{value:.6g}" for value in row)])
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}") from error
+
+
+def backquery(options: Namespace, console: Console) -> int:
+    """Draw what each class looks like to the network."""
+    check_matplotlib()
+    check_writable(options.out)
+    network = _load(options, console)
+    shape = _image_shape(network, options.model)
+    labels = _labels_of(network)
+    targets = np.full((len(labels), len(labels)), 0.01)
+    np.fill_diagonal(targets, 0.99)
+    images = network.backquery(targets).reshape(-1, *shape)
+    save_images(
+        options.out,
+        images,
+        [str(label) for label in labels],
+        "What each class looks like to the network",
+    )
+    result = {"device": network.backend.name, "classes": labels.tolist(), "out": options.out}
+    console.report(f"drew {len(labels)} classes in {options.out}", result)
+    return 0
+
+
+def _image_shape(network: Network, model: str) -> tuple[int, int]:
+    """Return the rows and columns of the pictures that the network was trained on."""
+    shape = network.training_record.get("image_shape")
+    if isinstance(shape, list) and len(shape) == 2 and math.prod(shape) == network.n_inputs:
+        return shape[0], shape[1]
+    side = math.isqrt(network.n_inputs)
+    if side * side != network.n_inputs:
+        raise ParameterError(
+            f"{model}: its {network.n_inputs} inputs are not the pixels of a square picture, "
+            "so a class cannot be drawn"
+        )
+    return side, side
