@@ -336,7 +336,7 @@ class CupyBackend(Backend):
     ) -> None:
         biases = () if bias is None else (bias,)
         n_rows, n_columns = z.shape
-        share = 1 / n_columns if loss.mean_over_outputs else 1.0
+        share = loss.share(n_columns)
         with self._device:
             _output_kernel(activation, loss, bool(biases))(
                 *biases, targets, n_columns, share, z, row_losses, size=n_rows

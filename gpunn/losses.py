@@ -62,6 +62,15 @@ class Loss:
         """Whether value takes z and derivative is dE/dz."""
         return self.required_activation is not None
 
+    def share(self, n_outputs: int) -> float:
+        """Return what value and derivative of one of so many outputs are to be multiplied by."""
+        return 1 / n_outputs if self.mean_over_outputs else 1.0
+
+    def of_rows(self, a: Values, targets: Values) -> NDArray[np.float64]:
+        """Return each sample's error, shape (n,), summed in float64; `a` is z if it is fused."""
+        sums = np.einsum("ij->i", self.value(a, targets), dtype=np.float64)
+        return np.asarray(self.share(targets.shape[1]) * sums)
+
 
 def _squared(a: Values, t: Values) -> Values:
     return np.asarray(np.square(t - a))

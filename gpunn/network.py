@@ -13,6 +13,7 @@ Learning* (2015), chapter 2.
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple, Self
 
@@ -343,10 +344,8 @@ class Network:
         """
         inputs, single = self.as_rows(X, self.n_inputs, "inputs")
         outputs = self.backend.empty((inputs.shape[0], self.n_outputs), self.dtype)
-        top = self.layers[-1]
         for rows in self.row_blocks(inputs.shape[0]):
-            self.backend.copy_into(self._forward(inputs[rows]), outputs[rows])
-            self.backend.activate(outputs[rows], top.biases, top.activation)
+            self._write_outputs(self._forward(inputs[rows]), outputs[rows])
         host = self.backend.to_host(outputs)
         return host[0] if single else host
 
@@ -370,6 +369,12 @@ class Network:
             a, z = z, work.activations[index]
             self.backend.gemm(a, above.weights, z, transpose_b=True)
         return z
+
+    def _write_outputs(self, z: Array, outputs: Array) -> None:
+        """Change `outputs` in place to A_L for Z_L without its biases, which is left as it is."""
+        top = self.layers[-1]
+        self.backend.copy_into(z, outputs)
+        self.backend.activate(outputs, top.biases, top.activation)
 
     # The way back.
 
@@ -397,10 +402,22 @@ class Network:
         outputs : Array, shape (n, n_L), optional
             Gets the outputs before the update.
         """
+        self._step_by(self.learn_from, inputs, targets, update, row_losses, outputs)
+
+    def _step_by(
+        self,
+        learn_from: Callable[..., None],
+        inputs: Array,
+        targets: Array,
+        update: Update,
+        row_losses: Array,
+        outputs: Array | None = None,
+    ) -> None:
+        """Do what `step` says by some class's `learn_from`."""
         work = self._work_arrays(inputs.shape[0])
         z, delta = work.activations[0], work.deltas[0]
         self.backend.gemm(inputs, self.layers[0].weights, z, transpose_b=True)
-        self.learn_from(z, delta, targets, update, row_losses, outputs)
+        learn_from(z, delta, targets, update, row_losses, outputs)
         update(0, self.layers[0], delta, inputs)
 
     def learn_from(
@@ -430,8 +447,7 @@ class Network:
         activations = [z, *work.activations[1:]]
         deltas = [delta, *work.deltas[1:-1], z_top][:n_layers]
         if outputs is not None:
-            backend.copy_into(z_top, outputs)
-            backend.activate(outputs, top.biases, top.activation)
+            self._write_outputs(z_top, outputs)
         backend.output_delta(z_top, top.biases, targets, top.activation, self.loss, row_losses)
         if n_layers == 1:
             backend.copy_into(z_top, delta)
@@ -447,8 +463,7 @@ class Network:
         """Change `row_losses` and `outputs` in place to samples' errors (added) and outputs."""
         top = self.layers[-1]
         z = self._forward(inputs)
-        self.backend.copy_into(z, outputs)
-        self.backend.activate(outputs, top.biases, top.activation)
+        self._write_outputs(z, outputs)
         self.backend.output_delta(z, top.biases, targets, top.activation, self.loss, row_losses)
 
     def loss_and_gradients(
@@ -498,12 +513,8 @@ class Network:
                 beta_biases=0.0,
             )
 
-        work = self._work_arrays(n_samples)
-        z, delta = work.activations[0], work.deltas[0]
-        self.backend.gemm(inputs, self.layers[0].weights, z, transpose_b=True)
         # Network's own way back, whatever rule a subclass learns by.
-        Network.learn_from(self, z, delta, targets, keep, row_losses)
-        keep(0, self.layers[0], delta, inputs)
+        self._step_by(partial(Network.learn_from, self), inputs, targets, keep, row_losses)
         loss = float(self.backend.to_host(row_losses).sum() / n_samples)
         return loss, {
             name: self.backend.to_host(gradients[name]) for name in self.device_parameters()

@@ -45,11 +45,6 @@ def _tiles(n_rows: int, n_columns: int, whole_rows: bool) -> tuple[Tile, ...]:
     )
 
 
-def _row_sums(values: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the sums of rows, in float64, whatever the values are in."""
-    return np.asarray(np.einsum("ij->i", values, dtype=np.float64))
-
-
 @cache
 def _pool(n_threads: int) -> "ThreadPoolExecutor":
     from concurrent.futures import ThreadPoolExecutor
@@ -155,7 +150,7 @@ class NumpyBackend(Backend):
                 if bias is not None:
                     np.add(tile, bias, out=tile)
                 if loss.fused:
-                    row_losses[rows] += _row_sums(loss.value(tile, t))
+                    row_losses[rows] += loss.of_rows(tile, t)
                     activation.forward(tile)
                     np.copyto(tile, loss.derivative(tile, t))
                 else:
@@ -169,9 +164,9 @@ class NumpyBackend(Backend):
         loss: Loss,
         row_losses: NDArray[Any],
     ) -> None:
-        share = 1 / z.shape[1] if loss.mean_over_outputs else 1.0
+        share = loss.share(z.shape[1])
         activation.forward(z)
-        row_losses += share * _row_sums(loss.value(z, targets))
+        row_losses += loss.of_rows(z, targets)
         delta = loss.derivative(z, targets)
         if share != 1.0:
             np.multiply(delta, share, out=delta)

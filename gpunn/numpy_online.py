@@ -29,7 +29,6 @@ RUN = 16
 WIDE = 16_384
 """From so many hidden units on, BLAS's own threads are a help in a single sample's products."""
 
-
 SHORT = 256
 """Up to so many units SciPy's sigmoid, in one call, beats NumPy's faster exp in four."""
 
@@ -110,9 +109,7 @@ class NumpySequencer(Sequencer):
                     self._learn_runs(targets, rate, outputs)
             else:
                 self._learn_runs(targets, rate, outputs)
-        share = 1 / targets.shape[1] if self._loss.mean_over_outputs else 1.0
-        losses = self._loss.value(self._tops[:n_rows], targets)
-        row_losses += share * losses.sum(axis=1, dtype=np.float64)
+        row_losses += self._loss.of_rows(self._tops[:n_rows], targets)
 
     def _multiply_inputs(self, inputs: Values) -> None:
         """Fill the dot products of all inputs, plus 1 for the input of the biases."""
@@ -149,7 +146,7 @@ class NumpySequencer(Sequencer):
         weights, biases = self._top.weights.T, self._top.biases  # column-major, as BLAS has it
         scratch, scratch_top, textbook_rule = self._scratch, self._scratch_top, self._textbook_rule
         fused, derivative = loss.fused, loss.derivative
-        share = 1 / targets.shape[1] if loss.mean_over_outputs else None
+        share = loss.share(targets.shape[1])
         for (a, delta, before, products, o), target in zip(rows, targets, strict=True):
             if len(products):  # z <- z - rate D^T (X x)
                 gemv(-rate, before, products, 1.0, a, 0, 1, 0, 1, 0, 1)
@@ -166,7 +163,7 @@ class NumpySequencer(Sequencer):
                 go_back_top(delta_top, o, scratch_top)
             else:
                 delta_top = derivative(o, target)
-                if share is not None:
+                if share != 1.0:
                     np.multiply(delta_top, share, out=delta_top)
                 if not fused:
                     go_back_top(delta_top, o, scratch_top)

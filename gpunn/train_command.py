@@ -98,9 +98,10 @@ def train(options: Namespace, console: Console) -> int:
     console.say(f"inputs: {scaling.describe()}")
     console.say(f"network: {network!r}, {network.n_parameters:,} parameters")
 
-    parts = _parts(network, dataset, classes, recipe, options, console)
-    history = _fit(network, parts, recipe, options, console)
+    # Before the training, so that a bad label in it does not come to light hours later.
     test = _test_part(network, dataset, classes)
+    parts = _parts(network, dataset, test, classes, recipe, options, console)
+    history = _fit(network, parts, recipe, options, console)
     test_accuracy = None if test is None else evaluate(network, *test).accuracy
     result = _train_result(network, len(parts.y), history, test_accuracy, out)
     network.training_record = {
@@ -200,18 +201,22 @@ def _check_space(out: Path, network: Network) -> None:
         )
 
 
+_Samples = tuple[NDArray[Any], NDArray[np.int64]]
+
+
 class _Parts(NamedTuple):
     """What a training is given: samples, samples to validate on, and when to end early."""
 
     X: NDArray[Any]
     y: NDArray[np.int64]
-    validation: tuple[NDArray[Any], NDArray[np.int64]] | None
+    validation: _Samples | None
     early_stopping: EarlyStopping | None
 
 
 def _parts(
     network: Network,
     dataset: Dataset,
+    test: _Samples | None,
     classes: NDArray[np.int64],
     recipe: Recipe,
     options: Namespace,
@@ -226,7 +231,7 @@ def _parts(
             "did; that flatters the test accuracy a little"
         )
         best = EarlyStopping(recipe.epochs, monitor="accuracy")
-        return _Parts(X, y, _test_part(network, dataset, classes), best)
+        return _Parts(X, y, test, best)
     if fraction is None:
         fraction = 0.0 if patience is None else 0.1
     stopping = None if patience is None else EarlyStopping(patience)
@@ -276,9 +281,7 @@ def _fit(
     return history
 
 
-def _test_part(
-    network: Network, dataset: Dataset, classes: NDArray[np.int64]
-) -> tuple[NDArray[Any], NDArray[np.int64]] | None:
+def _test_part(network: Network, dataset: Dataset, classes: NDArray[np.int64]) -> _Samples | None:
     if dataset.test_inputs is None or dataset.test_labels is None:
         return None
     X = network.scaling.apply(dataset.test_inputs, network.dtype)
