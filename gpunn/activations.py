@@ -6,7 +6,9 @@ One record an activation. It holds the formula ``a = f(z)``, the backward rule
 a GPU kernel is made from. The NumPy functions work in place, on one piece of an array at a time.
 
 Sigmoid, tanh, ReLU and the identity act on each number alone. Softmax ties the units of a layer
-together, so it acts on whole rows: its Jacobian is ``da_j/dz_k = a_j (1[j = k] - a_k)``.
+together: its Jacobian is ``da_j/dz_k = a_j (1[j = k] - a_k)``. Its NumPy functions go along the
+first axis: they take a single sample (n_l,), or samples as columns (n_l, n), where sums over a few
+units are sums of a few long rows, which NumPy adds many numbers at a time.
 
 Source of the formulas: C. M. Bishop, *Pattern Recognition and Machine Learning* (2006), chapter 5.
 """
@@ -37,8 +39,9 @@ class Activation:
     name : str
         The name users give.
     forward : callable
-        ``forward(z)`` turns the pre-activations z into ``a = f(z)``, in place. Overflow on the way
-        is not warned of.
+        ``forward(z, scratch)`` turns the pre-activations z into ``a = f(z)``, in place; ``scratch``
+        is memory of the same shape and dtype that it may overwrite. Overflow on the way is to be
+        expected.
     backward : callable
         ``backward(delta, a, scratch)`` turns ``dE/da`` into ``dE/dz``, in place; ``scratch`` is
         memory of the same shape and dtype that it may overwrite.
@@ -46,14 +49,15 @@ class Activation:
         ``inverse(a)`` returns a new array z with ``f(z) = a``. Where f has no inverse (ReLU below
         zero, softmax's free constant) it is the natural choice.
     elementwise : bool
-        Whether each number is treated alone; if not, whole rows are needed.
+        Whether each number is treated alone; if not, all units of a sample are needed, along the
+        first axis.
     cuda_forward, cuda_derivative : str
         The same as CUDA expressions, ``f`` in the variable ``x`` and ``f'`` in the variable ``a``,
         both of type ``T``. Empty for softmax, which no expression of one number can give.
     """
 
     name: str
-    forward: Callable[[Values], None]
+    forward: Callable[[Values, Values], None]
     backward: Callable[[Values, Values, Values], None]
     inverse: Callable[[Values], Values]
     elementwise: bool
@@ -61,18 +65,7 @@ class Activation:
     cuda_derivative: str
 
 
-def over_rows(reduction: np.ufunc, values: Values) -> Values:
-    """Return a reduction of each row, such as its sum, as a column.
-
-    NumPy reduces many short rows slowly, and a few long ones fast; the output layer has many short
-    ones, so they are turned round first.
-    """
-    if values.ndim == 2 and values.shape[1] < 32:
-        return np.asarray(reduction.reduce(np.ascontiguousarray(values.T), axis=0)[:, np.newaxis])
-    return np.asarray(reduction.reduce(values, axis=-1, keepdims=True))
-
-
-def _sigmoid(z: Values) -> None:
+def _sigmoid(z: Values, scratch: Values) -> None:
     # exp overflows to infinity for z below -88 in float32; 1 / (1 + inf) = 0 is then exact.
     np.negative(z, z)
     np.exp(z, z)
@@ -90,7 +83,7 @@ def _logit(a: Values) -> Values:
     return np.asarray(np.log(a / (1 - a)))
 
 
-def _tanh(z: Values) -> None:
+def _tanh(z: Values, scratch: Values) -> None:
     np.tanh(z, out=z)
 
 
@@ -100,7 +93,7 @@ def _tanh_backward(delta: Values, a: Values, scratch: Values) -> None:
     np.multiply(delta, scratch, delta)
 
 
-def _relu(z: Values) -> None:
+def _relu(z: Values, scratch: Values) -> None:
     np.maximum(z, ZERO[z.dtype.char], out=z)
 
 
@@ -109,7 +102,7 @@ def _relu_backward(delta: Values, a: Values, scratch: Values) -> None:
     np.multiply(delta, scratch, delta)
 
 
-def _identity(z: Values) -> None:
+def _identity(z: Values, scratch: Values) -> None:
     pass
 
 
@@ -117,17 +110,21 @@ def _identity_backward(delta: Values, a: Values, scratch: Values) -> None:
     pass
 
 
-def _softmax(z: Values) -> None:
+def _softmax(z: Values, scratch: Values) -> None:
     # The largest number is taken off first: the result is the same, and exp cannot overflow.
-    np.subtract(z, over_rows(np.maximum, z), out=z)
-    np.exp(z, out=z)
-    np.divide(z, over_rows(np.add, z), out=z)
+    of_sample = scratch[:1]
+    np.maximum.reduce(z, axis=0, keepdims=True, out=of_sample)
+    np.subtract(z, of_sample, z)
+    np.exp(z, z)
+    np.add.reduce(z, axis=0, keepdims=True, out=of_sample)
+    np.divide(z, of_sample, z)
 
 
 def _softmax_backward(delta: Values, a: Values, scratch: Values) -> None:
-    np.multiply(delta, a, out=scratch)
-    np.subtract(delta, over_rows(np.add, scratch), out=delta)
-    np.multiply(delta, a, out=delta)
+    of_sample = scratch[:1]
+    np.einsum("k...,k...->...", delta, a, out=of_sample[0, ...])
+    np.subtract(delta, of_sample, delta)
+    np.multiply(delta, a, delta)
 
 
 SIGMOID = Activation(

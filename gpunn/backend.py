@@ -313,21 +313,11 @@ class Backend(ABC):
         return None
 
     @abstractmethod
-    def sgd_update(
-        self,
-        parameter: Array,
-        gradient: Array,
-        velocity: Array,
-        *,
-        learning_rate: float,
-        momentum: float,
-        nesterov: bool,
-        weight_decay: float,
-    ) -> None:
-        """Change `parameter` and `velocity` in place by one step of SGD with momentum.
+    def combine(self, source: Array, out: Array, *, alpha: float, beta: float) -> None:
+        """Change `out` in place to ``alpha * source + beta * out``.
 
-        With ``g = gradient + weight_decay * w``: ``v <- momentum * v - learning_rate * g``, then
-        ``w <- w + v``, or with Nesterov's look-ahead ``w <- w + momentum * v - learning_rate * g``.
+        Both are contiguous, of one shape and dtype, and share no memory. With ``beta=0``, `out` is
+        not read, so it may hold anything, NaN too.
         """
 
     @abstractmethod
@@ -346,9 +336,9 @@ class Backend(ABC):
     ) -> None:
         """Change `parameter` and both moments in place by one step of Adam.
 
-        With ``g = gradient + weight_decay * w``: ``m <- beta1 m + (1 - beta1) g``,
-        ``v <- beta2 v + (1 - beta2) g^2``, ``w <- w - step_size * m / (sqrt(v) + epsilon)``;
-        the caller puts the bias corrections into `step_size` and `epsilon`.
+        With ``g = gradient + weight_decay * w``: ``m <- beta1 m + g``, ``v <- beta2 v + g^2``,
+        ``w <- w - step_size * m / (sqrt(v) + epsilon)``. The caller puts all that turns these
+        sums into means, and the means into unbiased ones, into `step_size` and `epsilon`.
         """
 
     # The device itself.

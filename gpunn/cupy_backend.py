@@ -198,28 +198,24 @@ def _take_rows_kernel() -> Any:
 
 
 @cache
-def _sgd_kernel(nesterov: bool) -> Any:
+def _combine_kernel() -> Any:
     return cupy.ElementwiseKernel(
-        "T g, T learning_rate, T momentum, T weight_decay",
-        "T w, T v",
-        f"""
-        const T step = -learning_rate * (weight_decay * w + g);
-        v = momentum * v + step;
-        w += {"step + momentum * v" if nesterov else "v"};
-        """,
-        "gpunn_sgd_update",
+        "T source, T alpha, T beta",
+        "T out",
+        "out = beta == T(0) ? alpha * source : alpha * source + beta * out;",
+        "gpunn_combine",
     )
 
 
 @cache
 def _adam_kernel() -> Any:
     return cupy.ElementwiseKernel(
-        "T gradient, T step_size, T beta1, T beta2, T rest1, T rest2, T epsilon, T weight_decay",
+        "T gradient, T step_size, T beta1, T beta2, T epsilon, T weight_decay",
         "T w, T m, T v",
         """
         const T g = weight_decay * w + gradient;
-        m = beta1 * m + rest1 * g;
-        v = beta2 * v + rest2 * (g * g);
+        m = beta1 * m + g;
+        v = beta2 * v + g * g;
         w -= step_size * (m / (sqrt(v) + epsilon));
         """,
         "gpunn_adam_update",
@@ -342,21 +338,9 @@ class CupyBackend(Backend):
                 *biases, targets, n_columns, share, z, row_losses, size=n_rows
             )
 
-    def sgd_update(
-        self,
-        parameter: Array,
-        gradient: Array,
-        velocity: Array,
-        *,
-        learning_rate: float,
-        momentum: float,
-        nesterov: bool,
-        weight_decay: float,
-    ) -> None:
+    def combine(self, source: Array, out: Array, *, alpha: float, beta: float) -> None:
         with self._device:
-            _sgd_kernel(nesterov)(
-                gradient, learning_rate, momentum, weight_decay, parameter, velocity
-            )
+            _combine_kernel()(source, alpha, beta, out)
 
     def adam_update(
         self,
@@ -377,8 +361,6 @@ class CupyBackend(Backend):
                 step_size,
                 beta1,
                 beta2,
-                1 - beta1,
-                1 - beta2,
                 epsilon,
                 weight_decay,
                 parameter,

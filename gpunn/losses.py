@@ -8,6 +8,9 @@ probabilities. Their values are computed from ``z`` (no logarithm of a number th
 to zero), and the activation's derivative cancels against theirs, so that their ``derivative`` is
 already ``dE/dz``.
 
+As in `gpunn.activations`, the NumPy functions take a single sample (n_L,), or samples as columns
+(n_L, n), and write to memory that they are given.
+
 The signed error ``t - a`` is no error function: misses of +0.1 and -0.1 would sum to nothing.
 
 Source of the formulas: M. A. Nielsen, *Neural Networks and Deep Learning* (2015), chapters 2 and 3;
@@ -21,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpunn.activations import over_rows
+from gpunn.activations import ZERO
 from gpunn.errors import ParameterError
 
 Values = NDArray[Any]
@@ -36,10 +39,12 @@ class Loss:
     name : str
         The name users give.
     value : callable
-        ``value(a, targets)`` returns each output's share of the error, shape (n, n_L); a sample's
-        error is the sum of its row. For a cross-entropy the first argument is z, not a.
+        ``value(a, targets, out, scratch)`` writes each output's share of the error to `out`; a
+        sample's error is the sum of its shares. For a cross-entropy the first argument is z, not a.
+        ``scratch`` is memory, one unit longer than `a`, that it may overwrite.
     derivative : callable
-        ``derivative(a, targets)`` returns dE/da, shape (n, n_L); for a cross-entropy, dE/dz.
+        ``derivative(a, targets, out, scratch)`` writes dE/da to `out`, which may be `a` itself; for
+        a cross-entropy, dE/dz.
     required_activation : str or None
         The only output activation it is defined for, which makes it a fused one; None for any.
     mean_over_outputs : bool
@@ -50,8 +55,8 @@ class Loss:
     """
 
     name: str
-    value: Callable[[Values, Values], Values]
-    derivative: Callable[[Values, Values], Values]
+    value: Callable[[Values, Values, Values, Values], None]
+    derivative: Callable[[Values, Values, Values, Values], None]
     cuda_value: str
     cuda_derivative: str
     required_activation: str | None = None
@@ -66,68 +71,130 @@ class Loss:
         """Return what value and derivative of one of so many outputs are to be multiplied by."""
         return 1 / n_outputs if self.mean_over_outputs else 1.0
 
-    def of_rows(self, a: Values, targets: Values) -> NDArray[np.float64]:
-        """Return each sample's error, shape (n,), summed in float64; `a` is z if it is fused."""
-        sums = np.einsum("ij->i", self.value(a, targets), dtype=np.float64)
-        return np.asarray(self.share(targets.shape[1]) * sums)
+    def add_errors(
+        self,
+        a: Values,
+        targets: Values,
+        errors: NDArray[np.float64],
+        out: Values,
+        scratch: Values,
+        sums: NDArray[np.float64],
+    ) -> None:
+        """Change `errors` (n,) in place by adding each sample's error, summed in float64.
+
+        `a` (n_L, n) is z if the loss is fused; `out`, `scratch` and `sums` (n,) are overwritten.
+        """
+        self.value(a, targets, out, scratch)
+        np.add.reduce(out, axis=0, dtype=np.float64, out=sums)
+        np.multiply(sums, self.share(len(a)), sums)
+        np.add(errors, sums, errors)
 
 
-def _squared(a: Values, t: Values) -> Values:
-    return np.asarray(np.square(t - a))
+def _half_square(a: Values, t: Values, out: Values, scratch: Values) -> None:
+    _square(a, t, out, scratch)
+    np.multiply(out, 0.5, out)
 
 
-def _log_sum_exp(z: Values) -> Values:
-    largest = over_rows(np.maximum, z)
-    return np.asarray(largest + np.log(over_rows(np.add, np.exp(z - largest))))
+def _square(a: Values, t: Values, out: Values, scratch: Values) -> None:
+    np.subtract(t, a, out)
+    np.multiply(out, out, out)
 
 
-def _binary_cross_entropy(z: Values, t: Values) -> Values:
-    # -t log(a) - (1 - t) log(1 - a) with a = sigmoid(z), rearranged so that nothing overflows.
-    return np.asarray(np.maximum(z, 0) - z * t + np.log1p(np.exp(-np.abs(z))))
+def _distance(a: Values, t: Values, out: Values, scratch: Values) -> None:
+    np.subtract(t, a, out)
+    np.abs(out, out)
+
+
+def _difference(a: Values, t: Values, out: Values, scratch: Values) -> None:
+    np.subtract(a, t, out)
+
+
+def _twice_difference(a: Values, t: Values, out: Values, scratch: Values) -> None:
+    np.subtract(a, t, out)
+    np.add(out, out, out)
+
+
+def _sign_of_difference(a: Values, t: Values, out: Values, scratch: Values) -> None:
+    np.subtract(a, t, out)
+    np.sign(out, out)
+
+
+def _binary_cross_entropy(z: Values, t: Values, out: Values, scratch: Values) -> None:
+    # -t log(a) - (1 - t) log(1 - a) with a = sigmoid(z), rearranged so that nothing overflows:
+    # (max(z, 0) - z t) + log(1 + exp(-|z|)), whose first part is 0 for a sure and right answer.
+    term = scratch[:-1]
+    np.multiply(z, t, term)
+    np.maximum(z, ZERO[z.dtype.char], out=out)
+    np.subtract(out, term, out)
+    np.abs(z, term)
+    np.negative(term, term)
+    np.exp(term, term)
+    np.log1p(term, term)
+    np.add(out, term, out)
+
+
+def _cross_entropy(z: Values, t: Values, out: Values, scratch: Values) -> None:
+    # -t log(a) = t (log(sum(exp(z))) - z), where the largest z is taken out of the sum.
+    largest, log_sum = scratch[:1], scratch[1:2]
+    np.maximum.reduce(z, axis=0, keepdims=True, out=largest)
+    np.subtract(z, largest, out)
+    np.exp(out, out)
+    np.add.reduce(out, axis=0, keepdims=True, out=log_sum)
+    np.log(log_sum, log_sum)
+    np.add(log_sum, largest, log_sum)
+    np.subtract(log_sum, z, out)
+    np.multiply(out, t, out)
+
+
+def _cross_entropy_derivative(a: Values, t: Values, out: Values, scratch: Values) -> None:
+    # The targets' sum is 1 for one class per sample, which leaves a - t.
+    total = scratch[:1]
+    np.add.reduce(t, axis=0, keepdims=True, out=total)
+    np.multiply(a, total, out)
+    np.subtract(out, t, out)
 
 
 SQUARED_ERROR = Loss(
     "squared_error",
-    value=lambda a, t: np.asarray(0.5 * _squared(a, t)),
-    derivative=lambda a, t: a - t,
+    value=_half_square,
+    derivative=_difference,
     cuda_value="T(0.5) * (t - a) * (t - a)",
     cuda_derivative="a - t",
 )
 SUM_OF_SQUARES = Loss(
     "sum_of_squares",
-    value=_squared,
-    derivative=lambda a, t: 2 * (a - t),
+    value=_square,
+    derivative=_twice_difference,
     cuda_value="(t - a) * (t - a)",
     cuda_derivative="T(2) * (a - t)",
 )
 MEAN_SQUARED_ERROR = Loss(
     "mean_squared_error",
-    value=_squared,
-    derivative=lambda a, t: 2 * (a - t),
+    value=_square,
+    derivative=_twice_difference,
     cuda_value="(t - a) * (t - a)",
     cuda_derivative="T(2) * (a - t)",
     mean_over_outputs=True,
 )
 ABSOLUTE_ERROR = Loss(
     "absolute_error",
-    value=lambda a, t: np.abs(t - a),
-    derivative=lambda a, t: np.sign(a - t),
+    value=_distance,
+    derivative=_sign_of_difference,
     cuda_value="t > a ? t - a : a - t",
     cuda_derivative="a > t ? T(1) : (a < t ? T(-1) : a - t)",
 )
 BINARY_CROSS_ENTROPY = Loss(
     "binary_cross_entropy",
     value=_binary_cross_entropy,
-    derivative=lambda a, t: a - t,
+    derivative=_difference,
     cuda_value="(x < T(0) ? T(0) : x) - x * t + log1p(exp(-(x < T(0) ? -x : x)))",
     cuda_derivative="a - t",
     required_activation="sigmoid",
 )
 CROSS_ENTROPY = Loss(
     "cross_entropy",
-    value=lambda z, t: t * (_log_sum_exp(z) - z),
-    # The targets' sum is 1 for one class per sample, which leaves a - t.
-    derivative=lambda a, t: a * over_rows(np.add, t) - t,
+    value=_cross_entropy,
+    derivative=_cross_entropy_derivative,
     cuda_value="t * (log_sum - x)",
     cuda_derivative="a * t_sum - t",
     required_activation="softmax",

@@ -6,6 +6,7 @@ Elementwise formulas run over pieces that fit a core's L2 cache, so that a formu
 calls reads and writes main memory once.
 """
 
+import math
 import threading
 from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 PIECE = 32_768
 """Numbers in a piece: three arrays of it, in float64, fit an L2 cache of one mebibyte."""
+
+CACHE_LINE = 64
+"""Bytes in a cache line, and in the longest vector of numbers."""
 
 WORTH_SHARING = 8
 """Fewer pieces than this are done before another thread has heard of them."""
@@ -65,6 +69,20 @@ def _pieces(size: int) -> tuple[slice, ...]:
     return tuple(slice(start, start + PIECE) for start in range(0, size, PIECE))
 
 
+def _aligned(size: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return an array that begins where a cache line does: vectors are stored twice as fast."""
+    memory = np.empty(size * dtype.itemsize + CACHE_LINE, np.uint8)
+    start = -memory.ctypes.data % CACHE_LINE
+    return memory[start : start + size * dtype.itemsize].view(dtype)
+
+
+@lru_cache(maxsize=64)
+def _ones(code: str, n: int) -> NDArray[Any]:
+    ones = np.ones(n, code)
+    ones.flags.writeable = False
+    return ones
+
+
 class NumpyBackend(Backend):
     """The contract of `Backend` on the CPU."""
 
@@ -81,7 +99,7 @@ class NumpyBackend(Backend):
         return array.copy()
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-        return np.empty(shape, dtype)
+        return _aligned(math.prod(shape), np.dtype(dtype)).reshape(shape)
 
     def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         return np.zeros(shape, dtype)
@@ -110,7 +128,7 @@ class NumpyBackend(Backend):
         if a.size == 0:  # which SciPy's wrapper refuses
             np.multiply(out, beta, out=out) if beta != 0 else out.fill(0)
             return
-        ones = np.ones(a.shape[0], a.dtype)
+        ones = _ones(a.dtype.char, 1 << (a.shape[0] - 1).bit_length())[: a.shape[0]]
         self._blas.gemv[out.dtype.char](alpha, a.T, ones, beta, out, overwrite_y=1)
 
     def take_rows(self, source: NDArray[Any], indices: NDArray[Any], out: NDArray[Any]) -> None:
@@ -122,7 +140,12 @@ class NumpyBackend(Backend):
             piece = z[tile]
             if bias is not None:
                 np.add(piece, bias[tile[1]], out=piece)
-            activation.forward(piece)
+            if activation.elementwise:
+                activation.forward(piece, self._scratch(piece))
+            else:
+                a = self._columns(piece, 1)
+                activation.forward(a, self._scratch(a))
+                np.copyto(piece, a.T)
 
         self._spread(_tiles(*z.shape, not activation.elementwise), work)
 
@@ -130,8 +153,13 @@ class NumpyBackend(Backend):
         self, delta: NDArray[Any], a: NDArray[Any], activation: Activation
     ) -> None:
         def work(tile: Tile) -> None:
-            piece = a[tile]
-            activation.backward(delta[tile], piece, self._scratch(piece))
+            piece, outputs = delta[tile], a[tile]
+            if activation.elementwise:
+                activation.backward(piece, outputs, self._scratch(piece))
+            else:
+                columns = self._columns(piece, 1)
+                activation.backward(columns, self._columns(outputs, 2), self._scratch(columns))
+                np.copyto(piece, columns.T)
 
         self._spread(_tiles(*a.shape, not activation.elementwise), work)
 
@@ -146,32 +174,36 @@ class NumpyBackend(Backend):
     ) -> None:
         with np.errstate(over="ignore"):
             for rows, _ in _tiles(*z.shape, True):
-                tile, t = z[rows], targets[rows]
+                piece, errors = z[rows], row_losses[rows]
                 if bias is not None:
-                    np.add(tile, bias, out=tile)
-                if loss.fused:
-                    row_losses[rows] += loss.of_rows(tile, t)
-                    activation.forward(tile)
-                    np.copyto(tile, loss.derivative(tile, t))
-                else:
-                    self._output_delta(tile, t, activation, loss, row_losses[rows])
+                    np.add(piece, bias, out=piece)
+                a, t = self._columns(piece, 1), self._columns(targets[rows], 2)
+                np.copyto(piece, self._output_columns(a, t, activation, loss, errors).T)
 
-    def _output_delta(
+    def _output_columns(
         self,
-        z: NDArray[Any],
-        targets: NDArray[Any],
+        a: NDArray[Any],
+        t: NDArray[Any],
         activation: Activation,
         loss: Loss,
-        row_losses: NDArray[Any],
-    ) -> None:
-        share = loss.share(z.shape[1])
-        activation.forward(z)
-        row_losses += loss.of_rows(z, targets)
-        delta = loss.derivative(z, targets)
-        if share != 1.0:
-            np.multiply(delta, share, out=delta)
-        activation.backward(delta, z, self._scratch(z))
-        np.copyto(z, delta)
+        errors: NDArray[Any],
+    ) -> NDArray[Any]:
+        """Return dE/dz for `a`, which holds z and is overwritten; all but `errors` (n_L, n)."""
+        n_outputs, n_samples = a.shape
+        out = self._memory(a.shape, a.dtype, 3)
+        scratch = self._memory((n_outputs + 1, n_samples), a.dtype, 0)
+        sums = self._memory((n_samples,), np.dtype(np.float64), 4)
+        if loss.fused:
+            loss.add_errors(a, t, errors, out, scratch, sums)
+            activation.forward(a, scratch[:-1])
+            loss.derivative(a, t, a, scratch)
+            return a
+        activation.forward(a, scratch[:-1])
+        loss.add_errors(a, t, errors, out, scratch, sums)
+        loss.derivative(a, t, out, scratch)
+        np.multiply(out, loss.share(n_outputs), out)
+        activation.backward(out, a, scratch[:-1])
+        return out
 
     def make_sequencer(
         self,
@@ -184,38 +216,24 @@ class NumpyBackend(Backend):
     ) -> Sequencer | None:
         return NumpySequencer(self._blas, n_rows, hidden, top, loss, textbook_rule)
 
-    def sgd_update(
-        self,
-        parameter: NDArray[Any],
-        gradient: NDArray[Any],
-        velocity: NDArray[Any],
-        *,
-        learning_rate: float,
-        momentum: float,
-        nesterov: bool,
-        weight_decay: float,
+    def combine(
+        self, source: NDArray[Any], out: NDArray[Any], *, alpha: float, beta: float
     ) -> None:
-        whole = [array.reshape(-1) for array in (parameter, gradient, velocity)]
+        flat_source, flat_out = source.reshape(-1), out.reshape(-1)
+        factor, factor_out = np.array(alpha, out.dtype), np.array(beta, out.dtype)
 
         def work(piece: slice) -> None:
-            w, g, v = (array[piece] for array in whole)
-            step = self._scratch(w)
-            if weight_decay == 0:
-                np.multiply(g, -learning_rate, out=step)
-            else:
-                np.multiply(w, weight_decay, out=step)
-                np.add(step, g, out=step)
-                np.multiply(step, -learning_rate, out=step)
-            np.multiply(v, momentum, out=v)
-            np.add(v, step, out=v)
-            if nesterov:
-                np.add(w, step, out=w)
-                np.multiply(v, momentum, out=step)
-                np.add(w, step, out=w)
-            else:
-                np.add(w, v, out=w)
+            x, y = flat_source[piece], flat_out[piece]
+            if beta == 0:
+                np.multiply(x, factor, y)
+                return
+            if alpha != 1:
+                x = np.multiply(x, factor, self._scratch(x))
+            if beta != 1:
+                np.multiply(y, factor_out, y)
+            np.add(y, x, y)
 
-        self._spread(_pieces(parameter.size), work)
+        self._spread(_pieces(out.size), work)
 
     def adam_update(
         self,
@@ -231,26 +249,27 @@ class NumpyBackend(Backend):
         weight_decay: float,
     ) -> None:
         whole = [array.reshape(-1) for array in (parameter, gradient, first_moment, second_moment)]
+        # NumPy converts Python's numbers at every call, and these only once.
+        keep1, keep2, pace, least, decay = (
+            np.array(number, parameter.dtype)
+            for number in (beta1, beta2, step_size, epsilon, weight_decay)
+        )
 
         def work(piece: slice) -> None:
             w, g, m, v = (array[piece] for array in whole)
-            step, square = self._scratch(w), self._scratch(w, 1)
+            step = self._scratch(w)
             if weight_decay != 0:
-                np.multiply(w, weight_decay, out=step)
-                np.add(g, step, out=step)
-                g = step
-            np.multiply(g, g, out=square)
-            np.multiply(square, 1 - beta2, out=square)
-            np.multiply(v, beta2, out=v)
-            np.add(v, square, out=v)
-            np.multiply(g, 1 - beta1, out=step)
-            np.multiply(m, beta1, out=m)
-            np.add(m, step, out=m)
-            np.sqrt(v, out=step)
-            np.add(step, epsilon, out=step)
-            np.divide(m, step, out=step)
-            np.multiply(step, step_size, out=step)
-            np.subtract(w, step, out=w)
+                g = np.add(g, np.multiply(w, decay, step), step)
+            np.multiply(m, keep1, m)
+            np.add(m, g, m)
+            square = np.multiply(g, g, step)
+            np.multiply(v, keep2, v)
+            np.add(v, square, v)
+            np.sqrt(v, step)
+            np.add(step, least, step)
+            np.divide(m, step, step)
+            np.multiply(step, pace, step)
+            np.subtract(w, step, w)
 
         self._spread(_pieces(parameter.size), work)
 
@@ -282,8 +301,17 @@ class NumpyBackend(Backend):
 
     def _scratch(self, like: NDArray[Any], slot: int = 0) -> NDArray[Any]:
         """Return this thread's scratch memory in the shape and dtype of an array."""
-        memory: dict[tuple[str, int], NDArray[Any]] = self._local.__dict__.setdefault("scratch", {})
-        key = (like.dtype.char, slot)
-        if key not in memory or memory[key].size < like.size:
-            memory[key] = np.empty(max(PIECE, like.size), like.dtype)
-        return memory[key][: like.size].reshape(like.shape)
+        return self._memory(like.shape, like.dtype, slot)
+
+    def _columns(self, rows: NDArray[Any], slot: int) -> NDArray[Any]:
+        """Return a copy of samples as columns, in scratch memory; see `gpunn.activations`."""
+        columns = self._memory(rows.shape[::-1], rows.dtype, slot)
+        np.copyto(columns, rows.T)
+        return columns
+
+    def _memory(self, shape: tuple[int, ...], dtype: np.dtype[Any], slot: int) -> NDArray[Any]:
+        slots: dict[tuple[str, int], NDArray[Any]] = self._local.__dict__.setdefault("scratch", {})
+        key, size = (dtype.char, slot), math.prod(shape)
+        if key not in slots or slots[key].size < size:
+            slots[key] = _aligned(max(PIECE, size), dtype)
+        return slots[key][:size].reshape(shape)

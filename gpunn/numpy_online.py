@@ -43,13 +43,13 @@ class _Row(NamedTuple):
     top: Values  # (n_2,): z of the outputs, then the outputs
 
 
-def _row_formula(activation: Activation, width: int) -> Callable[[Values], None]:
+def _row_formula(activation: Activation, width: int) -> Callable[[Values, Values], None]:
     """Return what turns a row of so many z into a, in place, in the least time."""
     if activation is not SIGMOID or width > SHORT:
         return activation.forward
     from scipy.special import expit
 
-    def sigmoid(z: Values) -> None:
+    def sigmoid(z: Values, scratch: Values) -> None:
         expit(z, z)
 
     return sigmoid
@@ -76,7 +76,15 @@ class NumpySequencer(Sequencer):
         self._tops = np.empty((n_rows, n_outputs), dtype)
         self._products = np.empty((n_rows, n_rows), dtype)
         self._scratch = np.empty(n_hidden, dtype)
-        self._scratch_top = np.empty(n_outputs, dtype)
+        self._outputs = np.empty(n_outputs, dtype)
+        self._delta_top = np.empty(n_outputs, dtype)
+        self._step_top = np.empty(n_outputs, dtype)
+        self._scratch_top = np.empty(n_outputs + 1, dtype)
+        self._earlier = np.empty(RUN * n_rows, dtype)
+        # Samples as columns, for a whole block's errors at once: z or outputs, targets, and shares.
+        self._columns = np.empty((3, n_outputs, n_rows), dtype)
+        self._scratch_columns = np.empty((n_outputs + 1, n_rows), dtype)
+        self._sums = np.empty(n_rows)
         self._activate = _row_formula(hidden.activation, n_hidden)
         self._activate_top = _row_formula(top.activation, n_outputs)
         self._rows = [self._row(t) for t in range(n_rows)]
@@ -109,7 +117,15 @@ class NumpySequencer(Sequencer):
                     self._learn_runs(targets, rate, outputs)
             else:
                 self._learn_runs(targets, rate, outputs)
-        row_losses += self._loss.of_rows(self._tops[:n_rows], targets)
+        self._add_errors(targets, row_losses)
+
+    def _add_errors(self, targets: Values, row_losses: Values) -> None:
+        n_rows = len(targets)
+        tops, columns, out = self._columns[..., :n_rows]
+        np.copyto(tops, self._tops[:n_rows].T)
+        np.copyto(columns, targets.T)
+        scratch, sums = self._scratch_columns[:, :n_rows], self._sums[:n_rows]
+        self._loss.add_errors(tops, columns, row_losses, out, scratch, sums)
 
     def _multiply_inputs(self, inputs: Values) -> None:
         """Fill the dot products of all inputs, plus 1 for the input of the biases."""
@@ -128,7 +144,8 @@ class NumpySequencer(Sequencer):
         for start in range(0, len(targets), RUN):
             stop = min(start + RUN, len(targets))
             if start:
-                products = np.ascontiguousarray(self._products[start:stop, :start])
+                products = self._earlier[: (stop - start) * start].reshape(stop - start, start)
+                np.copyto(products, self._products[start:stop, :start])
                 self._blas.gemm(
                     products, self.deltas[:start], self.z[start:stop], False, False, -rate, 1.0
                 )
@@ -136,7 +153,8 @@ class NumpySequencer(Sequencer):
             if outputs is not None:
                 outputs[start:stop] = self._tops[start:stop]
                 if self._loss.fused:
-                    self._top.activation.forward(outputs[start:stop])
+                    for row in outputs[start:stop]:
+                        self._top.activation.forward(row, self._scratch_top[:-1])
 
     def _learn_run(self, rows: list[_Row], targets: Values, rate: float) -> None:
         code = targets.dtype.char
@@ -144,25 +162,28 @@ class NumpySequencer(Sequencer):
         activate, go_back = self._activate, self._hidden.activation.backward
         activate_top, go_back_top = self._activate_top, self._top.activation.backward
         weights, biases = self._top.weights.T, self._top.biases  # column-major, as BLAS has it
-        scratch, scratch_top, textbook_rule = self._scratch, self._scratch_top, self._textbook_rule
+        scratch, textbook_rule = self._scratch, self._textbook_rule
+        delta_top, step_top = self._delta_top, self._step_top
+        scratch_top, longer_scratch = self._scratch_top[:-1], self._scratch_top
         fused, derivative = loss.fused, loss.derivative
         share = loss.share(targets.shape[1])
         for (a, delta, before, products, o), target in zip(rows, targets, strict=True):
             if len(products):  # z <- z - rate D^T (X x)
                 gemv(-rate, before, products, 1.0, a, 0, 1, 0, 1, 0, 1)
-            activate(a)
+            activate(a, scratch)
             gemv(1.0, weights, a, 0.0, o, 0, 1, 0, 1, 1, 1)  # o = W_2 a
             if biases is not None:
                 np.add(o, biases, o)
             if fused:
-                o = o.copy()  # the loss is computed from z, which stays in its row
-            activate_top(o)
+                np.copyto(self._outputs, o)  # the loss is computed from z, which stays in its row
+                o = self._outputs
+            activate_top(o, scratch_top)
             if textbook_rule:
-                delta_top = o - target
+                np.subtract(o, target, delta_top)
                 gemv(1.0, weights, delta_top, 0.0, delta, 0, 1, 0, 1, 0, 1)  # W_2^T (o - t)
                 go_back_top(delta_top, o, scratch_top)
             else:
-                delta_top = derivative(o, target)
+                derivative(o, target, delta_top, longer_scratch)
                 if share != 1.0:
                     np.multiply(delta_top, share, out=delta_top)
                 if not fused:
@@ -170,5 +191,6 @@ class NumpySequencer(Sequencer):
                 gemv(1.0, weights, delta_top, 0.0, delta, 0, 1, 0, 1, 0, 1)  # W_2^T D_2
             ger(-rate, a, delta_top, 1, 1, weights, 1, 1, 1)  # W_2 <- W_2 - rate D_2 a^T
             if biases is not None:
-                np.subtract(biases, rate * delta_top, biases)
+                np.multiply(delta_top, rate, step_top)
+                np.subtract(biases, step_top, biases)
             go_back(delta, a, scratch)

@@ -2,8 +2,8 @@
 
 An optimizer gets each layer's `delta` and `inputs`, not its gradient: plain gradient descent then
 needs no gradient at all, it accumulates ``-lr/n delta^T inputs`` into the weights in one matrix
-product. Momentum and Adam compute the gradient into one buffer, the size of the largest layer,
-that all layers share.
+product, and momentum accumulates it into the velocities. Only Adam, which squares the gradient,
+computes it into a buffer, the size of the largest layer, that all layers share.
 
 Weight decay adds ``weight_decay * W`` to the gradient of the weights; biases do not decay.
 
@@ -41,11 +41,20 @@ def _check_positive(name: str, value: Any) -> None:
         raise ParameterError(f"{name} must be above 0, got {value!r}")
 
 
-class _Buffers(NamedTuple):
-    """Arrays beside one layer's parameters: what an optimizer remembers of them."""
+class _Memory(NamedTuple):
+    """What an optimizer remembers of one layer: arrays in the shapes of its parameters."""
 
-    weights: list[Array]
-    biases: list[Array]
+    weights: Array
+    biases: Array | None
+
+
+def _new_memory(network: Network) -> list[_Memory]:
+    """Return zeros for each layer."""
+
+    def zeros(parameter: Array | None) -> Array | None:
+        return None if parameter is None else network.backend.zeros(parameter.shape, network.dtype)
+
+    return [_Memory(zeros(layer.weights), zeros(layer.biases)) for layer in network.layers]
 
 
 class Optimizer(ABC):
@@ -74,43 +83,6 @@ class Optimizer(ABC):
         inputs : Array, shape (n, n_in)
             The activations below. The gradient is ``delta^T inputs / n``.
         """
-
-
-class _Buffered(Optimizer):
-    """An optimizer that needs the gradient itself, and remembers arrays from step to step."""
-
-    _n_memories: int
-
-    def prepare(self, network: Network) -> None:
-        self._backend: Backend = network.backend
-        largest = max(layer.weights.size for layer in network.layers)
-        self._gradient = self._backend.empty((largest,), network.dtype)
-        self._memories = [
-            _Buffers(
-                self._memory(layer.weights.shape, network),
-                [] if layer.biases is None else self._memory(layer.biases.shape, network),
-            )
-            for layer in network.layers
-        ]
-
-    def _memory(self, shape: tuple[int, ...], network: Network) -> list[Array]:
-        return [self._backend.zeros(shape, network.dtype) for _ in range(self._n_memories)]
-
-    def update(self, index: int, layer: Layer, delta: Array, inputs: Array) -> None:
-        memory = self._memories[index]
-        share = 1 / delta.shape[0]
-        gradient = self._gradient[: layer.weights.size].reshape(layer.weights.shape)
-        self._backend.gemm(delta, inputs, gradient, transpose_a=True, alpha=share)
-        self._change(layer.weights, gradient, memory.weights, decays=True)
-        if layer.biases is not None:
-            gradient = self._gradient[: layer.biases.size]
-            self._backend.sum_rows(delta, gradient, alpha=share)
-            self._change(layer.biases, gradient, memory.biases, decays=False)
-
-    @abstractmethod
-    def _change(
-        self, parameter: Array, gradient: Array, memory: list[Array], *, decays: bool
-    ) -> None: ...
 
 
 @dataclass
@@ -152,7 +124,7 @@ class SGD(Optimizer):
 
 
 @dataclass
-class Momentum(_Buffered):
+class Momentum(Optimizer):
     """Gradient descent with momentum: ``v <- momentum v - lr g``, ``w <- w + v``.
 
     With Nesterov's look-ahead, ``w <- w + momentum v - lr g`` with the new v.
@@ -175,31 +147,52 @@ class Momentum(_Buffered):
     momentum: float = 0.9
     nesterov: bool = False
     weight_decay: float = 0.0
-    _n_memories = 1
 
     def __post_init__(self) -> None:
         _check_range("momentum", self.momentum, 0.0, 1.0)
         _check_range("weight_decay", self.weight_decay, 0.0)
 
+    def prepare(self, network: Network) -> None:
+        self._backend: Backend = network.backend
+        self._velocities = _new_memory(network)
+
     def begin_step(self, learning_rate: float) -> None:
         self._learning_rate = learning_rate
 
-    def _change(
-        self, parameter: Array, gradient: Array, memory: list[Array], *, decays: bool
-    ) -> None:
-        self._backend.sgd_update(
-            parameter,
-            gradient,
-            *memory,
-            learning_rate=self._learning_rate,
-            momentum=self.momentum,
-            nesterov=self.nesterov,
-            weight_decay=self.weight_decay if decays else 0.0,
+    def update(self, index: int, layer: Layer, delta: Array, inputs: Array) -> None:
+        velocity = self._velocities[index]
+        shrinking = self._learning_rate * self.weight_decay
+        kept = self.momentum
+        if shrinking != 0:
+            # A pass of its own, which weights without decay are spared.
+            self._backend.combine(layer.weights, velocity.weights, alpha=-shrinking, beta=kept)
+            kept = 1.0
+        if self.nesterov:
+            # The gradient's step is nowhere by itself, but it is v - momentum v_old: the weights
+            # get the second term while v_old is still there, and (1 + momentum) v afterwards.
+            self._backend.combine(
+                velocity.weights, layer.weights, alpha=-kept, beta=1.0 - shrinking
+            )
+            if layer.biases is not None:
+                self._backend.combine(velocity.biases, layer.biases, alpha=-self.momentum, beta=1.0)
+        add_gradient(
+            self._backend,
+            delta,
+            inputs,
+            velocity.weights,
+            velocity.biases,
+            alpha=-self._learning_rate / delta.shape[0],
+            beta=kept,
+            beta_biases=self.momentum,
         )
+        reach = 1.0 + self.momentum if self.nesterov else 1.0
+        self._backend.combine(velocity.weights, layer.weights, alpha=reach, beta=1.0)
+        if layer.biases is not None:
+            self._backend.combine(velocity.biases, layer.biases, alpha=reach, beta=1.0)
 
 
 @dataclass
-class Adam(_Buffered):
+class Adam(Optimizer):
     """Adam: steps scaled by running means of the gradient and of its square.
 
     ``m <- beta1 m + (1 - beta1) g``, ``v <- beta2 v + (1 - beta2) g^2``,
@@ -225,7 +218,6 @@ class Adam(_Buffered):
     beta2: float = 0.999
     epsilon: float = 1e-8
     weight_decay: float = 0.0
-    _n_memories = 2
 
     def __post_init__(self) -> None:
         _check_range("beta1", self.beta1, 0.0, 1.0)
@@ -234,28 +226,46 @@ class Adam(_Buffered):
         _check_range("weight_decay", self.weight_decay, 0.0)
 
     def prepare(self, network: Network) -> None:
-        super().prepare(network)
+        self._backend: Backend = network.backend
         self._n_steps = 0
+        self._first, self._second = _new_memory(network), _new_memory(network)
+        largest = max(layer.weights.size for layer in network.layers)
+        self._gradient = self._backend.empty((largest,), network.dtype)
 
     def begin_step(self, learning_rate: float) -> None:
         self._n_steps += 1
-        # sqrt(v') + epsilon = (sqrt(v) + epsilon root) / root with root = sqrt(1 - beta2^t).
-        root = math.sqrt(1 - self.beta2**self._n_steps)
-        self._step_size = learning_rate * root / (1 - self.beta1**self._n_steps)
-        self._epsilon = self.epsilon * root
+        # The device's m and v lack the factors 1 - beta, which saves it two operations. Here they
+        # join the bias corrections: m' = share m, v' = root^2 v, and so m' / (sqrt(v') + epsilon)
+        # is share / root m / (sqrt(v) + epsilon / root).
+        share = (1 - self.beta1) / (1 - self.beta1**self._n_steps)
+        root = math.sqrt((1 - self.beta2) / (1 - self.beta2**self._n_steps))
+        self._step_size = learning_rate * share / root
+        self._epsilon = self.epsilon / root
+
+    def update(self, index: int, layer: Layer, delta: Array, inputs: Array) -> None:
+        first, second = self._first[index], self._second[index]
+        share = 1 / delta.shape[0]
+        gradient = self._gradient[: layer.weights.size].reshape(layer.weights.shape)
+        self._backend.gemm(delta, inputs, gradient, transpose_a=True, alpha=share)
+        self._change(layer.weights, gradient, first.weights, second.weights, self.weight_decay)
+        if layer.biases is not None:
+            gradient = self._gradient[: layer.biases.size]
+            self._backend.sum_rows(delta, gradient, alpha=share)
+            self._change(layer.biases, gradient, first.biases, second.biases, 0.0)
 
     def _change(
-        self, parameter: Array, gradient: Array, memory: list[Array], *, decays: bool
+        self, parameter: Array, gradient: Array, first: Array, second: Array, weight_decay: float
     ) -> None:
         self._backend.adam_update(
             parameter,
             gradient,
-            *memory,
+            first,
+            second,
             step_size=self._step_size,
             beta1=self.beta1,
             beta2=self.beta2,
             epsilon=self._epsilon,
-            weight_decay=self.weight_decay if decays else 0.0,
+            weight_decay=weight_decay,
         )
 
 

@@ -35,10 +35,7 @@ def launch_every_kernel(backend: Backend, dtype: str) -> None:
         backend.sum_rows(zeros(2, 3), zeros(3), beta=beta)
     backend.take_rows(zeros(2, 3), backend.zeros((4,), np.int64), zeros(4, 3))
     memories = [zeros(5) for _ in range(4)]
-    for nesterov in (False, True):
-        backend.sgd_update(
-            *memories[:3], learning_rate=0.1, momentum=0.9, nesterov=nesterov, weight_decay=0.0
-        )
+    backend.combine(*memories[:2], alpha=1.0, beta=0.0)
     backend.adam_update(
         *memories, step_size=0.1, beta1=0.9, beta2=0.99, epsilon=1e-8, weight_decay=0.0
     )
