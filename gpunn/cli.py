@@ -306,7 +306,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status: int = options.run(options, console)
     except GpunnError as error:
         print(f"gpunn: error: {error}", file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, MemoryError) else 2
     except MemoryError:
         print(
             "gpunn: error: out of memory; try a smaller --hidden or --batch-size", file=sys.stderr

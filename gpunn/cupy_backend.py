@@ -9,6 +9,7 @@ depends on how threads are scheduled, so that the same run gives the same bits.
 This module must only be imported when a GPU is asked for; see `gpunn.devices`.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -19,7 +20,9 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gpunn.activations import SOFTMAX, Activation
-from gpunn.backend import Array, Backend, MemoryInfo
+from gpunn.backend import Array, Backend, Connections, MemoryInfo, Sequencer
+from gpunn.cupy_online import CupySequencer
+from gpunn.errors import OutOfMemoryError
 from gpunn.losses import Loss
 
 # The row formulas below use one thread a row: output layers are narrow, and a fixed order of
@@ -237,8 +240,9 @@ class CupyBackend(Backend):
         self._device = cupy.cuda.Device(device_id)
 
     def asarray(self, host: NDArray[Any], dtype: DTypeLike | None = None) -> Array:
-        with self._device:
-            return cupy.asarray(np.ascontiguousarray(host, dtype=dtype))
+        contiguous = np.ascontiguousarray(host, dtype=dtype)
+        with self._device, self._room_for(contiguous.nbytes):
+            return cupy.asarray(contiguous)
 
     def to_host(self, array: Array) -> NDArray[Any]:
         with self._device:
@@ -246,11 +250,11 @@ class CupyBackend(Backend):
             return host
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
-        with self._device:
+        with self._device, self._room_for(math.prod(shape) * np.dtype(dtype).itemsize):
             return cupy.empty(shape, dtype)
 
     def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
-        with self._device:
+        with self._device, self._room_for(math.prod(shape) * np.dtype(dtype).itemsize):
             return cupy.zeros(shape, dtype)
 
     def copy_into(self, source: Array, out: Array) -> None:
@@ -338,6 +342,19 @@ class CupyBackend(Backend):
                 *biases, targets, n_columns, share, z, row_losses, size=n_rows
             )
 
+    def make_sequencer(
+        self,
+        n_rows: int,
+        hidden: Connections,
+        top: Connections,
+        loss: Loss,
+        *,
+        textbook_rule: bool,
+    ) -> Sequencer | None:
+        if not CupySequencer.suits(hidden, top, loss, textbook_rule):
+            return None
+        return CupySequencer(self, self._device, n_rows, hidden, top, loss, textbook_rule)
+
     def combine(self, source: Array, out: Array, *, alpha: float, beta: float) -> None:
         with self._device:
             _combine_kernel()(source, alpha, beta, out)
@@ -377,6 +394,18 @@ class CupyBackend(Backend):
             free, total = cupy.cuda.runtime.memGetInfo()
             # What CuPy's pool holds but nobody uses is free for us.
             return MemoryInfo(free + cupy.get_default_memory_pool().free_bytes(), total)
+
+    @contextmanager
+    def _room_for(self, n_bytes: int) -> Iterator[None]:
+        """Turn CuPy's error for memory that is not there into one that says what is."""
+        try:
+            yield
+        except cupy.cuda.memory.OutOfMemoryError as error:
+            free = self.memory_info().free
+            raise OutOfMemoryError(
+                f"{self.name} has {free / 2**30:.1f} GiB free, and {n_bytes / 2**30:.1f} GiB more "
+                "are needed: use a smaller batch, fewer hidden units or fewer samples"
+            ) from error
 
     def describe(self) -> str:
         properties = cupy.cuda.runtime.getDeviceProperties(self.device_id)

@@ -35,6 +35,10 @@ class DeviceError(GpunnError, RuntimeError):
     """The device that was asked for cannot be had."""
 
 
+class OutOfMemoryError(GpunnError, MemoryError):
+    """The device has too little memory for what was asked; nothing has been changed."""
+
+
 class MissingPackageError(GpunnError, ImportError):
     """An optional package is needed for this and is not installed."""
 

@@ -39,6 +39,11 @@ LARGEST_STEP = 16
 """Steps of more samples than this make matrix products of a good size by themselves."""
 
 
+def rows_in_block(batch_size: int) -> int:
+    """Return how many samples a block of steps of that many samples has: whole steps."""
+    return max(1, BLOCK_ROWS // batch_size) * batch_size
+
+
 class OnlineTrainer:
     """Plain gradient descent in steps of one sample or a few, block by block.
 
@@ -53,7 +58,7 @@ class OnlineTrainer:
     def __init__(self, network: Network, batch_size: int = 1) -> None:
         self.network, self.batch_size = network, batch_size
         n_hidden = network.architecture.layer_sizes[1]
-        self.block_rows = max(1, BLOCK_ROWS // batch_size) * batch_size
+        self.block_rows = rows_in_block(batch_size)
         self._sequencer = self._make_sequencer()
         if self._sequencer is not None:
             self._z, self._deltas = self._sequencer.z, self._sequencer.deltas

@@ -57,12 +57,21 @@ def _new_memory(network: Network) -> list[_Memory]:
     return [_Memory(zeros(layer.weights), zeros(layer.biases)) for layer in network.layers]
 
 
+def _largest_layer(network: Network) -> int:
+    """Return how many weights the largest layer has."""
+    return max(int(layer.weights.size) for layer in network.layers)
+
+
 class Optimizer(ABC):
     """A rule that turns gradients into steps."""
 
     @abstractmethod
     def prepare(self, network: Network) -> None:
         """Forget the past and allocate what a training of this network needs."""
+
+    def extra_bytes(self, network: Network) -> int:
+        """Return how much memory `prepare` takes on the network's device."""
+        return 0
 
     @abstractmethod
     def begin_step(self, learning_rate: float) -> None:
@@ -152,6 +161,9 @@ class Momentum(Optimizer):
         _check_range("momentum", self.momentum, 0.0, 1.0)
         _check_range("weight_decay", self.weight_decay, 0.0)
 
+    def extra_bytes(self, network: Network) -> int:
+        return network.n_parameters * network.dtype.itemsize
+
     def prepare(self, network: Network) -> None:
         self._backend: Backend = network.backend
         self._velocities = _new_memory(network)
@@ -225,12 +237,15 @@ class Adam(Optimizer):
         _check_range("epsilon", self.epsilon, 0.0)
         _check_range("weight_decay", self.weight_decay, 0.0)
 
+    def extra_bytes(self, network: Network) -> int:
+        numbers = 2 * network.n_parameters + _largest_layer(network)
+        return numbers * network.dtype.itemsize
+
     def prepare(self, network: Network) -> None:
         self._backend: Backend = network.backend
         self._n_steps = 0
         self._first, self._second = _new_memory(network), _new_memory(network)
-        largest = max(layer.weights.size for layer in network.layers)
-        self._gradient = self._backend.empty((largest,), network.dtype)
+        self._gradient = self._backend.empty((_largest_layer(network),), network.dtype)
 
     def begin_step(self, learning_rate: float) -> None:
         self._n_steps += 1

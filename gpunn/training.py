@@ -22,8 +22,9 @@ from numpy.typing import ArrayLike, NDArray
 from gpunn.backend import Array
 from gpunn.errors import DataError, ParameterError
 from gpunn.initializers import make_generator
+from gpunn.memory import check_memory
 from gpunn.network import Network
-from gpunn.online import LARGEST_STEP, OnlineTrainer
+from gpunn.online import LARGEST_STEP, OnlineTrainer, rows_in_block
 from gpunn.optimizers import SGD, Optimizer, Schedule, constant, get_optimizer
 
 
@@ -361,6 +362,8 @@ def fit(
         If they are not finite, or a class is not one of the network's.
     ParameterError
         If another argument is not one of those allowed.
+    OutOfMemoryError
+        If the device has too little memory for it. Nothing has been changed then.
     """
     check_count("epochs", epochs)
     check_count("batch_size", batch_size)
@@ -372,7 +375,17 @@ def fit(
     schedule = learning_rate if isinstance(learning_rate, Schedule) else constant(learning_rate)
     inputs, targets = _samples(network, X, y)
     validation = None if validation_data is None else _samples(network, *validation_data)
-    loop = _Loop(network, inputs, targets, batch_size, optimizer, schedule, shuffle, callbacks)
+    loop = _Loop(
+        network,
+        inputs,
+        targets,
+        batch_size,
+        optimizer,
+        schedule,
+        shuffle,
+        callbacks,
+        keeps_best=validation is not None,
+    )
     return loop.run(epochs, generator, validation, early_stopping)
 
 
@@ -437,6 +450,7 @@ class _Loop:
         schedule: Schedule,
         shuffle: bool,
         callbacks: Sequence[Callback],
+        keeps_best: bool,
     ) -> None:
         self.network, self.inputs, self.targets = network, inputs, targets
         self.n_samples = inputs.shape[0]
@@ -444,12 +458,18 @@ class _Loop:
         self.optimizer, self.schedule, self.shuffle = optimizer, schedule, shuffle
         self.callbacks = callbacks
         backend = network.backend
-        self.blocks = None
         # Blocks are exact for plain gradient descent alone: other rules need each step's gradient.
         plain = isinstance(optimizer, SGD) and optimizer.weight_decay == 0
-        if plain and self.batch_size <= LARGEST_STEP:
-            self.blocks = OnlineTrainer(network, self.batch_size)
-        self.chunk = self.batch_size if self.blocks is None else self.blocks.block_rows
+        in_blocks = plain and self.batch_size <= LARGEST_STEP
+        self.chunk = rows_in_block(self.batch_size) if in_blocks else self.batch_size
+        check_memory(
+            network,
+            optimizer,
+            batch_size=self.batch_size,
+            n_rows=self.chunk,
+            keeps_best=keeps_best,
+        )
+        self.blocks = OnlineTrainer(network, self.batch_size) if in_blocks else None
         self.batch = backend.empty((self.chunk, network.n_inputs), network.dtype)
         self.batch_targets = backend.empty((self.chunk, network.n_outputs), network.dtype)
         optimizer.prepare(network)

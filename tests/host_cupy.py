@@ -4,10 +4,12 @@ It offers the part of CuPy's interface that gpunn uses, and no more, and it obey
 nothing converts silently to NumPy, host and device arrays do not mix, arrays belong to a device,
 kernels check types, shapes and the loop's size as CuPy does. `ElementwiseKernel` compiles the
 kernel's own source with the host's C++ compiler, so that the CUDA expressions themselves run.
+`RawModule` does so for whole kernels, whose threads are then fibres; see ``host_cuda.h``.
 
 Where a GPU would fail silently the double fails loudly: indices out of range, writing beside an
 array, output that overlaps input, wrong leading dimensions, memory read before it was written
-(fresh memory is NaN), and crossings between host and device where there must be none.
+(fresh memory is NaN), results that depend on the order in which threads run, and crossings between
+host and device where there must be none.
 
 `load_cupy_backend` gives gpunn's CuPy backend over the double, `installed` puts the double in
 place as ``cupy`` for a while, `crossings` counts and forbids crossings, `kernel_texts` keeps the
@@ -32,7 +34,7 @@ from contextlib import contextmanager
 from functools import cache
 from importlib.machinery import ModuleSpec
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -371,7 +373,11 @@ _C_TYPES = {
     "bool": "bool",
 }
 
-_FUNCTIONS = ("exp", "log", "log1p", "expm1", "tanh", "sqrt", "fabs")
+_HOST_FUNCTIONS = "".join(
+    f"static inline float {name}(float x) {{ return __builtin_{name}f(x); }}\n"
+    f"static inline double {name}(double x) {{ return __builtin_{name}(x); }}\n"
+    for name in ("exp", "log", "log1p", "expm1", "tanh", "sqrt", "fabs")
+)
 
 # What stands before the kernels on the host. The loop runs backwards: on a GPU no order of the
 # indices may be relied on either. No headers, exceptions or start files: with them, parsing and
@@ -415,12 +421,7 @@ public:
   }
 };
 """
-    + "\n".join(
-        f"static inline float {name}(float x) {{ return __builtin_{name}f(x); }}\n"
-        f"static inline double {name}(double x) {{ return __builtin_{name}(x); }}"
-        for name in _FUNCTIONS
-    )
-    + "\n"
+    + _HOST_FUNCTIONS
 )
 
 # The same for nvcc, in the terms of CuPy's own carray.cuh.
@@ -705,6 +706,145 @@ def _array_cell(array: ndarray, shape: tuple[int, ...] | None) -> _Argument:
     return cell
 
 
+# Whole kernels.
+
+HOST_CUDA = Path(__file__).with_name("host_cuda.h")
+MOST_THREADS = 1024
+MOST_SHARED_BYTES = 48 * 1024
+STACK_BYTES = 2**16
+
+
+class RawModule:
+    def __init__(self, code: str, *, options: tuple[str, ...] = ()) -> None:
+        if type(options) is not tuple or options not in ((), ("--std=c++17",)):
+            raise NotImplementedError(f"options {options!r}")
+        self._code = code
+
+    def get_function(self, name: str) -> "RawKernel":
+        return RawKernel(self._code, name)
+
+
+class _RawParameter(NamedTuple):
+    """One parameter of a kernel: ``const float* x`` or ``int n``."""
+
+    name: str
+    const: bool
+    ctype: str
+    pointer: bool
+    dtype: np.dtype[Any]
+
+
+def _signature(code: str, name: str) -> list[_RawParameter]:
+    """Return the parameters of a kernel whose source is written plainly."""
+    code = re.sub("//.*", "", code)
+    found = re.search(rf'extern "C" __global__ void [^{{;]*\b{name}\(([^)]*)\)', code)
+    if found is None:
+        raise RuntimeError("CUDA_ERROR_NOT_FOUND: named symbol not found")
+    dtypes = {ctype: np.dtype(dtype) for dtype, ctype in _C_TYPES.items()}
+    dtypes |= {new: dtypes[old] for old, new in re.findall(r"typedef (\w+) (\w+);", code)}
+    parameters = []
+    for text in found[1].split(","):
+        match = re.fullmatch(r"(const )?(\w+)(\*?) (\w+)", text.strip())
+        assert match is not None, f"not a plain parameter: {text}"
+        const, ctype, star, parameter = match.groups()
+        parameters.append(_RawParameter(parameter, bool(const), ctype, bool(star), dtypes[ctype]))
+    return parameters
+
+
+class RawKernel:
+    """A kernel of one block of threads.
+
+    It is run twice, with the threads in one order and in the other: if anything differs, they race.
+    """
+
+    def __init__(self, code: str, name: str) -> None:
+        self.code, self.name = code, name
+        self.parameters = _signature(code, name)
+
+    def __call__(
+        self, grid: tuple[int, ...], block: tuple[int, ...], args: Any, *, shared_mem: int = 0
+    ) -> None:
+        if grid != (1,) or len(block) != 1:
+            raise NotImplementedError("only one block of threads, in one dimension")
+        if not 0 < block[0] <= MOST_THREADS or not 0 <= shared_mem <= MOST_SHARED_BYTES:
+            raise RuntimeError("CUDA_ERROR_INVALID_VALUE: invalid argument")
+        if len(args) != len(self.parameters):
+            raise TypeError(f"{self.name} takes {len(self.parameters)} arguments, got {len(args)}")
+        cells = [self._cell(*pair) for pair in zip(self.parameters, args, strict=True)]
+        arrays = [
+            (parameter, argument)
+            for parameter, argument in zip(self.parameters, args, strict=True)
+            if isinstance(argument, ndarray)
+        ]
+        for index, (p, a) in enumerate(arrays):
+            for q, b in arrays[:index]:
+                if not (p.const and q.const) and np.may_share_memory(a._values, b._values):
+                    raise ValueError(f"{q.name} and {p.name} overlap, which is a race on a GPU")
+        kernel_texts[self.code] = self.name
+        pointers = (ctypes.c_void_p * len(cells))(*(cell.ctypes.data for cell in cells))
+        written = list({id(a._memory): a._memory for p, a in arrays if not p.const}.values())
+        before = [memory.bytes.copy() for memory in written]
+        after = []
+        for backwards in (False, True):
+            for memory, values in zip(written, before, strict=True):
+                memory.bytes[...] = values
+            self._launch(pointers, block[0], shared_mem, backwards)
+            for p, a in arrays:
+                if a._memory.damaged():
+                    raise IndexError(f"{self.name} wrote outside of {p.name}")
+            after.append([memory.bytes.copy() for memory in written])
+        if not all(map(np.array_equal, *after)):
+            raise RuntimeError(f"{self.name}: the result depends on the order of the threads")
+
+    @staticmethod
+    def _cell(parameter: _RawParameter, argument: Any) -> Any:
+        """Return what is copied to the kernel; CuPy would take anything, of any size."""
+        if not parameter.pointer or not isinstance(argument, ndarray):
+            wanted = np.dtype(np.intp) if parameter.pointer else parameter.dtype
+            if not isinstance(argument, np.generic) or argument.dtype != wanted:
+                raise TypeError(f"{parameter.name} must be {wanted}, got {argument!r}")
+            if parameter.pointer and argument != 0:
+                raise TypeError(f"{parameter.name} is an address that no array has")
+            return np.array(argument)
+        _check_device(argument)
+        if argument.dtype != parameter.dtype:
+            raise TypeError(f"{parameter.name} must be {parameter.dtype}, got {argument.dtype}")
+        if not argument.flags.c_contiguous:
+            raise ValueError(f"{parameter.name} is not contiguous, but the kernel gets its address")
+        return np.array(argument.data.ptr, np.uintp)
+
+    def _launch(self, pointers: Any, n_threads: int, shared_mem: int, backwards: bool) -> None:
+        shared = _Memory(shared_mem)
+        address = shared.bytes.ctypes.data + GUARD
+        problem = self._function()(
+            pointers, n_threads, ctypes.c_void_p(address), _stacks().ctypes, int(backwards)
+        )
+        if problem:
+            raise RuntimeError(f"{self.name}: {problem.decode()}")
+        if shared.damaged():
+            raise IndexError(f"{self.name} wrote outside of its shared memory")
+
+    def _function(self) -> Any:
+        code = re.sub(
+            r"extern __shared__ (\w+) (\w+)\[\];", r"\1* \2 = (\1*)shared_memory;", self.code
+        )
+        passed = ", ".join(
+            f"*({p.ctype}{'*' if p.pointer else ''}*)arguments[{index}]"
+            for index, p in enumerate(self.parameters)
+        )
+        call = f"static void call_kernel() {{ {self.name}({passed}); }}\n"
+        source = HOST_CUDA.read_text() + _HOST_FUNCTIONS + code + call
+        function = _compile(source).launch
+        function.restype = ctypes.c_char_p
+        return function
+
+
+@cache
+def _stacks() -> Any:
+    """Return the memory of the fibres' stacks, of which only what they use is ever there."""
+    return np.empty(MOST_THREADS * STACK_BYTES, np.uint8)
+
+
 @cache
 def _build_folder() -> Path:
     folder = tempfile.mkdtemp(prefix="gpunn-host-cupy-")
@@ -886,6 +1026,7 @@ cupy = _module(
     "cupy",
     __version__="14.2.0",
     ElementwiseKernel=ElementwiseKernel,
+    RawModule=RawModule,
     asarray=asarray,
     asnumpy=asnumpy,
     cuda=_cuda,
@@ -895,6 +1036,8 @@ cupy = _module(
     zeros=zeros,
 )
 MODULES = (cupy, _cuda, cublas, _device, _memory, runtime)
+OVER_CUPY = ("cupy_backend", "cupy_online")
+"""gpunn's modules that import CuPy when they are imported."""
 
 
 def _drop_cached_devices() -> None:
@@ -910,15 +1053,16 @@ def _drop_cached_devices() -> None:
 def installed() -> Iterator[types.ModuleType]:
     """Put the double in place as ``cupy``; afterwards all is as before.
 
-    gpunn's CuPy backend is imported anew inside, over the double, and forgotten outside.
+    gpunn's modules that use CuPy are imported anew inside, over the double, and forgotten outside.
     """
 
     def concerned(name: str) -> bool:
-        return name.split(".")[0] == "cupy" or name == "gpunn.cupy_backend"
+        return name.split(".")[0] == "cupy" or name.removeprefix("gpunn.") in OVER_CUPY
 
     package = sys.modules.get("gpunn")
     before = {name: module for name, module in sys.modules.items() if concerned(name)}
-    attribute = vars(package).get("cupy_backend") if package else None
+    known = vars(package) if package else {}
+    attributes = {name: known[name] for name in OVER_CUPY if name in known}
     for name in before:
         del sys.modules[name]
     sys.modules.update({module.__name__: module for module in MODULES})
@@ -930,10 +1074,11 @@ def installed() -> Iterator[types.ModuleType]:
             del sys.modules[name]
         sys.modules.update(before)
         package = sys.modules.get("gpunn")
-        if package is not None and hasattr(package, "cupy_backend"):
-            del package.cupy_backend
-        if package is not None and attribute is not None:
-            package.cupy_backend = attribute  # type: ignore[attr-defined]
+        for name in OVER_CUPY:
+            if package is not None and hasattr(package, name):
+                delattr(package, name)
+            if package is not None and name in attributes:
+                setattr(package, name, attributes[name])
         _drop_cached_devices()
 
 

@@ -12,6 +12,7 @@ import pytest
 from gpunn.activations import ACTIVATIONS
 from gpunn.backend import Backend
 from gpunn.losses import LOSSES
+from gpunn.network import Layer
 
 NVCC = shutil.which("nvcc")
 ARCHITECTURES = ("75", "80", "90", "120")
@@ -41,6 +42,29 @@ def launch_every_kernel(backend: Backend, dtype: str) -> None:
     )
 
 
+def launch_every_kind_of_learning_in_order(backend: Backend, dtype: str) -> None:
+    """Call the sequencer with each output activation and error, and each hidden activation."""
+
+    def zeros(*shape: int) -> host_cupy.ndarray:
+        return backend.zeros(shape, dtype)
+
+    elementwise = [record for record in ACTIVATIONS.values() if record.elementwise]
+    kinds = [
+        (activation, loss, False)
+        for activation in ACTIVATIONS.values()
+        for loss in LOSSES.values()
+        if loss.required_activation in (None, activation.name)
+    ]
+    kinds.append((ACTIVATIONS["sigmoid"], LOSSES["squared_error"], True))
+    for index, (activation, loss, textbook_rule) in enumerate(kinds):
+        hidden = Layer(zeros(4, 5), zeros(4), elementwise[index % len(elementwise)])
+        top = Layer(zeros(3, 4), zeros(3), activation)
+        sequencer = backend.make_sequencer(2, hidden, top, loss, textbook_rule=textbook_rule)
+        assert sequencer is not None
+        losses = backend.zeros((2,), np.float64)
+        sequencer.learn(zeros(2, 5), zeros(2, 3), 0.1, losses, zeros(2, 3))
+
+
 @pytest.fixture(scope="module")
 def sources() -> list[str]:
     """The text of every kernel, in both dtypes; nothing is compiled or run here."""
@@ -48,9 +72,11 @@ def sources() -> list[str]:
     texts: dict[str, str] = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(host_cupy, "kernel_texts", texts)
-        patch.setattr(host_cupy.ElementwiseKernel, "_function", lambda *_: lambda *arguments: False)
+        for kind in (host_cupy.ElementwiseKernel, host_cupy.RawKernel):
+            patch.setattr(kind, "_function", lambda *_: lambda *arguments: None)
         for dtype in ("float32", "float64"):
             launch_every_kernel(backend, dtype)
+            launch_every_kind_of_learning_in_order(backend, dtype)
     return list(texts)
 
 
@@ -60,7 +86,18 @@ def test_no_kernel_is_left_out(sources: list[str]) -> None:
     assert len(makers) > 5
     assert [name for name in makers if not getattr(module, name).cache_info().currsize] == []
     n_outputs = sum("gpunn_output_" in text for text in sources)
-    assert n_outputs == 2 * 2 * (4 * len(ACTIVATIONS) + 2)
+    n_pairs = 4 * len(ACTIVATIONS) + 2
+    assert n_outputs == 2 * 2 * n_pairs
+    assert sum("gpunn_learn_in_order(" in text for text in sources) == 2 * (n_pairs + 1)
+
+
+def _apart(text: str, index: int) -> str:
+    """Return a kernel's source so that many fit in one file: nothing else may be changed."""
+    defined = re.findall(r"#define (\w+)", text)
+    renamed = re.findall(r'extern "C" [^{;(]*(?:\([^)]*\) )?(\w+)\(', text)
+    before = [f"#define {name} {name}_{index}" for name in renamed]
+    after = [f"#undef {name}" for name in defined + renamed]
+    return "\n".join([*before, f"namespace k{index} {{", text, "}", *after])
 
 
 def _architectures() -> list[str]:
@@ -70,7 +107,7 @@ def _architectures() -> list[str]:
 
 @pytest.mark.skipif(NVCC is None, reason="nvcc is not installed")
 def test_every_kernel_compiles_as_cuda(sources: list[str], tmp_path: Path) -> None:
-    parts = [f"namespace k{index} {{\n{text}\n}}" for index, text in enumerate(sources)]
+    parts = [_apart(text, index) for index, text in enumerate(sources)]
     source = tmp_path / "kernels.cu"
     source.write_text(host_cupy.CUDA_PREAMBLE + "\n".join(parts))
     architectures = _architectures()
@@ -90,6 +127,11 @@ def test_every_kernel_compiles_as_cuda(sources: list[str], tmp_path: Path) -> No
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
     assert (tmp_path / "kernels.fatbin").stat().st_size > 0
+
+
+def test_the_sources_need_no_headers(sources: list[str]) -> None:
+    """CuPy compiles them where there may be none."""
+    assert not any("#include" in text for text in sources)
 
 
 def test_no_float_kernel_computes_in_double(sources: list[str]) -> None:

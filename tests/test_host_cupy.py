@@ -258,6 +258,153 @@ def test_a_kernel_of_nothing_is_not_launched() -> None:
     assert kernel("T x", "T y", "does not compile")(ones(0), ones(0)).shape == (0,)
 
 
+# Whole kernels.
+
+
+def launch(body: str, *arguments: Any, n: int = 64, shared: int = 0, grid: int = 1) -> None:
+    """Launch a kernel of x, y and n."""
+    code = f"""
+    typedef float T;
+    extern "C" __global__ void __launch_bounds__(1024) tried(const T* x, T* y, int n) {{
+        extern __shared__ T memory[];
+        const int me = threadIdx.x;
+        {body}
+    }}"""
+    function = cupy.RawModule(code=code, options=("--std=c++17",)).get_function("tried")
+    function((grid,), (n,), arguments, shared_mem=shared)
+
+
+def launch_on(body: str, n: int = 64, **options: int) -> Any:
+    """Launch a kernel on x = 0, 1, ... and return its y."""
+    x, y = cupy.asarray(np.arange(n, dtype="float32")), ones(n)
+    launch(body, x, y, np.int32(n), n=n, **options)
+    return y.get()
+
+
+@needs_compiler
+def test_threads_meet_at_barriers() -> None:
+    for n in (1, 31, 32, 33, 64, 1024):
+        body = "memory[me] = x[me]; __syncthreads(); y[me] = memory[n - 1 - me];"
+        np.testing.assert_array_equal(launch_on(body, n, shared=4 * n), np.arange(n)[::-1])
+
+
+@needs_compiler
+def test_threads_of_a_warp_shuffle() -> None:
+    for distance in (0, 1, 16, 31):
+        body = f"y[me] = __shfl_down_sync(0xffffffffu, x[me], {distance});"
+        lanes = np.arange(64)
+        expected = np.where(lanes % 32 + distance < 32, lanes + distance, lanes)
+        np.testing.assert_array_equal(launch_on(body), expected)
+    body = """
+        T sum = x[me];
+        for (int d = 16; d > 0; d /= 2) { sum += __shfl_down_sync(0xffffffffu, sum, d); }
+        y[me] = sum;"""
+    np.testing.assert_array_equal(launch_on(body)[::32], [sum(range(32)), sum(range(32, 64))])
+
+
+@needs_compiler
+def test_shared_memory_is_nan_at_first() -> None:
+    assert np.isnan(launch_on("y[me] = memory[me];", shared=256)).all()
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("memory[me] = x[me]; y[me] = memory[n - 1 - me];", "depends on the order of the threads"),
+        ("memory[me] = x[me]; y[me] = memory[me ^ 1];", "depends on the order of the threads"),
+        ("if (me == 0) y[0] = 2; y[me] += y[0];", "depends on the order of the threads"),
+        ("if (me < 32) __syncthreads();", "not all threads reach a barrier"),
+        ("if (me < 32) __syncthreads(); else {\n__syncthreads(); }", "not all threads reach"),
+        ("if (me % 2) __syncthreads();", "threads of a warp wait at different places"),
+        ("if (me == 3) return; __syncthreads();", "threads of a warp wait at different places"),
+        ("__shfl_down_sync(0xffffu, x[me], 1);", "leaves out threads of the warp"),
+        ("if (me) __shfl_down_sync(0xffffffffu, x[me], 1);", "threads of a warp wait at different"),
+    ],
+)
+def test_threads_that_race_or_part_are_noticed(body: str, message: str) -> None:
+    with pytest.raises(RuntimeError, match=message):
+        launch_on(body, shared=256)
+
+
+@needs_compiler
+def test_a_shuffle_from_a_thread_that_is_not_there() -> None:
+    with pytest.raises(RuntimeError, match="takes from a thread that is not there"):
+        launch_on("__shfl_down_sync(0xffffffffu, x[me], 1);", 33)
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("y[n + me] = 0;", "tried wrote outside of y"),
+        ("y[me - 1] = 0;", "tried wrote outside of y"),
+        ("memory[me + 1] = 0;", "tried wrote outside of its shared memory"),
+        ("((T*)x)[-1] = 0;", "tried wrote outside of x"),
+    ],
+)
+def test_writing_outside_is_noticed(body: str, message: str) -> None:
+    with pytest.raises(IndexError, match=message):
+        launch_on(body, shared=256)
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("change", "kind", "message"),
+    [
+        ({"x": np.ones(8, "float32")}, TypeError, "x must be int64"),
+        ({"x": None}, TypeError, "x must be int64, got None"),
+        ({"x": np.intp(4096)}, TypeError, "x is an address that no array has"),
+        ({"y": ones(8, dtype="float64")}, TypeError, "y must be float32, got float64"),
+        ({"x": ones(4, 4).T}, ValueError, "x is not contiguous"),
+        ({"n": 8}, TypeError, "n must be int32, got 8"),
+        ({"n": np.int64(8)}, TypeError, "n must be int32"),
+        ({"n": ones(1)}, TypeError, "n must be int32"),
+    ],
+)
+def test_whole_kernels_refuse_arguments(
+    change: dict[str, Any], kind: type[Exception], message: str
+) -> None:
+    arguments = {"x": ones(8), "y": ones(8), "n": np.int32(8), **change}
+    with pytest.raises(kind, match=message):
+        launch("", *arguments.values())
+
+
+@needs_compiler
+def test_whole_kernels_take_null() -> None:
+    y = ones(8)
+    launch("if (!x && me < n) y[me] = 2;", np.intp(0), y, np.int32(8))
+    assert (y.get() == 2).all()
+
+
+@needs_compiler
+def test_whole_kernels_refuse_what_overlaps_or_lies_elsewhere() -> None:
+    array = ones(8)
+    with pytest.raises(ValueError, match="x and y overlap, which is a race on a GPU"):
+        launch("", array[:5], array[4:], np.int32(4))
+    launch("", array[:4], array[4:], np.int32(4))
+    with (
+        cupy.cuda.Device(1),
+        pytest.raises(ValueError, match="different from the current device"),
+    ):
+        launch("", array[:4], array[4:], np.int32(4))
+
+
+@needs_compiler
+def test_whole_kernels_refuse_what_does_not_fit() -> None:
+    with pytest.raises(TypeError, match="tried takes 3 arguments, got 1"):
+        launch("", np.int32(1))
+    for options in ({"n": 1025}, {"n": 0}, {"shared": 48 * 1024 + 1}):
+        with pytest.raises(RuntimeError, match="CUDA_ERROR_INVALID_VALUE"):
+            launch("", ones(1), ones(1), np.int32(1), **options)
+    with pytest.raises(NotImplementedError, match="only one block"):
+        launch("", ones(1), ones(1), np.int32(1), grid=2)
+    with pytest.raises(NotImplementedError, match="options"):
+        cupy.RawModule(code="", options=("--use_fast_math",))
+    with pytest.raises(RuntimeError, match="CUDA_ERROR_NOT_FOUND"):
+        cupy.RawModule(code="").get_function("tried")
+
+
 # cuBLAS.
 
 
