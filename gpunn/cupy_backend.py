@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gpunn.activations import SOFTMAX, Activation
-from gpunn.backend import Array, Backend, Connections, MemoryInfo, Sequencer
+from gpunn.backend import Array, Backend, Connections, MemoryInfo, Sequencer, in_gib
 from gpunn.cupy_online import CupySequencer
 from gpunn.errors import OutOfMemoryError
 from gpunn.losses import Loss
@@ -403,7 +403,7 @@ class CupyBackend(Backend):
         except cupy.cuda.memory.OutOfMemoryError as error:
             free = self.memory_info().free
             raise OutOfMemoryError(
-                f"{self.name} has {free / 2**30:.1f} GiB free, and {n_bytes / 2**30:.1f} GiB more "
+                f"{self.name} has {in_gib(free)} free, and {in_gib(n_bytes)} more "
                 "are needed: use a smaller batch, fewer hidden units or fewer samples"
             ) from error
 

@@ -16,7 +16,7 @@ import cupy
 import numpy as np
 
 from gpunn.activations import SOFTMAX, Activation
-from gpunn.backend import Array, Backend, Connections, Sequencer
+from gpunn.backend import Array, Backend, Connections, InputProducts, Sequencer
 from gpunn.losses import Loss
 
 WARP = 32
@@ -79,7 +79,7 @@ class CupySequencer(Sequencer):
         loss: Loss,
         textbook_rule: bool,
     ) -> None:
-        self._backend, self._device = backend, device
+        self._device = device
         self._hidden, self._top = hidden, top
         self._n_outputs, self._n_hidden = top.weights.shape
         self._dtype = top.weights.dtype
@@ -91,8 +91,9 @@ class CupySequencer(Sequencer):
         )
         self.z = backend.empty((n_rows, self._n_hidden), self._dtype)
         self.deltas = backend.empty((n_rows, self._n_hidden), self._dtype)
-        self._products = backend.empty((n_rows * n_rows,), self._dtype)
-        self._ones = backend.asarray(np.ones(n_rows * n_rows, self._dtype))
+        self._products = InputProducts(
+            backend, n_rows * n_rows, self._dtype, biases=hidden.biases is not None
+        )
 
     @staticmethod
     def suits(hidden: Connections, top: Connections, loss: Loss, textbook_rule: bool) -> bool:
@@ -121,7 +122,7 @@ class CupySequencer(Sequencer):
         arguments = (
             self.z,
             self.deltas,
-            self._multiply_inputs(inputs),
+            self._products.of(inputs, inputs),
             _pointer(self._hidden.biases),
             self._top.weights,
             _pointer(self._top.biases),
@@ -136,17 +137,6 @@ class CupySequencer(Sequencer):
         )
         with self._device:
             self._kernel((1,), (self._n_threads,), arguments, shared_mem=self._shared_bytes)
-
-    def _multiply_inputs(self, inputs: Array) -> Array:
-        """Return ``X X^T``, plus 1 for the input of the biases where there are any."""
-        n_rows = inputs.shape[0]
-        products = self._products[: n_rows * n_rows].reshape(n_rows, n_rows)
-        beta = 0.0
-        if self._hidden.biases is not None:
-            self._backend.copy_into(self._ones[: n_rows * n_rows].reshape(n_rows, n_rows), products)
-            beta = 1.0
-        self._backend.gemm(inputs, inputs, products, transpose_b=True, beta=beta)
-        return products
 
 
 def _pointer(array: Array | None) -> Any:

@@ -3,6 +3,7 @@
 from argparse import Namespace
 from typing import Any
 
+from gpunn.backend import in_gib
 from gpunn.console import Console
 from gpunn.doctor import examine
 
@@ -22,8 +23,8 @@ def _info_text(found: dict[str, Any]) -> str:
     lines += [
         "",
         "processor",
-        f"  {cpu['cores']} cores, {_gibibytes(cpu['memory_free'])} of "
-        f"{_gibibytes(cpu['memory_total'])} memory free",
+        f"  {cpu['cores']} cores, {in_gib(cpu['memory_free'])} of "
+        f"{in_gib(cpu['memory_total'])} memory free",
     ]
     for blas in found["blas"]:
         use = "used for all products" if blas["used"] else "not used by gpunn"
@@ -35,7 +36,7 @@ def _info_text(found: dict[str, Any]) -> str:
     for gpu in found["gpus"]:
         lines.append(
             f"  {gpu['device']}: {gpu['name']}, compute capability {gpu['compute_capability']}, "
-            f"{_gibibytes(gpu['memory_free'])} of {_gibibytes(gpu['memory_total'])} free, "
+            f"{in_gib(gpu['memory_free'])} of {in_gib(gpu['memory_total'])} free, "
             f"driver for CUDA {gpu['driver']}, runtime {gpu['runtime']}"
         )
     if not found["gpus"]:
@@ -49,7 +50,3 @@ def _info_text(found: dict[str, Any]) -> str:
         lines += ["", "to do"]
         lines += [f"  {problem}" for problem in found["problems"]]
     return "\n".join(lines)
-
-
-def _gibibytes(n_bytes: int) -> str:
-    return f"{n_bytes / 2**30:.1f} GiB"

@@ -5,6 +5,7 @@ optimizer remembers, the copy of the best weights, and the arrays that a batch g
 should learn an hour into a run, from a driver's error, that a network is too wide.
 """
 
+from gpunn.backend import in_gib
 from gpunn.errors import OutOfMemoryError
 from gpunn.network import Network
 from gpunn.optimizers import Optimizer
@@ -52,7 +53,7 @@ def check_memory(
     if needed > free:
         fitting = max(0, free - fixed) // each
         raise OutOfMemoryError(
-            f"training needs {_in_gib(needed)} of {_in_gib(free)} free on {network.backend.name}: "
+            f"training needs {in_gib(needed)} of {in_gib(free)} free on {network.backend.name}: "
             f"try {_remedy(fitting, batch_size)}"
         )
 
@@ -68,7 +69,3 @@ def _remedy(fitting: int, batch_size: int) -> str:
         # A power of two, with some room left for what other programs may take meanwhile.
         return f"a batch size of {2 ** (fitting.bit_length() - 1)}"
     return "plain SGD, which remembers nothing, or fewer hidden units"
-
-
-def _in_gib(n_bytes: int) -> str:
-    return f"{n_bytes / 2**30:.1f} GiB"

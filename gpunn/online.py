@@ -24,7 +24,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from gpunn.backend import Array, Sequencer
+from gpunn.backend import Array, InputProducts, Sequencer
 from gpunn.network import Layer, Network, add_gradient
 
 BLOCK_ROWS = 64
@@ -79,8 +79,9 @@ class OnlineTrainer:
         backend, dtype = self.network.backend, self.network.dtype
         self._z = backend.empty((n_rows, n_hidden), dtype)
         self._deltas = backend.empty((n_rows, n_hidden), dtype)
-        self._products = backend.empty((self.batch_size * n_rows,), dtype)
-        self._ones = backend.asarray(np.ones(self.batch_size * n_rows, dtype))
+        self._products = InputProducts(
+            backend, self.batch_size * n_rows, dtype, biases=self.network.architecture.biases
+        )
 
     def blocks(self, n_samples: int) -> Iterator[slice]:
         """Yield slices that go through so many samples block by block."""
@@ -139,7 +140,7 @@ class OnlineTrainer:
             rows = slice(start, start + self.batch_size)
             z = self._z[rows]
             if start:
-                products = self._multiply_inputs(inputs[rows], inputs[:start])
+                products = self._products.of(inputs[rows], inputs[:start])
                 backend.gemm(products, self._deltas[:start], z, alpha=-rate, beta=1.0)
             self.network.learn_from(
                 z,
@@ -149,16 +150,3 @@ class OnlineTrainer:
                 row_losses[rows],
                 None if outputs is None else outputs[rows],
             )
-
-    def _multiply_inputs(self, left: Array, right: Array) -> Array:
-        """Return ``left right^T``, plus 1 for the input of the biases where there are any."""
-        shape = (left.shape[0], right.shape[0])
-        n_products = shape[0] * shape[1]
-        products = self._products[:n_products].reshape(shape)
-        biases = self.network.layers[0].biases is not None
-        if biases:
-            self.network.backend.copy_into(self._ones[:n_products].reshape(shape), products)
-        self.network.backend.gemm(
-            left, right, products, transpose_b=True, beta=1.0 if biases else 0.0
-        )
-        return products
