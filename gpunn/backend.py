@@ -82,6 +82,10 @@ class Sequencer(ABC):
         """
 
 
+PRECISIONS = ("fp32", "tf32", "bf16")
+"""What the factors of a float32 product are rounded to; see `gpunn.get_backend`."""
+
+
 class MemoryInfo(NamedTuple):
     """Memory of a device, in bytes."""
 
@@ -129,9 +133,12 @@ class Backend(ABC):
     ----------
     name : str
         The device's name, "cpu" or "cuda:N".
+    precision : {"fp32", "tf32", "bf16"}
+        What the factors of a float32 product are rounded to: "fp32" leaves them as they are.
     """
 
     name: str
+    precision: str = "fp32"
 
     # The only two crossings between host and device.
 

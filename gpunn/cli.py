@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from gpunn import __version__
 from gpunn.activations import ACTIVATIONS
+from gpunn.backend import PRECISIONS
 from gpunn.console import Console
 from gpunn.errors import GpunnError
 from gpunn.info_command import info
@@ -200,6 +201,13 @@ def _add_train(parser: ArgumentParser) -> None:
     )
     _add_data_dir(parser)
     _add_device(parser)
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="fp32",
+        help="what a GPU's tensor cores may round the factors of float32 products to: tf32 keeps "
+        "11 significant bits, bf16 8; both are faster than fp32 and less exact (default: fp32)",
+    )
     parser.add_argument(
         "--out", metavar="FILE", help="where to save the model (default: DATA.safetensors)"
     )

@@ -7,7 +7,6 @@ error.
 import json
 import math
 import sys
-from argparse import Namespace
 from typing import Any
 
 from gpunn.backend import Backend
@@ -41,8 +40,8 @@ def plain(value: Any) -> Any:
     return value
 
 
-def choose_device(options: Namespace, console: Console) -> Backend:
-    """Return the backend that the options ask for, and say which it is and why."""
-    backend, reason = select_backend(options.device)
+def choose_device(device: str, console: Console, precision: str = "fp32") -> Backend:
+    """Return the backend of a device, and say which it is and why."""
+    backend, reason = select_backend(device, precision)
     console.say(f"running on {backend.describe()}: {reason}")
     return backend

@@ -1,10 +1,10 @@
 """One NVIDIA GPU, through CuPy.
 
-Products are cuBLAS calls in full float32 or float64: the math mode is set at each call, so that
-neither ``CUPY_TF32`` nor other users of CuPy's cuBLAS handle change what is computed. Everything
-else is one kernel launch a formula, made from the CUDA expressions in the records of
-`gpunn.activations` and `gpunn.losses`. No kernel adds floating-point numbers in an order that
-depends on how threads are scheduled, so that the same run gives the same bits.
+Products are cuBLAS calls, in full float32 or float64 unless another precision was asked for: each
+call says what it computes in, so that neither ``CUPY_TF32`` nor other users of CuPy's cuBLAS handle
+change that. Everything else is one kernel launch a formula, made from the CUDA expressions in the
+records of `gpunn.activations` and `gpunn.losses`. No kernel adds floating-point numbers in an order
+that depends on how threads are scheduled, so that the same run gives the same bits.
 
 This module must only be imported when a GPU is asked for; see `gpunn.devices`.
 """
@@ -225,6 +225,20 @@ def _adam_kernel() -> Any:
     )
 
 
+def _compute_type(dtype: np.dtype[Any], precision: str) -> int:
+    """Return cuBLAS's name for what a product of that dtype is computed in."""
+    cublas = cupy.cuda.cublas
+    if dtype.char == "d":
+        return int(cublas.CUBLAS_COMPUTE_64F)
+    return int(
+        {
+            "fp32": cublas.CUBLAS_COMPUTE_32F,
+            "tf32": cublas.CUBLAS_COMPUTE_32F_FAST_TF32,
+            "bf16": cublas.CUBLAS_COMPUTE_32F_FAST_16BF,
+        }[precision]
+    )
+
+
 class CupyBackend(Backend):
     """The contract of `Backend` on one GPU.
 
@@ -232,10 +246,12 @@ class CupyBackend(Backend):
     ----------
     device_id : int
         The number of the GPU, as CUDA counts those it may see.
+    precision : {"fp32", "tf32", "bf16"}
+        What the factors of a float32 product are rounded to.
     """
 
-    def __init__(self, device_id: int = 0) -> None:
-        self.device_id = device_id
+    def __init__(self, device_id: int = 0, precision: str = "fp32") -> None:
+        self.device_id, self.precision = device_id, precision
         self.name = f"cuda:{device_id}"
         self._device = cupy.cuda.Device(device_id)
 
@@ -282,10 +298,11 @@ class CupyBackend(Backend):
         leading_a, transpose_a = _leading_dimension(a, transpose_a)
         leading_b, transpose_b = _leading_dimension(b, transpose_b)
         cublas = cupy.cuda.cublas
-        multiply = cublas.sgemm if out.dtype.char == "f" else cublas.dgemm
+        runtime = cupy.cuda.runtime
+        number = runtime.CUDA_R_32F if out.dtype.char == "f" else runtime.CUDA_R_64F
         factors = np.array([alpha, beta], out.dtype)
-        with self._device, _exact_products() as handle:
-            multiply(
+        with self._device, _plain_handle() as handle:
+            cublas.gemmEx(
                 handle,
                 cublas.CUBLAS_OP_T if transpose_b else cublas.CUBLAS_OP_N,
                 cublas.CUBLAS_OP_T if transpose_a else cublas.CUBLAS_OP_N,
@@ -294,12 +311,17 @@ class CupyBackend(Backend):
                 k,
                 factors.ctypes.data,
                 b.data.ptr,
+                number,
                 leading_b,
                 a.data.ptr,
+                number,
                 leading_a,
                 factors.ctypes.data + factors.itemsize,
                 out.data.ptr,
+                number,
                 n,
+                _compute_type(out.dtype, self.precision),
+                cublas.CUBLAS_GEMM_DEFAULT,
             )
 
     def sum_rows(self, a: Array, out: Array, *, alpha: float = 1.0, beta: float = 0.0) -> None:
@@ -409,7 +431,8 @@ class CupyBackend(Backend):
 
     def describe(self) -> str:
         properties = cupy.cuda.runtime.getDeviceProperties(self.device_id)
-        return f"{self.name} ({properties['name'].decode()}, CuPy {cupy.__version__})"
+        products = "" if self.precision == "fp32" else f", products in {self.precision}"
+        return f"{self.name} ({properties['name'].decode()}, CuPy {cupy.__version__}{products})"
 
 
 def _leading_dimension(matrix: Array, transpose: bool) -> tuple[int, bool]:
@@ -423,7 +446,7 @@ def _leading_dimension(matrix: Array, transpose: bool) -> tuple[int, bool]:
 
 
 @contextmanager
-def _exact_products() -> Iterator[int]:
+def _plain_handle() -> Iterator[int]:
     """Give CuPy's cuBLAS handle for the current stream, without TF32 and with host factors."""
     cublas = cupy.cuda.cublas
     handle = cupy.cuda.device.get_cublas_handle()

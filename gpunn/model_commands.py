@@ -100,7 +100,7 @@ def _evaluation_text(
 
 
 def _load(options: Namespace, console: Console) -> Network:
-    return Network.load(options.model, choose_device(options, console))
+    return Network.load(options.model, choose_device(options.device, console))
 
 
 def _labels_of(network: Network) -> NDArray[np.int64]:

@@ -217,6 +217,11 @@ class Network:
         backend: Backend,
         parameters: Iterator[tuple[NDArray[Any], NDArray[Any] | None]],
     ) -> None:
+        if backend.precision != "fp32" and architecture.dtype != "float32":
+            raise ParameterError(
+                f"precision {backend.precision!r} is for float32 networks, and this one is "
+                f"{architecture.dtype}: use precision 'fp32'"
+            )
         self.architecture = architecture
         self.backend = backend
         self.scaling = Scaling.identity()

@@ -75,7 +75,7 @@ class _Progress(Callback):
 
 def train(options: Namespace, console: Console) -> int:
     """Train a network, measure it on samples it has not seen, and save it."""
-    backend = choose_device(options, console)
+    backend = choose_device(options.device, console, options.precision)
     recipe = _recipe(options)
     out = Path(options.out or _default_name(options))
     check_writable(out)

@@ -246,6 +246,32 @@ def test_gemm_of_large_matrices(backend: Backend, dtype: Any, rng: Any) -> None:
     assert_close_product(backend.to_host(out), a, b, dtype)
 
 
+@pytest.mark.parametrize(("precision", "unit"), [("tf32", 2**-10), ("bf16", 2**-7)])
+@pytest.mark.parametrize("device", DEVICES[1:])
+def test_gemm_with_rounded_factors(device: str, precision: str, unit: float, rng: Any) -> None:
+    """Each factor may be off by `unit`, which allows for truncation; and is rounded indeed."""
+    exact = make_backend(device)
+    backend = type(exact)(0, precision)
+    a, b = normal(rng, (30, 200), "float32"), normal(rng, (200, 40), "float32")
+    out = poisoned(backend, (30, 40), "float32")
+    backend.gemm(backend.asarray(a), backend.asarray(b), out)
+    size = np.abs(a).astype(float) @ np.abs(b)
+    allowed = (2 * unit + unit**2 + 202 * np.finfo("float32").eps) * size
+    assert_within(backend.to_host(out), a.astype(float) @ b, allowed)
+    exact.gemm(exact.asarray(a), exact.asarray(b), out)
+    exactly = np.abs(exact.to_host(out) - a.astype(float) @ b).max()
+    backend.gemm(backend.asarray(a), backend.asarray(b), out)
+    assert np.abs(backend.to_host(out) - a.astype(float) @ b).max() > 20 * exactly
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+def test_float64_products_have_no_precision_to_lose(double: Backend, precision: str) -> None:
+    backend = type(double)(0, precision)  # type: ignore[call-arg]
+    third, out = backend.asarray(np.full((1, 1), 1 / 3)), backend.zeros((1, 1), "float64")
+    backend.gemm(third, third, out)
+    assert backend.to_host(out)[0, 0] == 1 / 3 * (1 / 3)
+
+
 def test_gemm_into_some_rows(backend: Backend, dtype: Any, rng: Any) -> None:
     a, b = normal(rng, (4, 6), dtype), normal(rng, (6, 5), dtype)
     larger = backend.zeros((9, 5), dtype)

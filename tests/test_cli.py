@@ -317,6 +317,8 @@ def test_the_first_help_names_every_command():
         (("fly",), "fly"),
         (("train", "--speed", "9"), "--speed"),
         (("train", "--device", "gpu"), "use 'auto', 'cpu', 'cuda' or 'cuda:N'"),
+        (("train", "--precision", "fp16"), "choose from"),
+        (("train", "--device", "cpu", "--precision", "bf16"), "needs an NVIDIA GPU"),
         (("train", "--recipe", "cake"), "rashid"),
         (("train", "--hidden", "0"), "at least 1"),
         (("train", "--epochs", "many"), "whole number"),

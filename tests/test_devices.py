@@ -187,6 +187,43 @@ def test_a_network_on_one_gpu_refuses_inputs_from_another(installed_double):
         network.predict(elsewhere)
 
 
+# Precision.
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+def test_a_reduced_precision_is_a_backend_of_its_own(installed_double, precision):
+    backend = get_backend("cuda", precision)
+    assert backend.precision == precision
+    assert backend is not get_backend("cuda")
+    assert f"products in {precision}" in backend.describe()
+    assert "products" not in get_backend("cuda").describe()
+    assert get_backend("auto", precision) is backend
+    assert get_backend(backend, precision) is get_backend(backend) is backend
+
+
+def test_precisions_that_cannot_be_had(no_cupy):
+    for name in ("cpu", "auto"):
+        with pytest.raises(DeviceError, match="'tf32' needs an NVIDIA GPU, but the device is cpu"):
+            get_backend(name, "tf32")
+    with pytest.raises(ParameterError, match="unknown precision 'fp16': use one of fp32, tf32"):
+        get_backend("cpu", "fp16")
+    with pytest.raises(ParameterError, match="the device given computes in fp32, not in 'tf32'"):
+        get_backend(get_backend("cpu"), "tf32")
+
+
+def test_an_old_gpu_has_no_tensor_cores_for_it(installed_double, monkeypatch):
+    runtime = installed_double.cuda.runtime
+    monkeypatch.setattr(runtime, "getDeviceProperties", lambda _: {"major": 7, "minor": 5})
+    with pytest.raises(DeviceError, match=r"compute capability 8\.0 or more, and cuda:1 has 7\.5"):
+        get_backend("cuda:1", "bf16")
+    assert get_backend("cuda:1").precision == "fp32"
+
+
+def test_a_float64_network_refuses_a_reduced_precision(installed_double):
+    with pytest.raises(ParameterError, match="for float32 networks, and this one is float64"):
+        Network([2, 1], dtype="float64", device=get_backend("cuda", "tf32"))
+
+
 # The doctor.
 
 

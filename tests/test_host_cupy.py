@@ -408,7 +408,7 @@ def test_whole_kernels_refuse_what_does_not_fit() -> None:
 # cuBLAS.
 
 
-def sgemm(**changes: Any) -> Any:
+def gemm(**changes: Any) -> Any:
     """Multiply two matrices of ones, (3, 2) and (2, 4), with some arguments changed."""
     cublas, handle = cupy.cuda.cublas, cupy.cuda.device.get_cublas_handle()
     a, b, c = ones(6), ones(8), cupy.empty(12, "float32")
@@ -418,6 +418,7 @@ def sgemm(**changes: Any) -> Any:
         **{"transa": 0, "transb": 0, "m": 3, "n": 4, "k": 2},
         **{"alpha": factors.ctypes.data, "A": a.data.ptr, "lda": 3, "B": b.data.ptr, "ldb": 2},
         **{"beta": factors.ctypes.data + 4, "C": c.data.ptr, "ldc": 3},
+        **{"Atype": 0, "Btype": 0, "Ctype": 0, "computeType": 68, "algo": -1},
     }
     math_mode = changes.pop("math_mode", cublas.CUBLAS_DEFAULT_MATH)
     pointer_mode = changes.pop("pointer_mode", cublas.CUBLAS_POINTER_MODE_HOST)
@@ -427,7 +428,7 @@ def sgemm(**changes: Any) -> Any:
     cublas.setMathMode(handle, math_mode)
     cublas.setPointerMode(handle, pointer_mode)
     try:
-        cublas.sgemm(**{**arguments, **changes})
+        cublas.gemmEx(**{**arguments, **changes})
     finally:
         cublas.setMathMode(handle, before[0])
         cublas.setPointerMode(handle, before[1])
@@ -435,8 +436,8 @@ def sgemm(**changes: Any) -> Any:
 
 
 def test_products_of_the_double() -> None:
-    np.testing.assert_array_equal(sgemm(), np.full(12, 2))
-    assert np.isnan(sgemm(beta=1)).all()
+    np.testing.assert_array_equal(gemm(), np.full(12, 2))
+    assert np.isnan(gemm(beta=1)).all()
 
 
 @pytest.mark.parametrize(
@@ -451,20 +452,23 @@ def test_products_of_the_double() -> None:
         ({"A": 0}, "A: the matrix does not lie within an allocation"),
         ({"C": "A"}, "C: the matrix does not lie within an allocation"),
         ({"C": "A", "n": 2, "k": 2}, "C overlaps A or B"),
-        ({"math_mode": 3}, "math mode"),
+        ({"math_mode": 1}, "math mode"),
+        ({"Atype": 1}, "NOT_SUPPORTED"),
+        ({"computeType": 70}, "NOT_SUPPORTED"),
+        ({"computeType": 2}, "NOT_SUPPORTED"),
         ({"pointer_mode": 1}, "pointer mode"),
         ({"handle": 1}, "NOT_INITIALIZED"),
     ],
 )
 def test_products_refuse(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(host_cupy.CUBLASError, match=message):
-        sgemm(**changes)
+        gemm(**changes)
 
 
 def test_the_handle_is_left_as_it_was(double: Backend) -> None:
     cublas, handle = cupy.cuda.cublas, cupy.cuda.device.get_cublas_handle()
     before = cublas.getMathMode(handle), cublas.getPointerMode(handle)
-    assert before == (cublas.CUBLAS_TF32_TENSOR_OP_MATH, cublas.CUBLAS_POINTER_MODE_DEVICE)
+    assert before == (cublas.CUBLAS_TENSOR_OP_MATH, cublas.CUBLAS_POINTER_MODE_DEVICE)
     double.gemm(*(double.zeros((2, 2), "float32") for _ in range(3)))
     assert (cublas.getMathMode(handle), cublas.getPointerMode(handle)) == before
 
