@@ -82,6 +82,43 @@ class Sequencer(ABC):
         """
 
 
+class BatchLearner(ABC):
+    """Learns from mini-batch after mini-batch in one call, by plain gradient descent."""
+
+    @abstractmethod
+    def learn(
+        self,
+        inputs: Array,
+        targets: Array,
+        order: Array | None,
+        batch_size: int,
+        *,
+        rate: float,
+        kept: float,
+        row_losses: Array,
+    ) -> None:
+        """Change the network in place by a step for each whole batch of samples.
+
+        Parameters
+        ----------
+        inputs : Array, shape (n_rows, n_0)
+            Samples, on the device.
+        targets : Array, shape (n_rows, n_L)
+            Their targets.
+        order : Array, shape (n,), int64, or None
+            Which rows to learn from, within range; nothing checks that on a GPU. None for all of
+            them in their order.
+        batch_size : int
+            Samples in a step, at most as many as the learner was made for.
+        rate : float
+            The learning rate over the samples in a step.
+        kept : float
+            What the weights, but not the biases, are multiplied by in each step.
+        row_losses : Array, shape (batch_size,), float64
+            Number i gets the error of each batch's sample i added, from before the step.
+        """
+
+
 PRECISIONS = ("fp32", "tf32", "bf16")
 """What the factors of a float32 product are rounded to; see `gpunn.get_backend`."""
 
@@ -321,6 +358,31 @@ class Backend(ABC):
         Sequencer or None
             None if this device, or this kind of network, has no such way; the caller then goes
             through the steps itself, with the same result but for rounding.
+        """
+        return None
+
+    def make_batch_learner(
+        self,
+        batch_size: int,
+        hidden: Connections,
+        top: Connections,
+        loss: Loss,
+        *,
+        textbook_rule: bool,
+    ) -> BatchLearner | None:
+        """Return what goes through many mini-batches in one call, if there is such a way.
+
+        Parameters
+        ----------
+        batch_size : int
+            Samples in a step at most.
+        hidden, top, loss, textbook_rule
+            As in `make_sequencer`.
+
+        Returns
+        -------
+        BatchLearner or None
+            As in `make_sequencer`.
         """
         return None
 

@@ -20,7 +20,16 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gpunn.activations import SOFTMAX, Activation
-from gpunn.backend import Array, Backend, Connections, MemoryInfo, Sequencer, in_gib
+from gpunn.backend import (
+    Array,
+    Backend,
+    BatchLearner,
+    Connections,
+    MemoryInfo,
+    Sequencer,
+    in_gib,
+)
+from gpunn.cupy_batches import CupyBatchLearner
 from gpunn.cupy_online import CupySequencer
 from gpunn.errors import OutOfMemoryError
 from gpunn.losses import Loss
@@ -376,6 +385,19 @@ class CupyBackend(Backend):
         if not CupySequencer.suits(hidden, top, loss, textbook_rule):
             return None
         return CupySequencer(self, self._device, n_rows, hidden, top, loss, textbook_rule)
+
+    def make_batch_learner(
+        self,
+        batch_size: int,
+        hidden: Connections,
+        top: Connections,
+        loss: Loss,
+        *,
+        textbook_rule: bool,
+    ) -> BatchLearner | None:
+        return CupyBatchLearner.make(
+            self, self._device, batch_size, hidden, top, loss, textbook_rule
+        )
 
     def combine(self, source: Array, out: Array, *, alpha: float, beta: float) -> None:
         with self._device:

@@ -1,17 +1,13 @@
-// Exact training on one sample after the other, in one launch for a block of samples.
+// Training of a network with one hidden layer, many steps in one launch.
 //
-// gpunn/online.py says what is computed and why. Here goes the part that must be done in order: for
-// each sample t its correction by the deltas before it, the layer above with its update, and the
-// sample's delta. gpunn/cupy_online.py puts the type T and the formulas of the network's
-// activations and error in front of this text:
+// gpunn/cupy_kernels.py puts the type T and the formulas of the network's activations and error in
+// front of this text:
 //
 //     T hidden_forward(T x), hidden_derivative(T a), top_forward(T x), top_derivative(T a)
 //     T loss_value(T x, T a, T t, T log_sum), loss_derivative(T a, T t, T t_sum)
 //     TOP_IS_SOFTMAX, LOSS_IS_FUSED, TEXTBOOK_RULE: 0 or 1
 //
-// One block of threads does it all. A hidden unit belongs to one thread, which alone touches its
-// column of z, deltas and weights, so that threads meet only over the few outputs: four times a
-// sample. All sums have a fixed order, so that the same run gives the same bits.
+// All sums have a fixed order, so that the same run gives the same bits.
 
 #define WARP 32
 
@@ -48,7 +44,95 @@ static __device__ T sum_of(const T* row, int n)
     return total;
 }
 
-// Shared memory, in numbers: (number of warps + 5) * n_outputs.
+// A sample's way through the output layer, in shared memory: (number of warps + 5) * n_outputs.
+struct Outputs {
+    T* of_warps;  // (n_warps, n_outputs): sums over the units of a warp's threads
+    T* z;         // (n_outputs,): weighted sums
+    T* a;         // the outputs
+    T* values;    // each output's share of the error
+    T* errors;    // what goes back through the weights
+    T* steps;     // what the weights learn from: D_2
+};
+
+static __device__ Outputs outputs_at(T* memory, int n_outputs)
+{
+    T* z = memory + blockDim.x / WARP * n_outputs;
+    return {memory, z, z + n_outputs, z + 2 * n_outputs, z + 3 * n_outputs, z + 4 * n_outputs};
+}
+
+// From a sample's hidden activations to its error and its output delta, by all threads of a block.
+// A thread reads the activations of units threadIdx.x, threadIdx.x + blockDim.x, ... alone.
+static __device__ void go_through_outputs(
+    const T* hidden, const T* weights, const T* biases, const T* target, T share, double* row_loss,
+    int n_hidden, int n_outputs, Outputs out)
+{
+    const int me = threadIdx.x, n_threads = blockDim.x, n_warps = n_threads / WARP;
+    for (int k = 0; k < n_outputs; ++k) {
+        const T* row = weights + (size_t)k * n_hidden;
+        T sum = T(0);
+        for (int j = me; j < n_hidden; j += n_threads) { sum += row[j] * hidden[j]; }
+        sum = sum_of_warp(sum);
+        if (me % WARP == 0) out.of_warps[me / WARP * n_outputs + k] = sum;
+    }
+    __syncthreads();
+
+    for (int k = me; k < n_outputs; k += n_threads) {
+        T sum = biases ? biases[k] : T(0);
+        for (int w = 0; w < n_warps; ++w) { sum += out.of_warps[w * n_outputs + k]; }
+        out.z[k] = sum;
+    }
+    __syncthreads();
+
+    for (int k = me; k < n_outputs; k += n_threads) {
+        const T x = out.z[k];
+#if TOP_IS_SOFTMAX
+        const T largest = largest_of(out.z, n_outputs);
+        const T total = sum_of_exp(out.z, n_outputs, largest);
+        const T log_sum = largest + log(total);
+        out.a[k] = exp(x - largest) / total;
+#else
+        const T log_sum = T(0);
+        out.a[k] = top_forward(x);
+#endif
+        out.values[k] = share * loss_value(x, out.a[k], target[k], log_sum);
+    }
+    __syncthreads();
+
+    for (int k = me; k < n_outputs; k += n_threads) {
+        const T t_sum = LOSS_IS_FUSED ? sum_of(target, n_outputs) : T(0);
+#if TEXTBOOK_RULE
+        out.errors[k] = out.a[k] - target[k];
+        out.steps[k] = out.errors[k] * top_derivative(out.a[k]);
+#else
+        T d = share * loss_derivative(out.a[k], target[k], t_sum);
+#if TOP_IS_SOFTMAX && !LOSS_IS_FUSED
+        T mean = T(0);
+        for (int i = 0; i < n_outputs; ++i) {
+            mean += share * loss_derivative(out.a[i], target[i], t_sum) * out.a[i];
+        }
+        d = (d - mean) * out.a[k];
+#elif !LOSS_IS_FUSED
+        d *= top_derivative(out.a[k]);
+#endif
+        out.errors[k] = d;
+        out.steps[k] = d;
+#endif
+    }
+    if (me == 0) {
+        double error = 0;
+        for (int k = 0; k < n_outputs; ++k) { error += out.values[k]; }
+        *row_loss += error;
+    }
+    __syncthreads();
+}
+
+// One sample after the other, a block of samples in a launch. gpunn/online.py says what is computed
+// and why. Here goes the part that must be done in order: for each sample t its correction by the
+// deltas before it, the layer above with its update, and the sample's delta.
+//
+// One block of threads does it all. A hidden unit belongs to one thread, which alone touches its
+// column of z, deltas and weights, so that threads meet only over the few outputs: four times a
+// sample. Shared memory: Outputs.
 extern "C" __global__ void __launch_bounds__(1024) gpunn_learn_in_order(
     T* z,                    // (n_samples, n_hidden): X W_1^T, becomes A_1
     T* deltas,               // (n_samples, n_hidden): gets D_1
@@ -66,13 +150,8 @@ extern "C" __global__ void __launch_bounds__(1024) gpunn_learn_in_order(
     int n_outputs)
 {
     extern __shared__ double memory[];
-    const int me = threadIdx.x, n_threads = blockDim.x, n_warps = n_threads / WARP;
-    T* of_warps = (T*)memory;                 // (n_warps, n_outputs): sums of the warps' units
-    T* sums = of_warps + n_warps * n_outputs; // z of the outputs
-    T* a_top = sums + n_outputs;              // the outputs
-    T* values = a_top + n_outputs;            // each output's share of the error
-    T* errors = values + n_outputs;           // what goes back through the weights
-    T* steps = errors + n_outputs;            // what the weights learn from: D_2
+    const int me = threadIdx.x, n_threads = blockDim.x;
+    const Outputs out = outputs_at((T*)memory, n_outputs);
 
     for (int t = 0; t < n_samples; ++t) {
         T* a = z + (size_t)t * n_hidden;
@@ -88,74 +167,256 @@ extern "C" __global__ void __launch_bounds__(1024) gpunn_learn_in_order(
             const T x = hidden_biases ? a[j] + hidden_biases[j] : a[j];
             a[j] = hidden_forward(x - rate * correction);
         }
-        for (int k = 0; k < n_outputs; ++k) {
-            const T* row = weights + (size_t)k * n_hidden;
-            T sum = T(0);
-            for (int j = me; j < n_hidden; j += n_threads) { sum += row[j] * a[j]; }
-            sum = sum_of_warp(sum);
-            if (me % WARP == 0) of_warps[me / WARP * n_outputs + k] = sum;
-        }
-        __syncthreads();
-
+        go_through_outputs(
+            a, weights, biases, target, share, row_losses + t, n_hidden, n_outputs, out);
         for (int k = me; k < n_outputs; k += n_threads) {
-            T sum = biases ? biases[k] : T(0);
-            for (int w = 0; w < n_warps; ++w) { sum += of_warps[w * n_outputs + k]; }
-            sums[k] = sum;
+            if (outputs) outputs[(size_t)t * n_outputs + k] = out.a[k];
+            if (biases) biases[k] -= rate * out.steps[k];
         }
-        __syncthreads();
-
-        for (int k = me; k < n_outputs; k += n_threads) {
-            const T x = sums[k];
-#if TOP_IS_SOFTMAX
-            const T largest = largest_of(sums, n_outputs);
-            const T total = sum_of_exp(sums, n_outputs, largest);
-            const T log_sum = largest + log(total);
-            a_top[k] = exp(x - largest) / total;
-#else
-            const T log_sum = T(0);
-            a_top[k] = top_forward(x);
-#endif
-            values[k] = share * loss_value(x, a_top[k], target[k], log_sum);
-            if (outputs) outputs[(size_t)t * n_outputs + k] = a_top[k];
-        }
-        __syncthreads();
-
-        for (int k = me; k < n_outputs; k += n_threads) {
-            const T t_sum = LOSS_IS_FUSED ? sum_of(target, n_outputs) : T(0);
-#if TEXTBOOK_RULE
-            errors[k] = a_top[k] - target[k];
-            steps[k] = errors[k] * top_derivative(a_top[k]);
-#else
-            T d = share * loss_derivative(a_top[k], target[k], t_sum);
-#if TOP_IS_SOFTMAX && !LOSS_IS_FUSED
-            T mean = T(0);
-            for (int i = 0; i < n_outputs; ++i) {
-                mean += share * loss_derivative(a_top[i], target[i], t_sum) * a_top[i];
-            }
-            d = (d - mean) * a_top[k];
-#elif !LOSS_IS_FUSED
-            d *= top_derivative(a_top[k]);
-#endif
-            errors[k] = d;
-            steps[k] = d;
-#endif
-            if (biases) biases[k] -= rate * steps[k];
-        }
-        if (me == 0) {
-            double error = 0;
-            for (int k = 0; k < n_outputs; ++k) { error += values[k]; }
-            row_losses[t] += error;
-        }
-        __syncthreads();
-
         for (int j = me; j < n_hidden; j += n_threads) {
             T back = T(0);
             for (int k = 0; k < n_outputs; ++k) {
                 T* weight = weights + (size_t)k * n_hidden + j;
-                back += *weight * errors[k];
-                *weight -= rate * steps[k] * a[j];
+                back += *weight * out.errors[k];
+                *weight -= rate * out.steps[k] * a[j];
             }
             delta[j] = back * (hidden_derivative(a[j]));
         }
+    }
+}
+
+// Waits until all blocks of the grid have come here, and shows each what the others have written.
+// `arrived` counts the blocks, from 0 at the start of the launch; `n_barriers` is this one's number.
+static __device__ void wait_for_the_grid(unsigned int* arrived, unsigned int n_barriers)
+{
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        __threadfence();
+        atomicAdd(arrived, 1u);
+        while (*(volatile unsigned int*)arrived < n_barriers * gridDim.x) { __nanosleep(20); }
+        __threadfence();
+    }
+    __syncthreads();
+}
+
+// The part of the first weights that a block has in its shared memory, and what it multiplies.
+//
+// A row of a tile has an odd number of places: 32 rows then begin in 32 different banks of shared
+// memory, and a warp reads a column of them at once.
+struct Tile {
+    int first_unit, n_units, first_input, n_inputs, pitch;
+    T* x;        // (batch_size, pitch): the batch's inputs
+    T* weights;  // (n_units, pitch)
+    T* rest;     // deltas (batch_size, n_units); between two barriers also the way through a sample
+};
+
+// Each thread multiplies for so many samples, or inputs, and so many units at a time: what it reads
+// once from shared memory it uses several times.
+#define PAIR 2
+#define UNITS 4
+
+// Z's part that comes from the tile's inputs: sums[i, j] = sum over its k of x[i, k] w[j, k].
+static __device__ void multiply_forward(const Tile& tile, int batch_size, int n_hidden, T* sums)
+{
+    const int n_pairs = (batch_size + PAIR - 1) / PAIR;
+    const int n_groups = (tile.n_units + UNITS - 1) / UNITS;
+    for (int task = threadIdx.x; task < n_pairs * n_groups; task += blockDim.x) {
+        const int i = task % n_pairs, i_other = i + n_pairs, j = task / n_pairs * UNITS;
+        const bool has_other = i_other < batch_size;
+        const T* x = tile.x + i * tile.pitch;
+        const T* x_other = has_other ? tile.x + i_other * tile.pitch : x;
+        T sum[PAIR][UNITS] = {};
+        for (int k = 0; k < tile.n_inputs; ++k) {
+#pragma unroll
+            for (int u = 0; u < UNITS; ++u) {
+                const int unit = j + u < tile.n_units ? j + u : j;
+                const T weight = tile.weights[unit * tile.pitch + k];
+                sum[0][u] += x[k] * weight;
+                sum[1][u] += x_other[k] * weight;
+            }
+        }
+#pragma unroll
+        for (int u = 0; u < UNITS; ++u) {
+            if (j + u >= tile.n_units) continue;
+            T* out = sums + tile.first_unit + j + u;
+            out[(size_t)i * n_hidden] = sum[0][u];
+            if (has_other) out[(size_t)i_other * n_hidden] = sum[1][u];
+        }
+    }
+}
+
+// One step of the tile's weights: w[j, k] <- kept w[j, k] - rate sum over i of d[i, j] x[i, k].
+static __device__ void learn_tile(const Tile& tile, int batch_size, T rate, T kept)
+{
+    const int n_pairs = (tile.n_inputs + PAIR - 1) / PAIR;
+    const int n_groups = (tile.n_units + UNITS - 1) / UNITS;
+    for (int task = threadIdx.x; task < n_pairs * n_groups; task += blockDim.x) {
+        const int k = task % n_pairs, k_other = k + n_pairs, j = task / n_pairs * UNITS;
+        const bool has_other = k_other < tile.n_inputs;
+        T sum[PAIR][UNITS] = {};
+        for (int i = 0; i < batch_size; ++i) {
+            const T* x = tile.x + i * tile.pitch;
+            const T first = x[k], other = has_other ? x[k_other] : T(0);
+#pragma unroll
+            for (int u = 0; u < UNITS; ++u) {
+                const int unit = j + u < tile.n_units ? j + u : j;
+                const T delta = tile.rest[i * tile.n_units + unit];
+                sum[0][u] += delta * first;
+                sum[1][u] += delta * other;
+            }
+        }
+#pragma unroll
+        for (int u = 0; u < UNITS; ++u) {
+            if (j + u >= tile.n_units) continue;
+            T* weight = tile.weights + (j + u) * tile.pitch;
+            weight[k] = kept * weight[k] - rate * sum[0][u];
+            if (has_other) weight[k_other] = kept * weight[k_other] - rate * sum[1][u];
+        }
+    }
+}
+
+// Mini-batch after mini-batch, as many steps in a launch as wanted, by all blocks together.
+//
+// The first weights are cut into tiles of some units and some inputs. A block keeps its tile in its
+// shared memory from the first step to the last, so that a step reads no weights but the few of the
+// outputs. In a step the blocks meet twice: (1) each tile gives its part of the batch's weighted
+// sums; (2) each block takes some samples through the rest of the way forward, and back to their
+// D_1; (3) each tile learns from D_1 and its inputs, still in shared memory, and the output layer
+// is shared out among all warps. A block without a tile only takes part in (2) and in the latter.
+//
+// Shared memory, in numbers: (batch_size + tile_units) * (tile_inputs | 1), and the larger of
+// batch_size * tile_units and n_hidden + Outputs.
+extern "C" __global__ void __launch_bounds__(256) gpunn_learn_batches(
+    const T* inputs,         // (n_rows, n_inputs): the samples
+    const T* targets,        // (n_rows, n_outputs)
+    const long long* order,  // (n_steps * batch_size,): which rows to take; or null: 0, 1, 2, ...
+    double* row_losses,      // (batch_size,): at i, the errors of each batch's sample i are added
+    T* hidden_weights,       // (n_hidden, n_inputs): changed
+    T* hidden_biases,        // (n_hidden,), or null: changed
+    T* weights,              // (n_outputs, n_hidden): changed
+    T* biases,               // (n_outputs,), or null: changed
+    T* sums,                 // (n_input_tiles, batch_size, n_hidden): scratch, as are the next ones
+    T* activations,          // (batch_size, n_hidden): A_1
+    T* deltas,               // (batch_size, n_hidden): D_1
+    T* steps,                // (batch_size, n_outputs): D_2
+    unsigned int* arrived,   // (1,): 0
+    T rate,                  // the learning rate over the samples in a step
+    T kept,                  // what the weights are multiplied by in a step
+    T share,                 // what an output's error counts
+    int n_steps,
+    int batch_size,
+    int n_inputs,
+    int n_hidden,
+    int n_outputs,
+    int tile_units,
+    int tile_inputs)
+{
+    extern __shared__ double memory[];
+    const int me = threadIdx.x, n_threads = blockDim.x;
+    const int lane = me % WARP, n_warps = n_threads / WARP;
+    const int n_input_tiles = (n_inputs + tile_inputs - 1) / tile_inputs;
+    const int input_tile = blockIdx.x % n_input_tiles;
+
+    Tile tile;
+    tile.first_unit = blockIdx.x / n_input_tiles * tile_units;
+    tile.n_units = max(0, min(tile_units, n_hidden - tile.first_unit));
+    tile.first_input = input_tile * tile_inputs;
+    tile.n_inputs = min(tile_inputs, n_inputs - tile.first_input);
+    tile.pitch = tile_inputs | 1;
+    tile.x = (T*)memory;
+    tile.weights = tile.x + batch_size * tile.pitch;
+    tile.rest = tile.weights + tile_units * tile.pitch;
+    T* hidden = tile.rest;
+    const Outputs out = outputs_at(hidden + n_hidden, n_outputs);
+    const int tile_size = tile.n_units * tile.n_inputs;
+    T* tile_in_memory = hidden_weights + (size_t)tile.first_unit * n_inputs + tile.first_input;
+    unsigned int n_barriers = 0;
+
+    for (int e = me; e < tile_size; e += n_threads) {
+        const int j = e / tile.n_inputs, k = e % tile.n_inputs;
+        tile.weights[j * tile.pitch + k] = tile_in_memory[(size_t)j * n_inputs + k];
+    }
+    for (int step = 0; step < n_steps; ++step) {
+        const long long first = (long long)step * batch_size;
+
+        if (tile.n_units > 0) {
+            for (int e = me; e < batch_size * tile.n_inputs; e += n_threads) {
+                const int i = e / tile.n_inputs, k = e % tile.n_inputs;
+                const long long row = order ? order[first + i] : first + i;
+                tile.x[i * tile.pitch + k] = inputs[row * n_inputs + tile.first_input + k];
+            }
+        }
+        __syncthreads();
+        multiply_forward(
+            tile, batch_size, n_hidden, sums + (size_t)input_tile * batch_size * n_hidden);
+        wait_for_the_grid(arrived, ++n_barriers);
+
+        for (int i = blockIdx.x; i < batch_size; i += gridDim.x) {
+            const long long row = order ? order[first + i] : first + i;
+            for (int j = me; j < n_hidden; j += n_threads) {
+                T z = hidden_biases ? hidden_biases[j] : T(0);
+                for (int part = 0; part < n_input_tiles; ++part) {
+                    z += sums[((size_t)part * batch_size + i) * n_hidden + j];
+                }
+                hidden[j] = hidden_forward(z);
+                activations[(size_t)i * n_hidden + j] = hidden[j];
+            }
+            go_through_outputs(
+                hidden, weights, biases, targets + row * n_outputs, share, row_losses + i,
+                n_hidden, n_outputs, out);
+            for (int k = me; k < n_outputs; k += n_threads) {
+                steps[(size_t)i * n_outputs + k] = out.steps[k];
+            }
+            for (int j = me; j < n_hidden; j += n_threads) {
+                T back = T(0);
+                for (int k = 0; k < n_outputs; ++k) {
+                    back += weights[(size_t)k * n_hidden + j] * out.errors[k];
+                }
+                deltas[(size_t)i * n_hidden + j] = back * (hidden_derivative(hidden[j]));
+            }
+        }
+        wait_for_the_grid(arrived, ++n_barriers);
+
+        for (int e = me; e < batch_size * tile.n_units; e += n_threads) {
+            const int i = e / tile.n_units, j = e % tile.n_units;
+            tile.rest[e] = deltas[(size_t)i * n_hidden + tile.first_unit + j];
+        }
+        __syncthreads();
+        learn_tile(tile, batch_size, rate, kept);
+        if (hidden_biases && input_tile == 0) {
+            for (int j = me / WARP; j < tile.n_units; j += n_warps) {
+                T sum = T(0);
+                for (int i = lane; i < batch_size; i += WARP) {
+                    sum += tile.rest[i * tile.n_units + j];
+                }
+                sum = sum_of_warp(sum);
+                if (lane == 0) hidden_biases[tile.first_unit + j] -= rate * sum;
+            }
+        }
+        const int n_weights = n_outputs * n_hidden;
+        for (int e = blockIdx.x * n_warps + me / WARP; e < n_weights; e += gridDim.x * n_warps) {
+            const int k = e / n_hidden, j = e % n_hidden;
+            T sum = T(0);
+            for (int i = lane; i < batch_size; i += WARP) {
+                sum += steps[(size_t)i * n_outputs + k] * activations[(size_t)i * n_hidden + j];
+            }
+            sum = sum_of_warp(sum);
+            if (lane == 0) weights[e] = kept * weights[e] - rate * sum;
+        }
+        if (biases && blockIdx.x == gridDim.x - 1) {
+            for (int k = me / WARP; k < n_outputs; k += n_warps) {
+                T sum = T(0);
+                for (int i = lane; i < batch_size; i += WARP) {
+                    sum += steps[(size_t)i * n_outputs + k];
+                }
+                sum = sum_of_warp(sum);
+                if (lane == 0) biases[k] -= rate * sum;
+            }
+        }
+        __syncthreads();
+    }
+    for (int e = me; e < tile_size; e += n_threads) {
+        const int j = e / tile.n_inputs, k = e % tile.n_inputs;
+        tile_in_memory[(size_t)j * n_inputs + k] = tile.weights[j * tile.pitch + k];
     }
 }

@@ -122,6 +122,14 @@ class Device:
     def __int__(self) -> int:
         return self.id
 
+    @property
+    def attributes(self) -> dict[str, int]:
+        return {
+            "CooperativeLaunch": 1,
+            "MultiProcessorCount": N_MULTIPROCESSORS,
+            "MaxSharedMemoryPerBlockOptin": MOST_SHARED_BYTES_OPTIN,
+        }
+
     def __enter__(self) -> "Device":
         self._stack.append(_current_device())
         if not 0 <= self.id < N_DEVICES:
@@ -709,19 +717,28 @@ def _array_cell(array: ndarray, shape: tuple[int, ...] | None) -> _Argument:
 # Whole kernels.
 
 HOST_CUDA = Path(__file__).with_name("host_cuda.h")
+MOST_FIBRES = 4096
 MOST_THREADS = 1024
 MOST_SHARED_BYTES = 48 * 1024
+MOST_SHARED_BYTES_OPTIN = 227 * 1024
+N_MULTIPROCESSORS = 6
 STACK_BYTES = 2**16
 
 
 class RawModule:
-    def __init__(self, code: str, *, options: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        code: str,
+        *,
+        options: tuple[str, ...] = (),
+        enable_cooperative_groups: bool = False,
+    ) -> None:
         if type(options) is not tuple or options not in ((), ("--std=c++17",)):
             raise NotImplementedError(f"options {options!r}")
-        self._code = code
+        self._code, self._cooperative = code, enable_cooperative_groups
 
     def get_function(self, name: str) -> "RawKernel":
-        return RawKernel(self._code, name)
+        return RawKernel(self._code, name, self._cooperative)
 
 
 class _RawParameter(NamedTuple):
@@ -744,7 +761,7 @@ def _signature(code: str, name: str) -> list[_RawParameter]:
     dtypes |= {new: dtypes[old] for old, new in re.findall(r"typedef (\w+) (\w+);", code)}
     parameters = []
     for text in found[1].split(","):
-        match = re.fullmatch(r"(const )?(\w+)(\*?) (\w+)", text.strip())
+        match = re.fullmatch(r"(const )?((?:long |unsigned )?\w+)(\*?) (\w+)", text.strip())
         assert match is not None, f"not a plain parameter: {text}"
         const, ctype, star, parameter = match.groups()
         parameters.append(_RawParameter(parameter, bool(const), ctype, bool(star), dtypes[ctype]))
@@ -752,21 +769,41 @@ def _signature(code: str, name: str) -> list[_RawParameter]:
 
 
 class RawKernel:
-    """A kernel of one block of threads.
+    """A kernel whose blocks all run at once, as in a cooperative launch.
 
     It is run twice, with the threads in one order and in the other: if anything differs, they race.
     """
 
-    def __init__(self, code: str, name: str) -> None:
+    def __init__(self, code: str, name: str, cooperative: bool) -> None:
         self.code, self.name = code, name
         self.parameters = _signature(code, name)
+        self._cooperative = cooperative
+        self._shared_limit = MOST_SHARED_BYTES
+
+    @property
+    def max_dynamic_shared_size_bytes(self) -> int:
+        return self._shared_limit
+
+    @max_dynamic_shared_size_bytes.setter
+    def max_dynamic_shared_size_bytes(self, value: int) -> None:
+        if not 0 <= value <= MOST_SHARED_BYTES_OPTIN:
+            raise RuntimeError("CUDA_ERROR_INVALID_VALUE: invalid argument")
+        self._shared_limit = value
 
     def __call__(
         self, grid: tuple[int, ...], block: tuple[int, ...], args: Any, *, shared_mem: int = 0
     ) -> None:
-        if grid != (1,) or len(block) != 1:
-            raise NotImplementedError("only one block of threads, in one dimension")
-        if not 0 < block[0] <= MOST_THREADS or not 0 <= shared_mem <= MOST_SHARED_BYTES:
+        if len(grid) != 1 or len(block) != 1:
+            raise NotImplementedError("only one dimension")
+        if grid[0] != 1 and not self._cooperative:
+            raise NotImplementedError("blocks that need not run at once")
+        if grid[0] * block[0] > MOST_FIBRES:
+            raise NotImplementedError(f"more than {MOST_FIBRES} threads")
+        if grid[0] > N_MULTIPROCESSORS:
+            raise RuntimeError("CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE: too many blocks")
+        if not (grid[0] > 0 and 0 < block[0] <= MOST_THREADS and shared_mem >= 0):
+            raise RuntimeError("CUDA_ERROR_INVALID_VALUE: invalid argument")
+        if shared_mem > max(MOST_SHARED_BYTES, self._shared_limit):
             raise RuntimeError("CUDA_ERROR_INVALID_VALUE: invalid argument")
         if len(args) != len(self.parameters):
             raise TypeError(f"{self.name} takes {len(self.parameters)} arguments, got {len(args)}")
@@ -788,7 +825,7 @@ class RawKernel:
         for backwards in (False, True):
             for memory, values in zip(written, before, strict=True):
                 memory.bytes[...] = values
-            self._launch(pointers, block[0], shared_mem, backwards)
+            self._launch(pointers, (grid[0], block[0]), shared_mem, backwards)
             for p, a in arrays:
                 if a._memory.damaged():
                     raise IndexError(f"{self.name} wrote outside of {p.name}")
@@ -813,15 +850,15 @@ class RawKernel:
             raise ValueError(f"{parameter.name} is not contiguous, but the kernel gets its address")
         return np.array(argument.data.ptr, np.uintp)
 
-    def _launch(self, pointers: Any, n_threads: int, shared_mem: int, backwards: bool) -> None:
-        shared = _Memory(shared_mem)
-        address = shared.bytes.ctypes.data + GUARD
-        problem = self._function()(
-            pointers, n_threads, ctypes.c_void_p(address), _stacks().ctypes, int(backwards)
-        )
+    def _launch(
+        self, pointers: Any, size: tuple[int, int], shared_mem: int, backwards: bool
+    ) -> None:
+        shared = [_Memory(shared_mem) for _ in range(size[0])]
+        addresses = (ctypes.c_void_p * size[0])(*(m.bytes.ctypes.data + GUARD for m in shared))
+        problem = self._function()(pointers, *size, addresses, _stacks().ctypes, int(backwards))
         if problem:
             raise RuntimeError(f"{self.name}: {problem.decode()}")
-        if shared.damaged():
+        if any(memory.damaged() for memory in shared):
             raise IndexError(f"{self.name} wrote outside of its shared memory")
 
     def _function(self) -> Any:
@@ -842,7 +879,7 @@ class RawKernel:
 @cache
 def _stacks() -> Any:
     """Return the memory of the fibres' stacks, of which only what they use is ever there."""
-    return np.empty(MOST_THREADS * STACK_BYTES, np.uint8)
+    return np.empty(MOST_FIBRES * STACK_BYTES, np.uint8)
 
 
 @cache
@@ -1081,7 +1118,7 @@ cupy = _module(
     zeros=zeros,
 )
 MODULES = (cupy, _cuda, cublas, _device, _memory, runtime)
-OVER_CUPY = ("cupy_backend", "cupy_online")
+OVER_CUPY = ("cupy_backend", "cupy_batches", "cupy_kernels", "cupy_online")
 """gpunn's modules that import CuPy when they are imported."""
 
 

@@ -270,8 +270,10 @@ def launch(body: str, *arguments: Any, n: int = 64, shared: int = 0, grid: int =
         const int me = threadIdx.x;
         {body}
     }}"""
-    function = cupy.RawModule(code=code, options=("--std=c++17",)).get_function("tried")
-    function((grid,), (n,), arguments, shared_mem=shared)
+    module = cupy.RawModule(
+        code=code, options=("--std=c++17",), enable_cooperative_groups=grid != 1
+    )
+    module.get_function("tried")((grid,), (n,), arguments, shared_mem=shared)
 
 
 def launch_on(body: str, n: int = 64, **options: int) -> Any:
@@ -325,6 +327,58 @@ def test_shared_memory_is_nan_at_first() -> None:
 def test_threads_that_race_or_part_are_noticed(body: str, message: str) -> None:
     with pytest.raises(RuntimeError, match=message):
         launch_on(body, shared=256)
+
+
+# Blocks that meet.
+
+NOTHING = 'extern "C" __global__ void tried(int n) {}'
+MEET = """
+    __syncthreads();
+    if (me == 0) {
+        atomicAdd((unsigned*)y, 1u);
+        while (*(volatile unsigned*)y < %s) { __nanosleep(20); }
+    }
+    __syncthreads();
+"""
+
+
+def launch_blocks(body: str) -> Any:
+    """Launch five blocks of 64 threads; return y[1:], which begins as ones."""
+    y = cupy.asarray(np.concatenate([np.zeros(1, "float32"), np.ones(5 * 64, "float32")]))
+    launch(f"const int all = blockIdx.x * 64 + me; {body}", ones(1), y, np.int32(0), grid=5)
+    return y.get()[1:]
+
+
+@needs_compiler
+def test_blocks_meet() -> None:
+    body = f"y[1 + all] = all; {MEET % 5} const T other = y[1 + 319 - all]; {MEET % 10}"
+    np.testing.assert_array_equal(
+        launch_blocks(f"{body} y[1 + all] = other;"), np.arange(320)[::-1]
+    )
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("y[1 + 319 - all] = y[1 + all] + all;", "depends on the order of the threads"),
+        (f"y[1 + all] = all; {MEET % 5} y[1 + all] = y[1 + 319 - all];", "depends on the order"),
+        (MEET % 6, "blocks wait for ever"),
+        (f"if (blockIdx.x != 3) {{ {MEET % 5} }}", "blocks wait for ever"),
+        (f"if (me < 32) {{ {MEET % 5} }}", "not all threads reach a barrier"),
+    ],
+)
+def test_blocks_that_race_or_part_are_noticed(body: str, message: str) -> None:
+    with pytest.raises(RuntimeError, match=message):
+        launch_blocks(body)
+
+
+@needs_compiler
+def test_each_block_has_shared_memory_of_its_own() -> None:
+    y = ones(5 * 64)
+    body = "memory[me] = blockIdx.x; __syncthreads(); y[blockIdx.x * 64 + me] = memory[63 - me];"
+    launch(body, ones(1), y, np.int32(0), shared=256, grid=5)
+    np.testing.assert_array_equal(y.get(), np.repeat(np.arange(5), 64))
 
 
 @needs_compiler
@@ -397,8 +451,15 @@ def test_whole_kernels_refuse_what_does_not_fit() -> None:
     for options in ({"n": 1025}, {"n": 0}, {"shared": 48 * 1024 + 1}):
         with pytest.raises(RuntimeError, match="CUDA_ERROR_INVALID_VALUE"):
             launch("", ones(1), ones(1), np.int32(1), **options)
-    with pytest.raises(NotImplementedError, match="only one block"):
-        launch("", ones(1), ones(1), np.int32(1), grid=2)
+    with pytest.raises(RuntimeError, match="COOPERATIVE_LAUNCH_TOO_LARGE"):
+        launch("", ones(1), ones(1), np.int32(1), grid=7)
+    alone = cupy.RawModule(code=NOTHING).get_function("tried")
+    with pytest.raises(NotImplementedError, match="need not run at once"):
+        alone((2,), (32,), ())
+    with pytest.raises(RuntimeError, match="CUDA_ERROR_INVALID_VALUE"):
+        alone.max_dynamic_shared_size_bytes = 227 * 1024 + 1
+    alone.max_dynamic_shared_size_bytes = 100_000
+    alone((1,), (32,), (np.int32(0),), shared_mem=100_000)
     with pytest.raises(NotImplementedError, match="options"):
         cupy.RawModule(code="", options=("--use_fast_math",))
     with pytest.raises(RuntimeError, match="CUDA_ERROR_NOT_FOUND"):
