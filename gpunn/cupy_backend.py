@@ -34,6 +34,12 @@ from gpunn.cupy_online import CupySequencer
 from gpunn.errors import OutOfMemoryError
 from gpunn.losses import Loss
 
+ENOUGH_THREADS = 2**18
+"""Threads that keep a GPU's memory busy when each adds up numbers one after the other."""
+
+FEW_ROWS = 64
+"""Rows that one thread adds up in about the time of another launch."""
+
 # The row formulas below use one thread a row: output layers are narrow, and a fixed order of
 # additions keeps results the same from run to run.
 
@@ -200,6 +206,22 @@ def _column_sums_kernel(accumulate: bool) -> Any:
 
 
 @cache
+def _part_sums_kernel() -> Any:
+    return cupy.ElementwiseKernel(
+        "raw T matrix, int64 n_rows, int64 n_columns, int64 n_parts",
+        "T out",
+        """
+        T total = T(0);
+        for (ptrdiff_t r = i / n_columns; r < n_rows; r += n_parts) {
+            total += matrix[r * n_columns + i % n_columns];
+        }
+        out = total;
+        """,
+        "gpunn_sum_parts",
+    )
+
+
+@cache
 def _take_rows_kernel() -> Any:
     return cupy.ElementwiseKernel(
         "raw T source, raw int64 indices, int64 n_columns",
@@ -334,8 +356,14 @@ class CupyBackend(Backend):
             )
 
     def sum_rows(self, a: Array, out: Array, *, alpha: float = 1.0, beta: float = 0.0) -> None:
+        n_rows, n_columns = a.shape
+        n_parts = min(math.isqrt(n_rows), ENOUGH_THREADS // max(1, n_columns))
         with self._device:
-            _column_sums_kernel(beta != 0)(a, a.shape[0], a.shape[1], alpha, beta, out)
+            if n_rows > FEW_ROWS and n_parts > 1:
+                parts = self.empty((n_parts, n_columns), a.dtype)
+                _part_sums_kernel()(a, n_rows, n_columns, n_parts, parts)
+                a, n_rows = parts, n_parts
+            _column_sums_kernel(beta != 0)(a, n_rows, n_columns, alpha, beta, out)
 
     def take_rows(self, source: Array, indices: Array, out: Array) -> None:
         with self._device:

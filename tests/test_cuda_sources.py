@@ -33,7 +33,7 @@ def launch_every_kernel(backend: Backend, dtype: str) -> None:
                 if loss.required_activation in (None, activation.name):
                     backend.output_delta(zeros(2, 3), bias, zeros(2, 3), activation, loss, losses)
     for beta in (0.0, 1.0):
-        backend.sum_rows(zeros(2, 3), zeros(3), beta=beta)
+        backend.sum_rows(zeros(70, 3), zeros(3), beta=beta)
     backend.take_rows(zeros(2, 3), backend.zeros((4,), np.int64), zeros(4, 3))
     memories = [zeros(5) for _ in range(4)]
     backend.combine(*memories[:2], alpha=1.0, beta=0.0)
