@@ -404,7 +404,9 @@ def test_gemm_rejects_arrays_of_another_device(where: int, dtype: Any) -> None:
 # Sums and gathering.
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (7, 1), (50, 33), (65, 2), (257, 3), (0, 4), (99, 0)])
+@pytest.mark.parametrize(
+    "shape", [(1, 1), (1, 9), (7, 1), (50, 33), (65, 2), (257, 3), (0, 4), (99, 0)]
+)
 @pytest.mark.parametrize(("alpha", "beta"), [(1.0, 0.0), (-0.5, 1.0), (0.25, 3.0)])
 def test_sum_rows(
     backend: Backend, dtype: Any, rng: Any, shape: tuple[int, int], alpha: float, beta: float
