@@ -2,8 +2,9 @@
 
 Everything above this module computes through a `Backend` that is passed to it: there is no global
 device and no branch on one. A backend owns arrays on its device (NumPy's or CuPy's ``ndarray``,
-here called `Array`), moves them across with `Backend.asarray` and `Backend.to_host`, the only two
-crossings, and does the arithmetic of one training step with about ten fused formulas.
+here called `Array`), moves them across with `Backend.asarray` and `Backend.to_host`, and does the
+arithmetic of one training step with about ten fused formulas. The only other way across is a
+`StagingBuffer`, for samples that are brought while the device computes.
 
 All matrices are row-major, one row per sample. Methods that change an argument in place say so in
 their first line. Arrays may be sliced by rows, reshaped and copied with the methods that NumPy and
@@ -11,6 +12,7 @@ CuPy share; all arithmetic goes through the backend.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -123,6 +125,42 @@ PRECISIONS = ("fp32", "tf32", "bf16")
 """What the factors of a float32 product are rounded to; see `gpunn.get_backend`."""
 
 
+class StagingBuffer:
+    """Numbers on their way to the device while it computes: memory on the host and on the device.
+
+    Again and again: `wait`, write to `host`, `send`, `receive`, compute with what that returned.
+    Before the buffer is given up, `wait`.
+
+    This is the whole of it for a device that computes in the host's memory, where nothing need be
+    copied; others override it.
+
+    Parameters
+    ----------
+    size : int
+        How many numbers it has room for.
+    dtype : dtype_like
+        Their dtype.
+
+    Attributes
+    ----------
+    host : ndarray, shape (size,)
+        What is written to on the host.
+    """
+
+    def __init__(self, size: int, dtype: DTypeLike) -> None:
+        self.host: NDArray[Any] = np.empty(size, dtype)
+
+    def wait(self) -> None:
+        """Wait until nothing is being copied from `host`."""
+
+    def send(self, n: int) -> None:
+        """Begin to copy the first n numbers, once all work given to the device so far is done."""
+
+    def receive(self) -> Array:
+        """Return the numbers on the device; work given to it from now on awaits their copy."""
+        return self.host
+
+
 class MemoryInfo(NamedTuple):
     """Memory of a device, in bytes."""
 
@@ -130,7 +168,13 @@ class MemoryInfo(NamedTuple):
     total: int
 
 
-def in_gib(n_bytes: int) -> str:
+def row_blocks(n_rows: int, step: int) -> Iterator[slice]:
+    """Yield slices that go through so many rows, `step` of them at a time."""
+    for start in range(0, n_rows, step):
+        yield slice(start, min(start + step, n_rows))
+
+
+def in_gib(n_bytes: float) -> str:
     """Return an amount of memory for a person to read."""
     return f"{n_bytes / 2**30:.1f} GiB"
 
@@ -177,7 +221,7 @@ class Backend(ABC):
     name: str
     precision: str = "fp32"
 
-    # The only two crossings between host and device.
+    # The crossings between host and device.
 
     @abstractmethod
     def asarray(self, host: NDArray[Any], dtype: DTypeLike | None = None) -> Array:
@@ -189,6 +233,10 @@ class Backend(ABC):
     @abstractmethod
     def to_host(self, array: Array) -> NDArray[Any]:
         """Return a host copy of a device array."""
+
+    def make_staging_buffer(self, size: int, dtype: DTypeLike) -> StagingBuffer:
+        """Return a buffer through which numbers cross to the device while it computes."""
+        return StagingBuffer(size, dtype)
 
     # Memory.
 

@@ -27,10 +27,12 @@ from gpunn.backend import (
     Connections,
     MemoryInfo,
     Sequencer,
+    StagingBuffer,
     in_gib,
 )
 from gpunn.cupy_batches import CupyBatchLearner
 from gpunn.cupy_online import CupySequencer
+from gpunn.cupy_staging import CupyStagingBuffer
 from gpunn.errors import OutOfMemoryError
 from gpunn.losses import Loss
 
@@ -296,6 +298,9 @@ class CupyBackend(Backend):
             host: NDArray[Any] = cupy.asnumpy(array)
             return host
 
+    def make_staging_buffer(self, size: int, dtype: DTypeLike) -> StagingBuffer:
+        return CupyStagingBuffer(self, self._device, size, np.dtype(dtype))
+
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
         with self._device, self._room_for(math.prod(shape) * np.dtype(dtype).itemsize):
             return cupy.empty(shape, dtype)
@@ -476,7 +481,7 @@ class CupyBackend(Backend):
             free = self.memory_info().free
             raise OutOfMemoryError(
                 f"{self.name} has {in_gib(free)} free, and {in_gib(n_bytes)} more "
-                "are needed: use a smaller batch, fewer hidden units or fewer samples"
+                "are needed: use a smaller batch or fewer hidden units"
             ) from error
 
     def describe(self) -> str:

@@ -20,7 +20,7 @@ from gpunn.losses import Loss
 N_THREADS = 256
 
 MOST_MULTIPLICATIONS = 2**27
-"""In a product of a step. Larger ones take longer than launches do, and cuBLAS is better at them."""
+"""In a product of a step. Larger ones outlast the launches, and cuBLAS is better at them."""
 
 
 class Tiling(NamedTuple):

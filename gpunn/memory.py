@@ -1,17 +1,21 @@
-"""Whether a training fits, before its first step.
+"""Whether a training fits, before its first step, and whether its samples fit beside it.
 
-Samples and weights are on the device already. What is still to come is counted here: what the
-optimizer remembers, the copy of the best weights, and the arrays that a batch goes through. Nobody
-should learn an hour into a run, from a driver's error, that a network is too wide.
+Weights are on the device already. What must still find room is counted here: what the optimizer
+remembers, the copy of the best weights, and the arrays that a batch goes through. Nobody should
+learn an hour into a run, from a driver's error, that a network is too wide. Samples may have what
+is left; no training fails for them, since they can be streamed, too.
 """
 
-from gpunn.backend import in_gib
+from gpunn.backend import Backend, in_gib
 from gpunn.errors import OutOfMemoryError
 from gpunn.network import Network
 from gpunn.optimizers import Optimizer
 
 TOO_LITTLE_TO_ASK = 2**26
 """Bytes that every device has: asking it takes as long as training a small network."""
+
+SHARE = 0.9
+"""How much of what seems to be left samples may take: pools and other programs need some, too."""
 
 
 def check_memory(
@@ -21,8 +25,8 @@ def check_memory(
     batch_size: int,
     n_rows: int,
     keeps_best: bool,
-) -> None:
-    """Make sure that the device has room for a training.
+) -> int:
+    """Make sure that the device has room for a training, and return how many bytes it takes.
 
     Parameters
     ----------
@@ -33,9 +37,14 @@ def check_memory(
     batch_size : int
         Samples in a step.
     n_rows : int
-        Samples that are gathered at a time, at least as many.
+        Samples that go through the network at a time, at least as many.
     keeps_best : bool
         Whether the best weights are kept in a copy.
+
+    Returns
+    -------
+    int
+        What it takes beside the weights and the samples that wait for their turn.
 
     Raises
     ------
@@ -48,7 +57,7 @@ def check_memory(
     each = bytes_per_sample(network)
     needed = fixed + n_rows * each
     if needed < TOO_LITTLE_TO_ASK:
-        return
+        return needed
     free = network.backend.memory_info().free
     if needed > free:
         fitting = max(0, free - fixed) // each
@@ -56,6 +65,32 @@ def check_memory(
             f"training needs {in_gib(needed)} of {in_gib(free)} free on {network.backend.name}: "
             f"try {_remedy(fitting, batch_size)}"
         )
+    return needed
+
+
+def why_too_large(backend: Backend, n_bytes: int, reserved: int) -> str | None:
+    """Say why samples had better not live on a device; None if they may.
+
+    Parameters
+    ----------
+    backend : Backend
+        The device.
+    n_bytes : int
+        What they would take there.
+    reserved : int
+        Bytes that are needed for other things.
+
+    Returns
+    -------
+    str or None
+        The reason, for a person to read.
+    """
+    if n_bytes + reserved < TOO_LITTLE_TO_ASK:
+        return None
+    room = max(0.0, SHARE * (backend.memory_info().free - reserved))
+    if n_bytes <= room:
+        return None
+    return f"they take {in_gib(n_bytes)}, and {backend.name} has room for {in_gib(room)} of them"
 
 
 def bytes_per_sample(network: Network) -> int:

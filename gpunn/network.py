@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from gpunn.activations import Activation, get_activation
-from gpunn.backend import Array, Backend, get_dtype
+from gpunn.backend import Array, Backend, get_dtype, row_blocks
 from gpunn.devices import get_backend
 from gpunn.errors import (
     DataError,
@@ -36,7 +36,7 @@ from gpunn.losses import get_loss
 from gpunn.model_file import read_model, write_model
 from gpunn.scaling import Scaling
 
-_WORK_NUMBERS = 2**24
+_WORK_NUMBERS = 2**22
 """Predictions go through the network in pieces of about this many numbers."""
 
 
@@ -347,18 +347,22 @@ class Network:
         DataError
             If they are not numbers.
         """
-        inputs, single = self.as_rows(X, self.n_inputs, "inputs")
-        outputs = self.backend.empty((inputs.shape[0], self.n_outputs), self.dtype)
-        for rows in self.row_blocks(inputs.shape[0]):
-            self._write_outputs(self._forward(inputs[rows]), outputs[rows])
-        host = self.backend.to_host(outputs)
-        return host[0] if single else host
+        inputs, single = self.check_rows(X, self.n_inputs, "inputs")
+        n_rows = inputs.shape[0]
+        outputs = self.backend.empty((min(n_rows, self.rows_at_once), self.n_outputs), self.dtype)
+        host = np.empty((n_rows, self.n_outputs), self.dtype)
+        for rows in row_blocks(n_rows, self.rows_at_once):
+            # Piece by piece, because inputs on the host may be more than the device has room for.
+            block = self.as_matrix(inputs[rows])
+            out = outputs[: block.shape[0]]
+            self._write_outputs(self._forward(block), out)
+            host[rows] = self.backend.to_host(out)
+        return np.asarray(host[0]) if single else host
 
-    def row_blocks(self, n_rows: int) -> Iterator[slice]:
-        """Yield slices that go through all rows in pieces whose activations fit in memory."""
-        step = max(1, _WORK_NUMBERS // sum(self.architecture.layer_sizes))
-        for start in range(0, n_rows, step):
-            yield slice(start, min(start + step, n_rows))
+    @property
+    def rows_at_once(self) -> int:
+        """How many samples go forward at a time, so that their activations fit in memory."""
+        return max(1, _WORK_NUMBERS // sum(self.architecture.layer_sizes))
 
     def _forward(self, inputs: Array) -> Array:
         """Return Z_L without its biases, in a work array; a sum over parts can still be added."""
@@ -667,8 +671,8 @@ class Network:
 
     # Inputs as the device wants them.
 
-    def as_rows(self, values: ArrayLike, n_columns: int, name: str) -> tuple[Array, bool]:
-        """Return values as a matrix on the device, and whether they were a single row.
+    def check_rows(self, values: ArrayLike, n_columns: int, name: str) -> tuple[Array, bool]:
+        """Return values as a matrix where they are, and whether they were a single row.
 
         Raises
         ------
@@ -689,30 +693,37 @@ class Network:
                 f"{name} must have shape (n, {n_columns}) for this network, "
                 f"got {tuple(array.shape)}"
             )
-        if single:
-            array = array.reshape(1, n_columns)
-        if not self.backend.owns(array):
-            array = self.backend.asarray(array, self.dtype)
-        elif array.dtype != self.dtype or not array.flags.c_contiguous:
-            array = array.astype(self.dtype, order="C")
-        return array, single
+        return array.reshape(1, n_columns) if single else array, single
 
-    def as_samples(self, X: ArrayLike, T: ArrayLike) -> tuple[Array, Array]:
-        """Return inputs and targets as matrices on the device, checked against each other.
+    def as_matrix(self, rows: Array) -> Array:
+        """Return a matrix as a row-major one on the device, in the network's dtype."""
+        if not self.backend.owns(rows):
+            return self.backend.asarray(rows, self.dtype)
+        if rows.dtype != self.dtype or not rows.flags.c_contiguous:
+            return rows.astype(self.dtype, order="C")
+        return rows
+
+    def check_samples(self, X: ArrayLike, T: ArrayLike) -> tuple[Array, Array]:
+        """Return inputs and targets as matrices where they are, checked against each other.
 
         Raises
         ------
         ShapeError
             If they do not fit the network or each other, or there are none.
         """
-        inputs, _ = self.as_rows(X, self.n_inputs, "inputs")
-        targets, _ = self.as_rows(T, self.n_outputs, "targets")
+        inputs, _ = self.check_rows(X, self.n_inputs, "inputs")
+        targets, _ = self.check_rows(T, self.n_outputs, "targets")
         if inputs.shape[0] != targets.shape[0] or inputs.shape[0] == 0:
             raise ShapeError(
                 f"inputs and targets must be as many, and at least one: "
                 f"got {inputs.shape[0]} inputs and {targets.shape[0]} targets"
             )
         return inputs, targets
+
+    def as_samples(self, X: ArrayLike, T: ArrayLike) -> tuple[Array, Array]:
+        """Return inputs and targets as matrices on the device, checked as by `check_samples`."""
+        inputs, targets = self.check_samples(X, T)
+        return self.as_matrix(inputs), self.as_matrix(targets)
 
     def _work_arrays(self, n_rows: int) -> _WorkArrays:
         """Return the arrays that a step on so many samples writes to, made once for each size."""

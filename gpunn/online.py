@@ -24,7 +24,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from gpunn.backend import Array, InputProducts, Sequencer
+from gpunn.backend import Array, InputProducts, Sequencer, row_blocks
 from gpunn.network import Layer, Network, add_gradient
 
 BLOCK_ROWS = 64
@@ -84,9 +84,8 @@ class OnlineTrainer:
         )
 
     def blocks(self, n_samples: int) -> Iterator[slice]:
-        """Yield slices that go through so many samples block by block."""
-        for start in range(0, n_samples, self.block_rows):
-            yield slice(start, min(start + self.block_rows, n_samples))
+        """Return slices that go through so many samples block by block."""
+        return row_blocks(n_samples, self.block_rows)
 
     def learn(
         self,

@@ -117,7 +117,7 @@ class ThreeLayerNetwork(Network):
         ShapeError
             If inputs and targets do not fit the network or each other.
         """
-        _, single = self.as_rows(inputs, self.n_inputs, "inputs")
+        _, single = self.check_rows(inputs, self.n_inputs, "inputs")
         device_inputs, device_targets = self.as_samples(inputs, targets)
         outputs = self.backend.empty(device_targets.shape, self.dtype)
         if device_inputs.shape[0] == 1:

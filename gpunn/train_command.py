@@ -60,6 +60,10 @@ class _Progress(Callback):
     def on_step_end(self, n_samples: int) -> None:
         self.bar.update(n_samples)
 
+    def on_streaming(self, reason: str) -> None:
+        self.bar.clear()
+        self.console.say(f"samples: streamed from the host in each epoch, because {reason}")
+
     def on_epoch_end(self, network: Network, record: EpochRecord) -> None:
         text = f"epoch {record.epoch:>3}/{self.n_epochs}  training loss {record.train_loss:.6f}"
         if record.validation_loss is not None:

@@ -1,8 +1,8 @@
 """Epochs: order, batches, validation, early stopping, history.
 
-A data set is copied to the device once. Each epoch draws an order of the samples on the host, and
-each step gathers its batch, goes forward and back, and updates, all on the device; the training
-error is read once an epoch.
+Each epoch draws an order of the samples on the host, and each step takes its batch from
+`gpunn.feeding`, goes forward and back, and updates, all on the device; the training error is read
+once an epoch.
 
 Ctrl-C (SIGINT) ends the training after the current step, in good order; a second one ends it at
 once with the usual KeyboardInterrupt.
@@ -21,8 +21,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from gpunn.backend import Array
 from gpunn.errors import DataError, ParameterError
+from gpunn.feeding import Samples, place_samples
 from gpunn.initializers import make_generator
-from gpunn.memory import check_memory
+from gpunn.memory import bytes_per_sample, check_memory
 from gpunn.network import Network
 from gpunn.online import LARGEST_STEP, OnlineTrainer, rows_in_block
 from gpunn.optimizers import SGD, Optimizer, Schedule, constant, get_optimizer
@@ -72,6 +73,8 @@ class History:
         Samples learnt from, over all epochs.
     seconds : float
         The whole training's duration.
+    streamed : str or None
+        Why samples were brought to the device piece by piece; None if they fitted there.
     """
 
     epochs: list[EpochRecord] = field(default_factory=list)
@@ -80,6 +83,7 @@ class History:
     restored_best: bool = False
     n_samples_trained: int = 0
     seconds: float = 0.0
+    streamed: str | None = None
 
     @property
     def train_loss(self) -> list[float]:
@@ -102,6 +106,9 @@ class Callback:
 
     def on_train_begin(self, network: Network, n_epochs: int, n_samples: int) -> None:
         """Hear that a training begins, of so many epochs of so many samples."""
+
+    def on_streaming(self, reason: str) -> None:
+        """Hear, as a training begins, that samples do not fit the device, and why not."""
 
     def on_step_end(self, n_samples: int) -> None:
         """Hear that so many samples were learnt from, in a step or in a few that go together."""
@@ -229,42 +236,45 @@ def evaluate(network: Network, X: ArrayLike, y: ArrayLike) -> Evaluation:
     DataError
         If they hold something that is no number, or a class that is not one of the network's.
     """
-    return _evaluate(network, *_samples(network, X, y))
+    inputs, targets = _checked_samples(network, X, y)
+    n_rows = min(inputs.shape[0], network.rows_at_once)
+    reserved = n_rows * bytes_per_sample(network)
+    return _evaluate(network, place_samples(network, inputs, targets, n_rows, reserved))
 
 
-def _evaluate(network: Network, inputs: Array, targets: Array) -> Evaluation:
-    backend, n_samples = network.backend, inputs.shape[0]
-    outputs = backend.empty(targets.shape, network.dtype)
-    row_losses = backend.zeros((n_samples,), np.float64)
-    for rows in network.row_blocks(n_samples):
-        network.add_losses(inputs[rows], targets[rows], row_losses[rows], outputs[rows])
-    host = backend.to_host(outputs)
-    accuracy = None
-    if network.n_outputs > 1:
-        hits = host.argmax(axis=1) == backend.to_host(targets).argmax(axis=1)
-        accuracy = float(hits.mean())
-    return Evaluation(float(backend.to_host(row_losses).mean()), accuracy, host)
+def _evaluate(network: Network, samples: Samples) -> Evaluation:
+    backend = network.backend
+    outputs = backend.empty((samples.n_rows, network.n_outputs), network.dtype)
+    row_losses = backend.zeros((samples.n_rows,), np.float64)
+    host = np.empty((samples.n_samples, network.n_outputs), network.dtype)
+    n_hits = 0
+    for rows, inputs, targets in samples.batches():
+        n_rows = inputs.shape[0]
+        network.add_losses(inputs, targets, row_losses[:n_rows], outputs[:n_rows])
+        host[rows] = backend.to_host(outputs[:n_rows])
+        if network.n_outputs > 1:
+            hits = host[rows].argmax(axis=1) == backend.to_host(targets).argmax(axis=1)
+            n_hits += int(np.count_nonzero(hits))
+    loss = float(backend.to_host(row_losses).sum()) / samples.n_samples
+    return Evaluation(loss, n_hits / samples.n_samples if network.n_outputs > 1 else None, host)
 
 
-def _samples(network: Network, X: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:
-    T = as_targets(network, y)
-    # A number too large for the network's dtype becomes infinite, which is then found below.
-    with np.errstate(over="ignore"):
-        inputs, targets = network.as_samples(X, T)
-    for name, given in (("inputs", X), ("targets", T)):
-        if not hasattr(given, "__cuda_array_interface__"):
-            _check_finite(name, np.asarray(given), network.dtype)
+def _checked_samples(network: Network, X: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:
+    """Return inputs and targets where they are; those on the host are all finite."""
+    inputs, targets = network.check_samples(X, as_targets(network, y))
+    for name, values in (("inputs", inputs), ("targets", targets)):
+        if isinstance(values, np.ndarray):
+            _check_finite(name, values, network.dtype)
     return inputs, targets
 
 
 def _check_finite(name: str, values: NDArray[Any], dtype: np.dtype[Any]) -> None:
     if values.dtype.kind != "f":
         return
-    rows = np.atleast_2d(values)
     largest = np.finfo(dtype).max
-    step = max(1, 2**17 // max(1, rows.shape[1]))
-    for start in range(0, rows.shape[0], step):
-        piece = rows[start : start + step]
+    step = max(1, 2**17 // max(1, values.shape[1]))
+    for start in range(0, values.shape[0], step):
+        piece = values[start : start + step]
         # Two passes without temporary arrays; NaN makes both comparisons false.
         if piece.size == 0 or (piece.min() >= -largest and piece.max() <= largest):
             continue
@@ -324,7 +334,8 @@ def fit(
     network : Network
         The network to train.
     X : array_like, shape (n, n_0)
-        Inputs, scaled, on the host or already on the network's device.
+        Inputs, scaled, on the host or already on the network's device. If they do not fit there,
+        they are brought there piece by piece in each epoch, with the same result.
     y : array_like, shape (n,) or (n, n_L)
         Class numbers 0 to n_L - 1 or targets.
     epochs : int
@@ -373,19 +384,27 @@ def fit(
         optimizer = get_optimizer(optimizer)
     generator = make_generator(seed)
     schedule = learning_rate if isinstance(learning_rate, Schedule) else constant(learning_rate)
-    inputs, targets = _samples(network, X, y)
-    validation = None if validation_data is None else _samples(network, *validation_data)
-    loop = _Loop(
+    inputs, targets = _checked_samples(network, X, y)
+    held_out = None if validation_data is None else _checked_samples(network, *validation_data)
+    batch_size = min(int(batch_size), inputs.shape[0])
+    # Blocks are exact for plain gradient descent alone: other rules need each step's gradient.
+    plain = isinstance(optimizer, SGD) and optimizer.weight_decay == 0
+    in_blocks = plain and batch_size <= LARGEST_STEP
+    chunk = rows_in_block(batch_size) if in_blocks else batch_size
+    n_validated = 0 if held_out is None else min(held_out[0].shape[0], network.rows_at_once)
+    reserved = check_memory(
         network,
-        inputs,
-        targets,
-        batch_size,
         optimizer,
-        schedule,
-        shuffle,
-        callbacks,
-        keeps_best=validation is not None,
+        batch_size=batch_size,
+        n_rows=max(chunk, n_validated),
+        keeps_best=held_out is not None,
     )
+    samples = place_samples(network, inputs, targets, chunk, reserved)
+    validation = None
+    if held_out is not None:
+        validation = place_samples(network, *held_out, n_validated, reserved)
+    blocks = OnlineTrainer(network, batch_size) if in_blocks else None
+    loop = _Loop(network, samples, blocks, batch_size, optimizer, schedule, shuffle, callbacks)
     return loop.run(epochs, generator, validation, early_stopping)
 
 
@@ -443,49 +462,37 @@ class _Loop:
     def __init__(
         self,
         network: Network,
-        inputs: Array,
-        targets: Array,
+        samples: Samples,
+        blocks: OnlineTrainer | None,
         batch_size: int,
         optimizer: Optimizer,
         schedule: Schedule,
         shuffle: bool,
         callbacks: Sequence[Callback],
-        keeps_best: bool,
     ) -> None:
-        self.network, self.inputs, self.targets = network, inputs, targets
-        self.n_samples = inputs.shape[0]
-        self.batch_size = min(int(batch_size), self.n_samples)
+        self.network, self.samples, self.blocks = network, samples, blocks
+        self.n_samples, self.batch_size = samples.n_samples, batch_size
         self.optimizer, self.schedule, self.shuffle = optimizer, schedule, shuffle
         self.callbacks = callbacks
-        backend = network.backend
-        # Blocks are exact for plain gradient descent alone: other rules need each step's gradient.
-        plain = isinstance(optimizer, SGD) and optimizer.weight_decay == 0
-        in_blocks = plain and self.batch_size <= LARGEST_STEP
-        self.chunk = rows_in_block(self.batch_size) if in_blocks else self.batch_size
-        check_memory(
-            network,
-            optimizer,
-            batch_size=self.batch_size,
-            n_rows=self.chunk,
-            keeps_best=keeps_best,
-        )
-        self.blocks = OnlineTrainer(network, self.batch_size) if in_blocks else None
-        self.batch = backend.empty((self.chunk, network.n_inputs), network.dtype)
-        self.batch_targets = backend.empty((self.chunk, network.n_outputs), network.dtype)
         optimizer.prepare(network)
 
     def run(
         self,
         n_epochs: int,
         generator: np.random.Generator,
-        validation: tuple[Array, Array] | None,
+        validation: Samples | None,
         early_stopping: EarlyStopping | None,
     ) -> History:
-        history = History()
+        streamed = self.samples.streamed
+        if streamed is None and validation is not None:
+            streamed = validation.streamed
+        history = History(streamed=streamed)
         best = _Best(self.network, early_stopping or EarlyStopping())
         began = time.perf_counter()
         for callback in self.callbacks:
             callback.on_train_begin(self.network, n_epochs, self.n_samples)
+            if streamed is not None:
+                callback.on_streaming(streamed)
         try:
             with _interruptible() as interrupt:
                 for epoch in range(n_epochs):
@@ -527,7 +534,7 @@ class _Loop:
         self,
         epoch: int,
         generator: np.random.Generator,
-        validation: tuple[Array, Array] | None,
+        validation: Samples | None,
         history: History,
         interrupt: _Interrupt,
     ) -> EpochRecord | None:
@@ -535,22 +542,20 @@ class _Loop:
         began = time.perf_counter()
         backend = self.network.backend
         order = generator.permutation(self.n_samples) if self.shuffle else None
-        device_order = None if order is None else backend.asarray(order)
-        row_losses = backend.zeros((self.chunk,), np.float64)
+        row_losses = backend.zeros((self.samples.n_rows,), np.float64)
         rate = 0.0
-        for start in range(0, self.n_samples, self.chunk):
-            stop = min(start + self.chunk, self.n_samples)
-            batch, targets = self._gather(device_order, start, stop)
+        for part, inputs, targets in self.samples.batches(order):
+            start, stop = part.start, part.stop
             for run in self._runs(epoch, start, stop):
                 rate = run.rate
                 rows = slice(run.start - start, run.stop - start)
-                self._learn(batch[rows], targets[rows], row_losses[rows], rate)
+                self._learn(inputs[rows], targets[rows], row_losses[rows], rate)
             history.n_samples_trained += stop - start
             for callback in self.callbacks:
                 callback.on_step_end(stop - start)
             if interrupt.requested:
                 return None
-        evaluation = None if validation is None else _evaluate(self.network, *validation)
+        evaluation = None if validation is None else _evaluate(self.network, validation)
         return EpochRecord(
             epoch=epoch + 1,
             train_loss=float(backend.to_host(row_losses).sum()) / self.n_samples,
@@ -581,12 +586,3 @@ class _Loop:
             return
         self.optimizer.begin_step(rate)
         self.network.step(batch, targets, self.optimizer.update, row_losses)
-
-    def _gather(self, order: Array | None, start: int, stop: int) -> tuple[Array, Array]:
-        if order is None:
-            return self.inputs[start:stop], self.targets[start:stop]
-        backend, indices = self.network.backend, order[start:stop]
-        batch, targets = self.batch[: stop - start], self.batch_targets[: stop - start]
-        backend.take_rows(self.inputs, indices, batch)
-        backend.take_rows(self.targets, indices, targets)
-        return batch, targets

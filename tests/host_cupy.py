@@ -9,7 +9,7 @@ kernel's own source with the host's C++ compiler, so that the CUDA expressions t
 Where a GPU would fail silently the double fails loudly: indices out of range, writing beside an
 array, output that overlaps input, wrong leading dimensions, memory read before it was written
 (fresh memory is NaN), results that depend on the order in which threads run, and crossings between
-host and device where there must be none.
+host and device where there must be none. Streams must wait for each other: see ``host_streams.py``.
 
 `load_cupy_backend` gives gpunn's CuPy backend over the double, `installed` puts the double in
 place as ``cupy`` for a while, `crossings` counts and forbids crossings, `kernel_texts` keeps the
@@ -27,7 +27,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import types
 import weakref
 from collections.abc import Callable, Iterator
@@ -38,6 +37,16 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+from host_streams import (
+    Event,
+    Stream,
+    Uses,
+    alloc_pinned_memory,
+    begin_copy,
+    get_current_stream,
+)
+from host_streams import current as _current
+from host_streams import current_device as _current_device
 
 N_DEVICES = 2
 DEVICE_BYTES = 8 * 2**30
@@ -116,13 +125,6 @@ class OutOfMemoryError(MemoryError):
         super().__init__(f"Out of memory allocating {size:,} bytes (allocated so far: {total:,})")
 
 
-_current = threading.local()
-
-
-def _current_device() -> int:
-    return getattr(_current, "id", 0)
-
-
 class Device:
     def __init__(self, device: "int | Device | None" = None) -> None:
         self.id = _current_device() if device is None else int(device)
@@ -158,6 +160,7 @@ def _check_device(array: "ndarray") -> None:
             f"The device where the array resides ({array.device.id}) is different from the "
             f"current device ({here}). Peer access is unavailable between these devices."
         )
+    array._memory.uses.by(get_current_stream())
 
 
 class _Memory:
@@ -173,7 +176,12 @@ class _Memory:
         self.nbytes = nbytes
         self.bytes = np.full(nbytes + 2 * GUARD, 0xFF, np.uint8)
         self.ptr = self.bytes.ctypes.data + GUARD if nbytes else 0
+        self.uses = Uses()
         _Memory.live.add(self)
+
+    def __del__(self) -> None:
+        if hasattr(self, "uses"):
+            self.uses.end(self.device_id)
 
     def damaged(self) -> bool:
         end = GUARD + self.nbytes
@@ -269,25 +277,40 @@ class ndarray:  # noqa: N801
 
     # What waits for the device and brings something back.
 
+    def _bring(self, what: str) -> Any:
+        crossings.note("to_host", what)
+        with self.device:
+            self._memory.uses.by(get_current_stream())
+            get_current_stream().synchronize()
+        return self._values
+
     def get(self, stream: Any = None, order: str = "C", out: Any = None) -> Any:
-        crossings.note("to_host", "ndarray.get()")
-        return self._values.copy(order)
+        return self._bring("ndarray.get()").copy(order)
 
     def item(self) -> Any:
-        crossings.note("to_host", "ndarray.item()")
-        return self._values.item()
+        return self._bring("ndarray.item()").item()
 
     def __bool__(self) -> bool:
-        crossings.note("to_host", "bool(array)")
-        return bool(self._values)
+        return bool(self._bring("bool(array)"))
 
     def __float__(self) -> float:
-        crossings.note("to_host", "float(array)")
-        return float(self._values)
+        return float(self._bring("float(array)"))
 
     def __int__(self) -> int:
-        crossings.note("to_host", "int(array)")
-        return int(self._values)
+        return int(self._bring("int(array)"))
+
+    # What crosses without waiting.
+
+    def set(self, arr: Any, stream: Any = None) -> None:
+        if not isinstance(arr, np.ndarray) or arr.dtype != self.dtype:
+            raise TypeError(f"{self.dtype} array cannot be set to {arr!r:.80}")
+        if arr.shape != self.shape or not arr.flags.c_contiguous or not self.flags.c_contiguous:
+            raise ValueError(f"cannot set {self.shape} to {arr.shape}: shapes or layouts differ")
+        if stream is None:
+            raise NotImplementedError("only a copy on a stream of its own")
+        crossings.note("to_device", "ndarray.set()")
+        begin_copy(arr, stream, self._memory.uses)
+        self._values[...] = arr
 
     # Views, copies, assignment.
 
@@ -989,6 +1012,7 @@ def _matrix(name: str, ptr: int, shape: tuple[int, int], leading: int, dtype: An
         if memory.ptr <= ptr and ptr + extent <= memory.ptr + memory.nbytes:
             if memory.device_id != _current_device():
                 raise CUBLASError(f"{name} lies on device {memory.device_id}")
+            memory.uses.by(get_current_stream())
             offset = GUARD + ptr - memory.ptr
             return np.ndarray(
                 shape, dtype, memory.bytes.data, offset, (itemsize, leading * itemsize)
@@ -1105,11 +1129,6 @@ cublas = _module(
 # The module itself.
 
 
-class _Stream:
-    def synchronize(self) -> None:
-        pass
-
-
 class _MemoryPool:
     def free_bytes(self) -> int:
         return 0
@@ -1141,11 +1160,14 @@ _memory = _module("cupy.cuda.memory", OutOfMemoryError=OutOfMemoryError)
 _cuda = _module(
     "cupy.cuda",
     Device=Device,
+    Event=Event,
+    Stream=Stream,
+    alloc_pinned_memory=alloc_pinned_memory,
     cublas=cublas,
     device=_device,
     memory=_memory,
     runtime=runtime,
-    get_current_stream=_Stream,
+    get_current_stream=get_current_stream,
 )
 cupy = _module(
     "cupy",
@@ -1161,7 +1183,7 @@ cupy = _module(
     zeros=zeros,
 )
 MODULES = (cupy, _cuda, cublas, _device, _memory, runtime)
-OVER_CUPY = ("cupy_backend", "cupy_batches", "cupy_kernels", "cupy_online")
+OVER_CUPY = ("cupy_backend", "cupy_batches", "cupy_kernels", "cupy_online", "cupy_staging")
 """gpunn's modules that import CuPy when they are imported."""
 
 
