@@ -61,6 +61,12 @@ def backend(request: pytest.FixtureRequest) -> Backend:
     return make_backend(request.param)
 
 
+@pytest.fixture(params=DEVICES[1:])
+def gpu(request: pytest.FixtureRequest) -> Backend:
+    """Every device with memory of its own: the double and a real GPU."""
+    return make_backend(request.param)
+
+
 @pytest.fixture
 def double() -> Backend:
     """gpunn's CuPy backend over the double, for tests of what only the double can see."""
