@@ -147,8 +147,7 @@ class StreamedSamples(Samples):
         views = []
         for source, room in zip(self._sources, self._rooms, strict=True):
             shape = (rows.stop - rows.start, source.shape[1])
-            # Gathered on the device, a batch would begin a line; as a part of all samples it need
-            # not.
+            # Resident samples are gathered to the beginning of a line, or are where they are.
             start = at if gathered else at + rows.start * shape[1] % self._line
             views.append(numbers[start : start + shape[0] * shape[1]].reshape(shape))
             at += room

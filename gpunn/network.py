@@ -37,7 +37,7 @@ from gpunn.model_file import read_model, write_model
 from gpunn.scaling import Scaling
 
 _WORK_NUMBERS = 2**22
-"""Predictions go through the network in pieces of about this many numbers."""
+"""Predictions go through the network in pieces of about this many numbers, 16 MiB in float32."""
 
 
 class Layer(NamedTuple):
