@@ -92,32 +92,28 @@ class BatchLearner(ABC):
         self,
         inputs: Array,
         targets: Array,
-        order: Array | None,
         batch_size: int,
         *,
         rate: float,
         kept: float,
         row_losses: Array,
     ) -> None:
-        """Change the network in place by a step for each whole batch of samples.
+        """Change the network in place by a step for each batch of samples.
 
         Parameters
         ----------
-        inputs : Array, shape (n_rows, n_0)
-            Samples, on the device.
-        targets : Array, shape (n_rows, n_L)
+        inputs : Array, shape (n, n_0)
+            The samples, batch by batch.
+        targets : Array, shape (n, n_2)
             Their targets.
-        order : Array, shape (n,), int64, or None
-            Which rows to learn from, within range; nothing checks that on a GPU. None for all of
-            them in their order.
         batch_size : int
-            Samples in a step, at most as many as the learner was made for.
+            Samples in a step, at most as many as the learner was made for; n is a multiple of it.
         rate : float
             The learning rate over the samples in a step.
         kept : float
             What the weights, but not the biases, are multiplied by in each step.
-        row_losses : Array, shape (batch_size,), float64
-            Number i gets the error of each batch's sample i added, from before the step.
+        row_losses : Array, shape (n,), float64
+            Gets each sample's error added, from before the step.
         """
 
 

@@ -9,6 +9,7 @@ This module must only be imported when a GPU is asked for; see `gpunn.devices`.
 """
 
 import math
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -76,12 +77,7 @@ class CupyBatchLearner(BatchLearner):
         with device:
             self._n_blocks = device.attributes["MultiProcessorCount"]
             self._kernel.max_dynamic_shared_size_bytes = tiling.shared_bytes
-        n_parts = math.ceil(self._n_inputs / tiling.inputs)
-        self._sums = backend.empty((n_parts, batch_size, self._n_hidden), self._dtype)
-        self._activations = backend.empty((batch_size, self._n_hidden), self._dtype)
-        self._deltas = backend.empty((batch_size, self._n_hidden), self._dtype)
-        self._steps = backend.empty((batch_size, self._n_outputs), self._dtype)
-        self._arrived = backend.zeros((1,), np.uint32)
+        self._backend, self._batch_size = backend, batch_size
 
     @classmethod
     def make(
@@ -108,37 +104,39 @@ class CupyBatchLearner(BatchLearner):
             return None
         return cls(backend, device, batch_size, tiling, hidden, top, loss, textbook_rule)
 
+    @cached_property
+    def _scratch(self) -> list[Array]:
+        """Sums, A_1, D_1 and D_2 of a batch, and the count of blocks; made when first needed."""
+        n_parts = math.ceil(self._n_inputs / self._tiling.inputs)
+        n, n_hidden = self._batch_size, self._n_hidden
+        shapes = ((n_parts, n, n_hidden), (n, n_hidden), (n, n_hidden), (n, self._n_outputs))
+        arrays = [self._backend.empty(shape, self._dtype) for shape in shapes]
+        return [*arrays, self._backend.zeros((1,), np.uint32)]
+
     def learn(
         self,
         inputs: Array,
         targets: Array,
-        order: Array | None,
         batch_size: int,
         *,
         rate: float,
         kept: float,
         row_losses: Array,
     ) -> None:
-        n_samples = inputs.shape[0] if order is None else order.shape[0]
         number = self._dtype.type
         arguments = (
             inputs,
             targets,
-            pointer(order),
             row_losses,
             self._hidden.weights,
             pointer(self._hidden.biases),
             self._top.weights,
             pointer(self._top.biases),
-            self._sums,
-            self._activations,
-            self._deltas,
-            self._steps,
-            self._arrived,
+            *self._scratch,
             number(rate),
             number(kept),
             number(self._share),
-            np.int32(n_samples // batch_size),
+            np.int32(inputs.shape[0] // batch_size),
             np.int32(batch_size),
             np.int32(self._n_inputs),
             np.int32(self._n_hidden),
@@ -147,7 +145,7 @@ class CupyBatchLearner(BatchLearner):
             np.int32(self._tiling.inputs),
         )
         with self._device:
-            self._arrived.fill(0)
+            self._scratch[-1].fill(0)
             self._kernel(
                 (self._n_blocks,),
                 (N_THREADS,),

@@ -287,22 +287,21 @@ static __device__ void learn_tile(const Tile& tile, int batch_size, T rate, T ke
 // Shared memory, in numbers: (batch_size + tile_units) * (tile_inputs | 1), and the larger of
 // batch_size * tile_units and n_hidden + Outputs.
 extern "C" __global__ void __launch_bounds__(256) gpunn_learn_batches(
-    const T* inputs,         // (n_rows, n_inputs): the samples
-    const T* targets,        // (n_rows, n_outputs)
-    const long long* order,  // (n_steps * batch_size,): which rows to take; or null: 0, 1, 2, ...
-    double* row_losses,      // (batch_size,): at i, the errors of each batch's sample i are added
-    T* hidden_weights,       // (n_hidden, n_inputs): changed
-    T* hidden_biases,        // (n_hidden,), or null: changed
-    T* weights,              // (n_outputs, n_hidden): changed
-    T* biases,               // (n_outputs,), or null: changed
-    T* sums,                 // (n_input_tiles, batch_size, n_hidden): scratch, as are the next ones
-    T* activations,          // (batch_size, n_hidden): A_1
-    T* deltas,               // (batch_size, n_hidden): D_1
-    T* steps,                // (batch_size, n_outputs): D_2
-    unsigned int* arrived,   // (1,): 0
-    T rate,                  // the learning rate over the samples in a step
-    T kept,                  // what the weights are multiplied by in a step
-    T share,                 // what an output's error counts
+    const T* inputs,        // (n_steps * batch_size, n_inputs)
+    const T* targets,       // (n_steps * batch_size, n_outputs)
+    double* row_losses,     // (n_steps * batch_size,): each sample's error is added
+    T* hidden_weights,      // (n_hidden, n_inputs): changed
+    T* hidden_biases,       // (n_hidden,), or null: changed
+    T* weights,             // (n_outputs, n_hidden): changed
+    T* biases,              // (n_outputs,), or null: changed
+    T* sums,                // (n_input_tiles, batch_size, n_hidden): scratch, as are the next ones
+    T* activations,         // (batch_size, n_hidden): A_1
+    T* deltas,              // (batch_size, n_hidden): D_1
+    T* steps,               // (batch_size, n_outputs): D_2
+    unsigned int* arrived,  // (1,): 0
+    T rate,                 // the learning rate over the samples in a step
+    T kept,                 // what the weights are multiplied by in a step
+    T share,                // what an output's error counts
     int n_steps,
     int batch_size,
     int n_inputs,
@@ -337,13 +336,13 @@ extern "C" __global__ void __launch_bounds__(256) gpunn_learn_batches(
         tile.weights[j * tile.pitch + k] = tile_in_memory[(size_t)j * n_inputs + k];
     }
     for (int step = 0; step < n_steps; ++step) {
-        const long long first = (long long)step * batch_size;
+        const size_t first = (size_t)step * batch_size;
+        const T* batch = inputs + first * n_inputs + tile.first_input;
 
         if (tile.n_units > 0) {
             for (int e = me; e < batch_size * tile.n_inputs; e += n_threads) {
                 const int i = e / tile.n_inputs, k = e % tile.n_inputs;
-                const long long row = order ? order[first + i] : first + i;
-                tile.x[i * tile.pitch + k] = inputs[row * n_inputs + tile.first_input + k];
+                tile.x[i * tile.pitch + k] = batch[(size_t)i * n_inputs + k];
             }
         }
         __syncthreads();
@@ -352,7 +351,6 @@ extern "C" __global__ void __launch_bounds__(256) gpunn_learn_batches(
         wait_for_the_grid(arrived, ++n_barriers);
 
         for (int i = blockIdx.x; i < batch_size; i += gridDim.x) {
-            const long long row = order ? order[first + i] : first + i;
             for (int j = me; j < n_hidden; j += n_threads) {
                 T z = hidden_biases ? hidden_biases[j] : T(0);
                 for (int part = 0; part < n_input_tiles; ++part) {
@@ -362,8 +360,8 @@ extern "C" __global__ void __launch_bounds__(256) gpunn_learn_batches(
                 activations[(size_t)i * n_hidden + j] = hidden[j];
             }
             go_through_outputs(
-                hidden, weights, biases, targets + row * n_outputs, share, row_losses + i,
-                n_hidden, n_outputs, out);
+                hidden, weights, biases, targets + (first + i) * n_outputs, share,
+                row_losses + first + i, n_hidden, n_outputs, out);
             for (int k = me; k < n_outputs; k += n_threads) {
                 steps[(size_t)i * n_outputs + k] = out.steps[k];
             }

@@ -101,7 +101,8 @@ class OnlineTrainer:
         Parameters
         ----------
         inputs : Array, shape (n, n_0)
-            Samples of whole steps, at most `block_rows`, on the device.
+            Samples of whole steps, or of a single one that is smaller, at most `block_rows`, on the
+            device.
         targets : Array, shape (n, n_L)
             Their targets.
         learning_rate : float
@@ -112,7 +113,7 @@ class OnlineTrainer:
             Gets each sample's outputs, from before it was learnt from.
         """
         backend, first, n_rows = self.network.backend, self.network.layers[0], inputs.shape[0]
-        rate = learning_rate / self.batch_size
+        rate = learning_rate / min(self.batch_size, n_rows)
         z, deltas = self._z[:n_rows], self._deltas[:n_rows]
         losses = self._row_losses[:n_rows] if row_losses is None else row_losses
         backend.gemm(inputs, first.weights, z, transpose_b=True)
@@ -135,12 +136,11 @@ class OnlineTrainer:
         def descend(index: int, layer: Layer, delta: Array, below: Array) -> None:
             add_gradient(backend, delta, below, layer.weights, layer.biases, alpha=-rate)
 
-        for start in range(0, inputs.shape[0], self.batch_size):
-            rows = slice(start, start + self.batch_size)
+        for rows in row_blocks(inputs.shape[0], self.batch_size):
             z = self._z[rows]
-            if start:
-                products = self._products.of(inputs[rows], inputs[:start])
-                backend.gemm(products, self._deltas[:start], z, alpha=-rate, beta=1.0)
+            if rows.start:
+                products = self._products.of(inputs[rows], inputs[: rows.start])
+                backend.gemm(products, self._deltas[: rows.start], z, alpha=-rate, beta=1.0)
             self.network.learn_from(
                 z,
                 self._deltas[rows],

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpunn.backend import Array
+from gpunn.batches import BatchTrainer
 from gpunn.errors import DataError, ParameterError
 from gpunn.feeding import Samples, place_samples
 from gpunn.initializers import make_generator
@@ -387,25 +388,33 @@ def fit(
     inputs, targets = _checked_samples(network, X, y)
     held_out = None if validation_data is None else _checked_samples(network, *validation_data)
     batch_size = min(int(batch_size), inputs.shape[0])
+    launches = None if batch_size == 1 else BatchTrainer.make(network, optimizer, batch_size)
     # Blocks are exact for plain gradient descent alone: other rules need each step's gradient.
     plain = isinstance(optimizer, SGD) and optimizer.weight_decay == 0
-    in_blocks = plain and batch_size <= LARGEST_STEP
-    chunk = rows_in_block(batch_size) if in_blocks else batch_size
+    in_blocks = launches is None and plain and batch_size <= LARGEST_STEP
+    n_rows = rows_in_block(batch_size) if in_blocks else batch_size
     n_validated = 0 if held_out is None else min(held_out[0].shape[0], network.rows_at_once)
     reserved = check_memory(
         network,
         optimizer,
         batch_size=batch_size,
-        n_rows=max(chunk, n_validated),
+        n_rows=max(n_rows, n_validated),
         keeps_best=held_out is not None,
     )
-    samples = place_samples(network, inputs, targets, chunk, reserved)
+    if launches is not None:
+        n_rows = launches.rows_in_call
+        reserved += launches.call_bytes
+    samples = place_samples(network, inputs, targets, n_rows, reserved)
     validation = None
     if held_out is not None:
         validation = place_samples(network, *held_out, n_validated, reserved)
-    blocks = OnlineTrainer(network, batch_size) if in_blocks else None
-    loop = _Loop(network, samples, blocks, batch_size, optimizer, schedule, shuffle, callbacks)
+    trainer = OnlineTrainer(network, batch_size) if in_blocks else launches
+    loop = _Loop(network, samples, trainer, batch_size, optimizer, schedule, shuffle, callbacks)
     return loop.run(epochs, generator, validation, early_stopping)
+
+
+Trainer = BatchTrainer | OnlineTrainer
+"""What takes several steps of one step size at once."""
 
 
 class _Run(NamedTuple):
@@ -463,14 +472,14 @@ class _Loop:
         self,
         network: Network,
         samples: Samples,
-        blocks: OnlineTrainer | None,
+        trainer: Trainer | None,
         batch_size: int,
         optimizer: Optimizer,
         schedule: Schedule,
         shuffle: bool,
         callbacks: Sequence[Callback],
     ) -> None:
-        self.network, self.samples, self.blocks = network, samples, blocks
+        self.network, self.samples, self.trainer = network, samples, trainer
         self.n_samples, self.batch_size = samples.n_samples, batch_size
         self.optimizer, self.schedule, self.shuffle = optimizer, schedule, shuffle
         self.callbacks = callbacks
@@ -581,8 +590,8 @@ class _Loop:
         return runs
 
     def _learn(self, batch: Array, targets: Array, row_losses: Array, rate: float) -> None:
-        if self.blocks is not None and batch.shape[0] > self.batch_size:
-            self.blocks.learn(batch, targets, rate, row_losses=row_losses)
+        if self.trainer is not None:
+            self.trainer.learn(batch, targets, rate, row_losses=row_losses)
             return
         self.optimizer.begin_step(rate)
         self.network.step(batch, targets, self.optimizer.update, row_losses)

@@ -7,6 +7,7 @@ order.
 
 from typing import Any
 
+import host_cupy
 import numpy as np
 import pytest
 from conftest import DEVICES, make_backend
@@ -14,9 +15,10 @@ from test_cupy_online import HIDDEN, PAIRS, samples, twins
 from test_online import assert_same, bound
 
 import gpunn
+from gpunn import batches, fit
 from gpunn.backend import Backend, BatchLearner
 from gpunn.network import Network
-from gpunn.optimizers import SGD
+from gpunn.optimizers import SGD, Optimizer, Schedule, constant, exponential_decay
 
 
 @pytest.fixture(params=DEVICES[1:])
@@ -32,36 +34,33 @@ def learner_of(network: Network, batch_size: int) -> BatchLearner | None:
 
 
 def step_by_step(
-    network: Network, X: Any, T: Any, order: Any, batch_size: int, rate: float, decay: float
+    network: Network, X: Any, T: Any, batch_size: int, rate: float, decay: float
 ) -> Any:
-    """Learn by `Network.step` alone; return the errors, summed by place in the batch."""
-    losses = network.backend.asarray(np.ones(batch_size))
+    """Learn by `Network.step` alone; return each sample's error, plus 1."""
+    inputs, targets = network.as_samples(X, T)
+    losses = network.backend.asarray(np.ones(len(X)))
     optimizer = SGD(weight_decay=decay)
     optimizer.prepare(network)
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
+    for start in range(0, len(X), batch_size):
+        rows = slice(start, start + batch_size)
         optimizer.begin_step(rate)
-        network.step(*network.as_samples(X[rows], T[rows]), optimizer.update, losses)
+        network.step(inputs[rows], targets[rows], optimizer.update, losses[rows])
     return network.backend.to_host(losses)
 
 
-def at_once(
-    network: Network, X: Any, T: Any, order: Any, batch_size: int, rate: float, decay: float
-) -> Any:
+def at_once(network: Network, X: Any, T: Any, batch_size: int, rate: float, decay: float) -> Any:
     """Learn the same in one launch."""
-    backend = network.backend
     learner = learner_of(network, batch_size)
     assert learner is not None
-    losses = backend.asarray(np.ones(batch_size))
+    losses = network.backend.asarray(np.ones(len(X)))
     learner.learn(
         *network.as_samples(X, T),
-        None if np.array_equal(order, np.arange(len(X))) else backend.asarray(order),
         batch_size,
         rate=rate / batch_size,
         kept=1 - rate * decay,
         row_losses=losses,
     )
-    return backend.to_host(losses)
+    return network.backend.to_host(losses)
 
 
 def assert_same_learning(
@@ -69,7 +68,6 @@ def assert_same_learning(
     other: Network,
     X: Any,
     T: Any,
-    order: Any,
     batch_size: int,
     *,
     rate: float = 0.5,
@@ -77,13 +75,12 @@ def assert_same_learning(
 ) -> None:
     """Assert that errors and parameters agree when both networks learn the same."""
     before = other.parameters()
-    expected = step_by_step(one, X, T, order, batch_size, rate, decay)
-    got = at_once(other, X, T, order, batch_size, rate, decay)
+    expected = step_by_step(one, X, T, batch_size, rate, decay)
+    got = at_once(other, X, T, batch_size, rate, decay)
     for name, values in other.parameters().items():
         assert (values != before[name]).any(), name
-    n_steps = len(order) // batch_size
-    assert_same(one, other, n_steps * batch_size)
-    tolerance = bound(one, n_steps * batch_size) * max(1.0, np.abs(expected).max())
+    assert_same(one, other, len(X))
+    tolerance = bound(one, len(X)) * max(1.0, np.abs(expected).max())
     np.testing.assert_allclose(got, expected, rtol=0, atol=tolerance)
 
 
@@ -92,12 +89,11 @@ def assert_same_learning(
 def test_every_kind_of_network(
     gpu: Backend, rng: np.random.Generator, pair: tuple[str, str], hidden: str
 ) -> None:
-    X, T = samples(rng, 20, 7, 3)
-    order = rng.permutation(20)[:15]
+    X, T = samples(rng, 15, 7, 3)
     for biases in (True, False):
         kinds = {"hidden_activation": hidden, "output_activation": pair[0], "loss": pair[1]}
         networks = twins((7, 9, 3), gpu, biases=biases, dtype="float64", **kinds)
-        assert_same_learning(*networks, X, T, order, 5)
+        assert_same_learning(*networks, X, T, 5)
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids="-".join)
@@ -106,7 +102,7 @@ def test_every_output_in_float32(
 ) -> None:
     X, T = samples(rng, 12, 7, 3)
     networks = twins((7, 9, 3), gpu, output_activation=pair[0], loss=pair[1])
-    assert_same_learning(*networks, X, T, rng.permutation(12), 4)
+    assert_same_learning(*networks, X, T, 4)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 33])
@@ -125,21 +121,13 @@ def test_every_size(
     """One of each; fewer units or inputs than tiles; tiles that are not full."""
     X, T = samples(rng, 3 * batch_size, sizes[0], sizes[-1])
     networks = twins(sizes, gpu, dtype=dtype)
-    assert_same_learning(*networks, X, T, rng.permutation(len(X)), batch_size)
+    assert_same_learning(*networks, X, T, batch_size)
 
 
 def test_more_outputs_than_threads(gpu: Backend, rng: np.random.Generator) -> None:
     X, T = samples(rng, 4, 5, 300)
     networks = twins((5, 4, 300), gpu, output_activation="softmax", loss="cross_entropy")
-    assert_same_learning(*networks, X, T, np.arange(4), 2)
-
-
-def test_the_order_is_followed(gpu: Backend, rng: np.random.Generator) -> None:
-    """Rows left out, rows taken twice, and all of them as they come."""
-    X, T = samples(rng, 8, 5, 3)
-    for order in ([7, 0, 0, 3, 3, 3, 1, 2], [5, 4], [*range(8)]):
-        networks = twins((5, 6, 3), gpu, dtype="float64")
-        assert_same_learning(*networks, X, T, np.array(order), 2)
+    assert_same_learning(*networks, X, T, 2)
 
 
 @pytest.mark.parametrize("decay", [0.1, 2.0])
@@ -148,13 +136,13 @@ def test_weights_decay_and_biases_do_not(
 ) -> None:
     X, T = samples(rng, 12, 5, 3)
     networks = twins((5, 6, 3), gpu, dtype="float64")
-    assert_same_learning(*networks, X, T, np.arange(12), 4, decay=decay)
+    assert_same_learning(*networks, X, T, 4, decay=decay)
 
 
 def test_the_textbooks_rule(gpu: Backend, rng: np.random.Generator, dtype: np.dtype[Any]) -> None:
     X, T = samples(rng, 12, 20, 4)
     one, other = (gpunn.ThreeLayerNetwork(20, 11, 4, 0.1, dtype=dtype, device=gpu) for _ in "ab")
-    assert_same_learning(one, other, X, T, np.arange(12), 3)
+    assert_same_learning(one, other, X, T, 3)
 
 
 def test_a_learner_takes_smaller_batches_and_many_calls(
@@ -166,10 +154,10 @@ def test_a_learner_takes_smaller_batches_and_many_calls(
     assert learner is not None
     inputs, targets = other.as_samples(X, T)
     for rows, size in ((slice(0, 12), 6), (slice(12, 14), 2)):
-        step_by_step(one, X[rows], T[rows], np.arange(rows.stop - rows.start), size, 0.5, 0.0)
-        losses = gpu.zeros((size,), "float64")
+        step_by_step(one, X[rows], T[rows], size, 0.5, 0.0)
+        losses = gpu.zeros((rows.stop - rows.start,), "float64")
         learner.learn(
-            inputs[rows], targets[rows], None, size, rate=0.5 / size, kept=1.0, row_losses=losses
+            inputs[rows], targets[rows], size, rate=0.5 / size, kept=1.0, row_losses=losses
         )
     assert_same(one, other, 14)
 
@@ -177,7 +165,91 @@ def test_a_learner_takes_smaller_batches_and_many_calls(
 def test_the_same_run_gives_the_same_bits(gpu: Backend, rng: np.random.Generator) -> None:
     X, T = samples(rng, 40, 30, 3)
     one, other = twins((30, 70, 3), gpu)
-    order = rng.permutation(40)
-    np.testing.assert_array_equal(*(at_once(n, X, T, order, 10, 0.1, 0.0) for n in (one, other)))
+    np.testing.assert_array_equal(*(at_once(n, X, T, 10, 0.1, 0.0) for n in (one, other)))
     for name, values in one.parameters().items():
         np.testing.assert_array_equal(other.parameters()[name], values)
+
+
+# Through `fit`.
+
+
+class Counter(gpunn.Callback):
+    """Counts the calls that steps are done in."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    def on_step_end(self, n_samples: int) -> None:
+        self.sizes.append(n_samples)
+
+
+@pytest.mark.parametrize("rate", [constant(0.5), exponential_decay(0.5, factor=0.5)], ids=str)
+@pytest.mark.parametrize("decay", [0.0, 0.01])
+def test_fit_takes_many_steps_at_once_and_gets_what_the_cpu_gets(
+    gpu: Backend, rng: np.random.Generator, rate: Schedule, decay: float
+) -> None:
+    """Two epochs in an order of their own, the last batch smaller than the others."""
+    X, T = samples(rng, 47, 7, 3)
+    one, other = (
+        Network((7, 9, 3), dtype="float64", device=device) for device in (make_backend("cpu"), gpu)
+    )
+    counters, losses = (Counter(), Counter()), []
+    for network, counter in zip((one, other), counters, strict=True):
+        history = fit(
+            network,
+            X,
+            T,
+            epochs=2,
+            batch_size=20,
+            optimizer=SGD(weight_decay=decay),
+            learning_rate=rate,
+            callbacks=[counter],
+        )
+        losses.append(history.train_loss)
+    assert [counter.sizes for counter in counters] == [[20, 20, 7] * 2, [47] * 2]
+    assert_same(one, other, 94)
+    np.testing.assert_allclose(*losses, rtol=bound(one, 94))
+
+
+@pytest.mark.parametrize("optimizer", ["momentum", "nesterov", "adam"])
+def test_other_rules_go_step_by_step(double: Backend, optimizer: str) -> None:
+    network = Network((4, 5, 2), device=double)
+    rule: Optimizer = gpunn.optimizers.get_optimizer(optimizer)
+    assert batches.BatchTrainer.make(network, rule, 4) is None
+
+
+@pytest.mark.parametrize(
+    ("sizes", "batch_size", "kinds"),
+    [
+        ((4, 5, 2), 4, {"hidden_activation": "softmax"}),
+        ((4, 6, 5, 2), 4, {}),
+        ((4, 2), 4, {}),
+        ((784, 1024, 10), 1000, {}),
+        ((20, 400_000, 10), 20, {}),
+    ],
+    ids=["hidden softmax", "four layers", "two layers", "large batch", "wide"],
+)
+def test_a_network_that_does_not_suit_goes_step_by_step(
+    double: Backend, sizes: tuple[int, ...], batch_size: int, kinds: dict[str, Any]
+) -> None:
+    network = Network(sizes, device=double, **kinds)
+    assert batches.BatchTrainer.make(network, SGD(), batch_size) is None
+
+
+def test_a_gpu_whose_blocks_cannot_wait_for_each_other(
+    double: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attributes = {**host_cupy.Device(0).attributes, "CooperativeLaunch": 0}
+    monkeypatch.setattr(host_cupy.Device, "attributes", attributes)
+    assert batches.BatchTrainer.make(Network((4, 5, 2), device=double), SGD(), 4) is None
+
+
+def test_tiles_of_the_first_weights(double: Backend) -> None:
+    """All weights belong to a tile, no tile is beyond the blocks, and all fits in memory."""
+    choose_tiling = host_cupy.load_cupy_backend().CupyBatchLearner.make.__globals__["choose_tiling"]
+    device = host_cupy.Device(0)
+    for n_inputs, n_hidden in ((1, 1), (784, 30), (5, 4000), (4000, 5), (784, 200)):
+        tiling = choose_tiling(10, (n_inputs, n_hidden, 10), 4, device)
+        n_tiles = -(-n_inputs // tiling.inputs) * -(-n_hidden // tiling.units)
+        assert n_tiles <= device.attributes["MultiProcessorCount"]
+        assert tiling.shared_bytes <= device.attributes["MaxSharedMemoryPerBlockOptin"]

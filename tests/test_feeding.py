@@ -10,7 +10,7 @@ from host_cupy import crossings
 from host_streams import RaceError
 
 import gpunn
-from gpunn import Callback, EarlyStopping, Network, cli, evaluate, feeding, fit, memory
+from gpunn import Callback, EarlyStopping, Network, batches, cli, evaluate, feeding, fit, memory
 from gpunn.backend import StagingBuffer
 from gpunn.errors import OutOfMemoryError
 from gpunn.feeding import ResidentSamples, StreamedSamples, place_samples
@@ -29,6 +29,7 @@ def samples(rng):
 def small_pieces(monkeypatch):
     """Pieces of few batches, so that little data is many pieces."""
     monkeypatch.setattr(feeding, "PIECE_BYTES", 2**14)
+    monkeypatch.setattr(batches, "CALL_BYTES", 2**14)
     monkeypatch.setattr(gpunn.network, "_WORK_NUMBERS", 15 * 20)
 
 
@@ -229,7 +230,7 @@ def test_a_data_set_that_does_not_fit_is_streamed(double, samples, little_memory
 def test_samples_that_fit_only_by_themselves_share_the_memory(double, samples, little_memory):
     X, y = (np.concatenate([part] * 40) for part in samples)
     n_bytes, listener = len(X) * 10 * 4, Listener()
-    little_memory(n_bytes * 3 // 2)
+    little_memory(n_bytes * 7 // 4)
     options = {"epochs": 1, "batch_size": 50, "learning_rate": 0.1}
     assert fit(make(double), X, y, **options).streamed is None
     history = fit(make(double), X, y, validation_data=(X, y), callbacks=[listener], **options)
