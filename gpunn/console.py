@@ -41,7 +41,13 @@ def plain(value: Any) -> Any:
 
 
 def choose_device(device: str, console: Console, precision: str = "fp32") -> Backend:
-    """Return the backend of a device, and say which it is and why."""
-    backend, reason = select_backend(device, precision)
-    console.say(f"running on {backend.describe()}: {reason}")
+    """Return the backend of a device, and say which it is and why.
+
+    That a GPU could not be taken is said even where all else is quiet.
+    """
+    backend, reason, fell_back = select_backend(device, precision)
+    line = f"running on {backend.describe()}: {reason}{'; see gpunn info' if fell_back else ''}"
+    if console.quiet and fell_back:
+        print(line, file=sys.stderr)
+    console.say(line)
     return backend

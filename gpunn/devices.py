@@ -2,7 +2,11 @@
 
 ``auto`` takes a usable GPU, else the CPU. CuPy installed on a machine without a usable GPU is an
 ordinary case there; what an explicit ``cuda`` cannot have is an error that names the cause and the
-remedy. CuPy is imported here and nowhere else, and only when a GPU may be wanted.
+remedy. Why one thing and not another is always said: by the command line in its first line, in
+Python by a `DeviceWarning` where a GPU that was meant to be used is not.
+
+CuPy is imported here and nowhere else, and only when a GPU may be wanted. For ``cpu`` a look for
+the driver's files is all, which costs nothing beside importing CuPy.
 """
 
 import importlib.util
@@ -11,8 +15,9 @@ import warnings
 from functools import cache
 from typing import NamedTuple
 
-from gpunn.backend import PRECISIONS, Backend
+from gpunn.backend import PRECISIONS, Backend, in_gib
 from gpunn.errors import DeviceError, DeviceWarning, ParameterError
+from gpunn.machine import has_driver, hides_gpus
 from gpunn.numpy_backend import NumpyBackend
 
 TENSOR_CORES = 8
@@ -22,51 +27,99 @@ INSTALL_CUPY = "pip install 'gpunn[cuda13]' (or 'gpunn[cuda12]' for a CUDA 12 dr
 
 
 class Selection(NamedTuple):
-    """A backend, and one line for a person that says why it is this one."""
+    """A backend, one line for a person that says why it is this one, and whether it is second best.
+
+    `fell_back` is true if CuPy is there, so that a GPU was meant to be used, and "auto" could not
+    take the first one.
+    """
 
     backend: Backend
     reason: str
+    fell_back: bool = False
 
 
-@cache
 def cuda_problem() -> str | None:
-    """Say why no GPU can be used here, and what to do about it.
+    """Say why no GPU can be used here; `gpunn.diagnosis` knows what to do about it.
 
     Returns
     -------
     str or None
-        One line with the cause and the remedy; None if there is a usable GPU.
+        One line with the cause and, in brackets, the original error; None if there is a usable GPU.
     """
-    if importlib.util.find_spec("cupy") is None:
-        return f"CuPy is not installed: {INSTALL_CUPY}"
-    try:
-        import cupy
+    problem = _cupy_problem()
+    if problem is None and _first_usable() is None:
+        problem = gpu_problem(0)
+    return problem
 
-        n_devices = cupy.cuda.runtime.getDeviceCount()
+
+@cache
+def _cupy_problem() -> str | None:
+    """Say what keeps CuPy from any GPU."""
+    if not has_cupy():
+        if has_driver():
+            return f"an NVIDIA driver is here, but CuPy is not installed: {INSTALL_CUPY}"
+        return "no NVIDIA driver is here, and CuPy is not installed"
+    try:
+        n_gpus = count_gpus()
     except Exception as error:
         return _explain(error)
-    if n_devices == 0:
-        return "CUDA sees no GPU: check CUDA_VISIBLE_DEVICES and nvidia-smi"
+    return "CUDA sees no GPU" if n_gpus == 0 else None
+
+
+@cache
+def gpu_problem(device_id: int) -> str | None:
+    """Say why that GPU, which CUDA sees, cannot be used; None if it can."""
+    import cupy
+
     try:
-        # The first product and the first kernel need libraries that loading CuPy does not.
-        cupy.cuda.device.get_cublas_handle()
-        cupy.ElementwiseKernel("T x", "T y", "y = x", "gpunn_probe")(cupy.zeros(1))
+        with cupy.cuda.Device(device_id):
+            # The first product and the first kernel need libraries that loading CuPy does not.
+            cupy.cuda.device.get_cublas_handle()
+            cupy.ElementwiseKernel("T x", "T y", "y = x", "gpunn_probe")(cupy.zeros(1))
     except Exception as error:
         return _explain(error)
     return None
 
 
+def has_cupy() -> bool:
+    """Say whether CuPy is installed, without importing it."""
+    return importlib.util.find_spec("cupy") is not None
+
+
+def count_gpus() -> int:
+    """Return how many GPUs CUDA sees; whatever CuPy raises passes through."""
+    import cupy
+
+    return int(cupy.cuda.runtime.getDeviceCount())
+
+
+def _first_usable() -> int | None:
+    return next((number for number in range(count_gpus()) if gpu_problem(number) is None), None)
+
+
 def _explain(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = _original_text(error)
     if "InsufficientDriver" in text:
-        remedy = "no NVIDIA driver, or one too old for this CuPy: check nvidia-smi"
+        cause = "no NVIDIA driver, or one too old for this CuPy"
     elif "NoDevice" in text:
-        remedy = "CUDA sees no GPU: check CUDA_VISIBLE_DEVICES and nvidia-smi"
+        hidden = " (CUDA_VISIBLE_DEVICES hides every one)" if hides_gpus() else ""
+        cause = f"CUDA sees no GPU{hidden}"
+    elif "DevicesUnavailable" in text:
+        cause = "another program has the GPU to itself, or it is out of order"
+    elif "MemoryAllocation" in text or isinstance(error, MemoryError):
+        cause = "the GPU has no memory left"
     elif isinstance(error, ImportError):
-        remedy = f"CuPy or a CUDA library is missing or broken: {INSTALL_CUPY}"
+        cause = "CuPy or a CUDA library is missing or broken"
     else:
-        remedy = "CuPy is installed but its GPU does not answer: check nvidia-smi"
-    return f"{remedy} [{text[:300]}]"
+        cause = "CuPy is installed, but the GPU cannot compute"
+    return f"{cause} [{text[:300]}]"
+
+
+def _original_text(error: BaseException) -> str:
+    """Return what went wrong first: CuPy puts a page of general advice in front of it."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 @cache
@@ -118,36 +171,71 @@ def select_backend(device: str = "auto", precision: str = "fp32") -> Selection:
 def _select(device: str, precision: str) -> Selection:
     match = re.fullmatch(r"cuda(?::(\d{1,4}))?", device) if isinstance(device, str) else None
     if device == "cpu":
-        return Selection(_numpy_backend(), "as asked")
+        return Selection(_numpy_backend(), _why_the_cpu())
     if device == "auto":
         return _select_automatically(precision)
     if match is None:
         raise ParameterError(
             f"unknown device {device!r}: use 'auto', 'cpu', 'cuda' or 'cuda:N' (N a GPU's number)"
         )
-    problem = cuda_problem()
+    device_id = int(match[1] or 0)
+    problem = _cupy_problem()
+    if problem is None:
+        _check_number(device_id)
+        problem = gpu_problem(device_id)
     if problem is not None:
-        raise DeviceError(f"device {device!r} cannot be had: {problem}; or use device 'cpu'")
-    return Selection(_existing_gpu(int(match[1] or 0), precision), "as asked")
+        raise DeviceError(
+            f"device {device!r} cannot be had: {problem}; see gpunn info, or use device 'cpu'"
+        )
+    return Selection(_gpu_backend(device_id, precision), "as asked")
+
+
+def _why_the_cpu() -> str:
+    if has_driver() and not hides_gpus():
+        return "as asked, though an NVIDIA driver is here: device 'cuda' may do"
+    return "as asked"
 
 
 def _select_automatically(precision: str) -> Selection:
     problem = cuda_problem()
-    if problem is None:
-        return Selection(_existing_gpu(0, precision), "a usable GPU is there")
-    return Selection(_numpy_backend(), f"no usable GPU: {problem}")
+    if problem is not None:
+        fell_back = has_cupy() and not hides_gpus()
+        return Selection(_numpy_backend(), f"no usable GPU: {problem}", fell_back)
+    first = _first_usable()
+    assert first is not None
+    backend = _gpu_backend(first, precision)
+    if first > 0:
+        return Selection(backend, f"the first usable GPU; cuda:0: {gpu_problem(0)}", True)
+    return Selection(backend, f"a usable GPU is there{_crowding(backend)}")
 
 
-def _existing_gpu(device_id: int, precision: str) -> Backend:
-    import cupy
+def is_nearly_full(free: int, total: int) -> bool:
+    """Say whether so little of a GPU's memory is free that others must be using it."""
+    return 10 * free < total
 
-    n_devices = cupy.cuda.runtime.getDeviceCount()
-    if device_id >= n_devices:
+
+def _crowding(backend: Backend) -> str:
+    """Say that others use the GPU. Their memory is not looked at: that alone would take some."""
+    free, total = backend.memory_info()
+    if not is_nearly_full(free, total):
+        return ""
+    others = f", and of {count_gpus()} GPUs another may be freer" if count_gpus() > 1 else ""
+    return f", but only {in_gib(free)} of its {in_gib(total)} are free{others}: see gpunn info"
+
+
+def _check_number(device_id: int) -> None:
+    n_gpus = count_gpus()
+    if device_id >= n_gpus:
         raise DeviceError(
-            f"device 'cuda:{device_id}' cannot be had: this machine has {n_devices} GPU(s), "
-            f"numbered from 0; use 'cuda:0' to 'cuda:{n_devices - 1}'"
+            f"device 'cuda:{device_id}' cannot be had: this machine has {n_gpus} GPU(s), "
+            f"numbered from 0; use 'cuda:0' to 'cuda:{n_gpus - 1}'"
         )
+
+
+def _gpu_backend(device_id: int, precision: str) -> Backend:
     if precision != "fp32":
+        import cupy
+
         properties = cupy.cuda.runtime.getDeviceProperties(device_id)
         if properties["major"] < TENSOR_CORES:
             raise DeviceError(
@@ -161,8 +249,8 @@ def _existing_gpu(device_id: int, precision: str) -> Backend:
 def get_backend(device: str | Backend = "auto", precision: str = "fp32") -> Backend:
     """Return the backend of a device.
 
-    If CuPy is installed, so that a GPU was meant to be used, and "auto" has to take the CPU all the
-    same, a `DeviceWarning` says so with the cause.
+    If CuPy is installed, so that a GPU was meant to be used, and "auto" cannot take the first one,
+    a `DeviceWarning` says so with the cause.
 
     Parameters
     ----------
@@ -194,8 +282,8 @@ def get_backend(device: str | Backend = "auto", precision: str = "fp32") -> Back
                 "give its name instead, or leave out the precision"
             )
         return device
-    backend, reason = select_backend(device, precision)
-    fell_back = device == "auto" and backend.name == "cpu"
-    if fell_back and importlib.util.find_spec("cupy") is not None:
-        warnings.warn(f"running on the CPU: {reason}", DeviceWarning, stacklevel=3)
+    backend, reason, fell_back = select_backend(device, precision)
+    if fell_back:
+        where = "the CPU" if backend.name == "cpu" else backend.name
+        warnings.warn(f"running on {where}: {reason}; see gpunn info", DeviceWarning, stacklevel=3)
     return backend

@@ -1,27 +1,44 @@
 """What this machine offers gpunn, and what to do about what is missing.
 
-`examine` only looks: it returns plain values, for a person through ``gpunn info`` or for a bug
-report through ``gpunn info --json``.
+`examine` only looks. What it finds is plain values, for a person through ``gpunn info`` or for a
+bug report through ``gpunn info --json``; `gpunn.diagnosis` draws the conclusions.
 """
 
 import os
 import platform
+from dataclasses import asdict
 from importlib import metadata
 from typing import Any
 
-from gpunn.devices import cuda_problem, select_backend
+import numpy as np
+
+from gpunn.devices import count_gpus, cuda_problem, gpu_problem, has_cupy, select_backend
+from gpunn.diagnosis import Cuda, Facts, diagnose
+from gpunn.machine import Gpu, probe
 
 PACKAGES = ("numpy", "scipy", "safetensors", "matplotlib", "scikit-learn")
-CUPY_WHEELS = ("cupy-cuda12x", "cupy-cuda13x", "cupy")
-ENVIRONMENT = (
-    "CUDA_VISIBLE_DEVICES",
-    "CUPY_TF32",
-    "CUPY_GPU_MEMORY_LIMIT",
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "GPUNN_DATA_DIR",
-    "GPUNN_REQUIRE_GPU",
-)
+CUPY_WHEELS = ("cupy-cuda11x", "cupy-cuda12x", "cupy-cuda13x", "cupy")
+LIBRARIES = {"cuBLAS": "cublas", "NVRTC": "nvrtc"}
+VECTORS = {"X86_V3": "AVX2", "X86_V4": "AVX512"}
+"""NumPy's names since 2.4, and those that everyone knows."""
+
+ENVIRONMENT = {
+    "CUDA_VISIBLE_DEVICES": "which GPUs CUDA may see, numbered anew from 0; empty or -1: none",
+    "CUDA_DEVICE_ORDER": "how CUDA numbers the GPUs; by default the fastest is 0",
+    "CUDA_PATH": "a CUDA toolkit for CuPy to use",
+    "CUPY_TF32": "TF32 for other users of CuPy; gpunn asks for each product's precision itself",
+    "CUPY_GPU_MEMORY_LIMIT": "how much of a GPU's memory CuPy may take",
+    "CUPY_CACHE_DIR": "where CuPy keeps compiled kernels",
+    "NVIDIA_TF32_OVERRIDE": "0 forbids TF32 in NVIDIA's libraries, whatever a program asks for",
+    "CUBLAS_WORKSPACE_CONFIG": "how much memory cuBLAS may use beside the matrices",
+    "OMP_NUM_THREADS": "threads of the CPU for products, where OPENBLAS_NUM_THREADS is not set",
+    "OPENBLAS_NUM_THREADS": "threads of the CPU for products",
+    "GPUNN_DATA_DIR": "where mnist/ and fashion-mnist/ are looked for",
+    "GPUNN_REQUIRE_GPU": "1 makes gpunn's tests fail, not skip, where there is no GPU",
+}
+"""What each variable that changes gpunn's behaviour does."""
+
+CUBLAS = "changes how cuBLAS computes, such as by emulating float32 or float64"
 
 
 def examine() -> dict[str, Any]:
@@ -30,27 +47,44 @@ def examine() -> dict[str, Any]:
     Returns
     -------
     dict
-        ``versions`` of packages (None where not installed), ``platform``, ``cpu`` (cores, memory
-        in bytes), ``blas`` (libraries and threads), ``gpus``, ``auto`` (what device "auto" is and
-        why), ``environment`` (variables that change behaviour, where set) and ``problems``, a list
-        of lines that each name a cause and a remedy.
+        ``versions`` of packages (None where not installed), ``platform``, ``cpu`` (cores, vector
+        instructions, memory in bytes), ``blas`` (libraries and threads), ``system`` (what there is
+        of NVIDIA below CUDA), ``cuda`` (what CuPy has and sees), ``gpus`` that CUDA sees, ``auto``
+        (what device "auto" is and why), ``environment`` (variables that change behaviour, where
+        set) and ``problems``, a list of causes and remedies in the order to go by.
     """
-    backend, reason = select_backend("auto")
+    versions, blas = _versions(), _blas()
+    facts = _facts(versions, blas)
+    backend, reason, _ = select_backend("auto")
     memory = select_backend("cpu").backend.memory_info()
     return {
-        "versions": _versions(),
+        "versions": versions,
         "platform": f"Python {platform.python_version()} on {platform.platform()}",
         "cpu": {
-            "cores": os.cpu_count(),
+            "cores": facts.cores,
+            "vectors": _vectors(),
             "memory_free": memory.free,
             "memory_total": memory.total,
         },
-        "blas": _blas(),
-        "gpus": _gpus(),
+        "blas": blas,
+        "system": asdict(facts.system),
+        "cuda": asdict(facts.cuda),
+        "gpus": [asdict(gpu) for gpu in facts.cuda.gpus],
         "auto": {"device": backend.name, "description": backend.describe(), "reason": reason},
-        "environment": {name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
-        "problems": _problems(),
+        "environment": facts.environment,
+        "problems": [problem._asdict() for problem in diagnose(facts)],
     }
+
+
+def _facts(versions: dict[str, str | None], blas: list[dict[str, Any]]) -> Facts:
+    return Facts(
+        system=probe(),
+        cuda=_cuda(),
+        environment=_environment(),
+        cores=os.cpu_count() or 1,
+        blas_threads=next((library["threads"] for library in blas if library["used"]), None),
+        matplotlib=versions["matplotlib"] is not None,
+    )
 
 
 def _version(package: str) -> str | None:
@@ -60,14 +94,28 @@ def _version(package: str) -> str | None:
         return None
 
 
+def _wheels() -> tuple[str, ...]:
+    return tuple(name for name in CUPY_WHEELS if _version(name) is not None)
+
+
 def _versions() -> dict[str, str | None]:
-    wheels = {name: _version(name) for name in CUPY_WHEELS}
-    installed = {name: version for name, version in wheels.items() if version is not None}
-    return {
-        "gpunn": _version("gpunn"),
-        **{name: _version(name) for name in PACKAGES},
-        **(installed or {"cupy": None}),
-    }
+    return {name: _version(name) for name in ("gpunn", *PACKAGES, *(_wheels() or ("cupy",)))}
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in sorted(os.environ.items()) if meaning_of(name)}
+
+
+def meaning_of(name: str) -> str | None:
+    """Return what an environment variable does to gpunn, if it does anything."""
+    return ENVIRONMENT.get(name) or (CUBLAS if name.startswith("CUBLAS_") else None)
+
+
+def _vectors() -> list[str]:
+    """Return the vector instructions beyond the basic ones that NumPy has found and uses."""
+    config: Any = np.show_config(mode="dicts")
+    found = config.get("SIMD Extensions", {}).get("found", [])
+    return [VECTORS.get(name, name) for name in found]
 
 
 def _blas() -> list[dict[str, Any]]:
@@ -92,40 +140,66 @@ def _package_of(library: str) -> str:
     return os.path.basename(os.path.dirname(library))
 
 
-def _gpus() -> list[dict[str, Any]]:
-    if cuda_problem() is not None:
-        return []
+def _cuda() -> Cuda:
+    problem = cuda_problem()
+    if not has_cupy():
+        return Cuda(wheels=_wheels(), problem=problem)
+    return Cuda(
+        # Built from source, CuPy may have no distribution of a name known here.
+        wheels=_wheels() or ("cupy",),
+        problem=problem,
+        driver=_cuda_version("driverGetVersion"),
+        runtime=_cuda_version("runtimeGetVersion"),
+        missing=_missing_libraries(),
+        gpus=_gpus(),
+    )
+
+
+def _cuda_version(function: str) -> int | None:
+    try:
+        import cupy
+
+        return int(getattr(cupy.cuda.runtime, function)())
+    except Exception:
+        # Why CuPy does not answer is in `cuda_problem`.
+        return None
+
+
+def _missing_libraries() -> tuple[str, ...]:
+    """Return what of CUDA CuPy would not find, which needs no GPU to be seen."""
+    try:
+        from cuda import pathfinder
+    except ImportError:
+        return ()
+    missing = []
+    for name, library in LIBRARIES.items():
+        try:
+            pathfinder.load_nvidia_dynamic_lib(library)
+        except Exception:
+            missing.append(name)
+    if pathfinder.find_nvidia_header_directory("cudart") is None:
+        missing.append("the CUDA headers")
+    return tuple(missing)
+
+
+def _gpus() -> tuple[Gpu, ...]:
+    try:
+        return tuple(_gpu(number) for number in range(count_gpus()))
+    except Exception:
+        return ()
+
+
+def _gpu(number: int) -> Gpu:
     import cupy
 
-    gpus = []
-    for number in range(cupy.cuda.runtime.getDeviceCount()):
-        properties = cupy.cuda.runtime.getDeviceProperties(number)
-        memory = select_backend(f"cuda:{number}").backend.memory_info()
-        gpus.append(
-            {
-                "device": f"cuda:{number}",
-                "name": properties["name"].decode(),
-                "compute_capability": f"{properties['major']}.{properties['minor']}",
-                "memory_free": memory.free,
-                "memory_total": memory.total,
-                "driver": cupy.cuda.runtime.driverGetVersion(),
-                "runtime": cupy.cuda.runtime.runtimeGetVersion(),
-            }
-        )
-    return gpus
-
-
-def _problems() -> list[str]:
-    problems = []
-    gpu = cuda_problem()
-    if gpu is not None:
-        problems.append(f"no GPU is used: {gpu}")
-    wheels = [name for name in CUPY_WHEELS if _version(name) is not None]
-    if len(wheels) > 1:
-        problems.append(
-            f"{' and '.join(wheels)} are installed together and break each other: "
-            f"pip uninstall -y {' '.join(wheels)}, then install one of them again"
-        )
-    if _version("matplotlib") is None:
-        problems.append("pictures need matplotlib: pip install 'gpunn[plots]'")
-    return problems
+    properties = cupy.cuda.runtime.getDeviceProperties(number)
+    problem = gpu_problem(number)
+    memory = None if problem else select_backend(f"cuda:{number}").backend.memory_info()
+    return Gpu(
+        name=properties["name"].decode(),
+        device=f"cuda:{number}",
+        compute_capability=f"{properties['major']}.{properties['minor']}",
+        memory_free=memory.free if memory else None,
+        memory_total=memory.total if memory else properties.get("totalGlobalMem"),
+        problem=problem,
+    )

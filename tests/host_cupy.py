@@ -1187,13 +1187,12 @@ OVER_CUPY = ("cupy_backend", "cupy_batches", "cupy_kernels", "cupy_online", "cup
 """gpunn's modules that import CuPy when they are imported."""
 
 
-def _drop_cached_devices() -> None:
+def forget_devices() -> None:
     """Make gpunn.devices look again, if it is loaded."""
     devices = sys.modules.get("gpunn.devices")
-    for name in ("cuda_problem", "_cupy_backend"):
-        clear = getattr(getattr(devices, name, None), "cache_clear", None)
-        if clear is not None:
-            clear()
+    for function in list(vars(devices).values()) if devices else []:
+        if hasattr(function, "cache_clear"):
+            function.cache_clear()
 
 
 @contextmanager
@@ -1213,7 +1212,7 @@ def installed() -> Iterator[types.ModuleType]:
     for name in before:
         del sys.modules[name]
     sys.modules.update({module.__name__: module for module in MODULES})
-    _drop_cached_devices()
+    forget_devices()
     try:
         yield cupy
     finally:
@@ -1226,7 +1225,7 @@ def installed() -> Iterator[types.ModuleType]:
                 delattr(package, name)
             if package is not None and name in attributes:
                 setattr(package, name, attributes[name])
-        _drop_cached_devices()
+        forget_devices()
 
 
 @cache

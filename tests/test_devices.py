@@ -1,17 +1,18 @@
-"""Choosing a device: names, a CuPy that is missing or broken, and what the doctor says of it."""
+"""Choosing a device: names, reasons, and a CuPy that is missing or broken."""
 
 import importlib.util
 import sys
 import types
-from importlib import metadata
+from contextlib import nullcontext
 from importlib.machinery import ModuleSpec
 
 import numpy as np
 import pytest
+from host_cupy import forget_devices
 
-from gpunn import Network, get_backend
-from gpunn.devices import _cupy_backend, cuda_problem, select_backend
-from gpunn.doctor import examine
+from gpunn import Network, devices, get_backend
+from gpunn.console import Console, choose_device
+from gpunn.devices import cuda_problem, gpu_problem, select_backend
 from gpunn.errors import DeviceError, DeviceWarning, ParameterError
 from gpunn.numpy_backend import NumpyBackend
 
@@ -27,11 +28,21 @@ class CUDARuntimeError(RuntimeError):
 @pytest.fixture(autouse=True)
 def fresh_look():
     """Let each test look at its machine anew, and leave nothing of it behind."""
-    cuda_problem.cache_clear()
-    _cupy_backend.cache_clear()
+    forget_devices()
     yield
-    cuda_problem.cache_clear()
-    _cupy_backend.cache_clear()
+    forget_devices()
+
+
+@pytest.fixture
+def driver(monkeypatch):
+    """Return a function that says whether NVIDIA's driver is here."""
+
+    def install(here):
+        monkeypatch.setattr(devices, "has_driver", lambda: here)
+
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    install(False)
+    return install
 
 
 def raising(error):
@@ -42,7 +53,7 @@ def raising(error):
 
 
 @pytest.fixture
-def no_cupy(monkeypatch):
+def no_cupy(monkeypatch, driver):
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util,
@@ -53,7 +64,7 @@ def no_cupy(monkeypatch):
 
 
 @pytest.fixture
-def fake_cupy(monkeypatch):
+def fake_cupy(monkeypatch, driver):
     """Return a function that puts a CuPy in place whose parts do what they are told to."""
 
     def install(*, count=lambda: 1, cublas=lambda: 1, kernel=lambda *_: lambda *_: None):
@@ -61,6 +72,7 @@ def fake_cupy(monkeypatch):
         cupy.__spec__ = ModuleSpec("cupy", None)
         cupy.__version__ = "14.0.0"
         cupy.cuda = types.SimpleNamespace(
+            Device=nullcontext,
             runtime=types.SimpleNamespace(getDeviceCount=count),
             device=types.SimpleNamespace(get_cublas_handle=cublas),
         )
@@ -72,29 +84,36 @@ def fake_cupy(monkeypatch):
 
 TOO_OLD = CUDARuntimeError(INSUFFICIENT)
 NOT_SEEN = CUDARuntimeError(NO_DEVICE)
+TAKEN = CUDARuntimeError("cudaErrorDevicesUnavailable: CUDA-capable device(s) is/are busy")
+FULL = CUDARuntimeError("cudaErrorMemoryAllocation: out of memory")
 NO_NVRTC = RuntimeError("Failed\n  to\tfind nvrtc")
 
-# What is broken, what must be said of the cause, and what of the remedy.
+ADVICE = ImportError("a page of general advice")
+ADVICE.__cause__ = ImportError(NO_CUBLAS)
+
+# What is broken, what must be kept of the original error, and what must be said of the cause.
 BROKEN = {
     "insufficient driver": ({"count": raising(TOO_OLD)}, INSUFFICIENT, "too old"),
-    "no device": ({"count": raising(NOT_SEEN)}, NO_DEVICE, "CUDA_VISIBLE_DEVICES"),
-    "zero devices": ({"count": lambda: 0}, "CUDA sees no GPU", "CUDA_VISIBLE_DEVICES"),
-    "no cuBLAS": ({"cublas": raising(ImportError(NO_CUBLAS))}, NO_CUBLAS, "pip install"),
-    "no compiler": ({"kernel": raising(NO_NVRTC)}, "Failed to find nvrtc", "nvidia-smi"),
-    "silent": ({"count": raising(OSError())}, "OSError", "nvidia-smi"),
+    "no device": ({"count": raising(NOT_SEEN)}, NO_DEVICE, "CUDA sees no GPU"),
+    "zero devices": ({"count": lambda: 0}, "", "CUDA sees no GPU"),
+    "no cuBLAS": ({"cublas": raising(ADVICE)}, NO_CUBLAS, "missing or broken"),
+    "no compiler": ({"kernel": raising(NO_NVRTC)}, "Failed to find nvrtc", "cannot compute"),
+    "taken": ({"cublas": raising(TAKEN)}, "DevicesUnavailable", "to itself"),
+    "full": ({"kernel": raising(FULL)}, "MemoryAllocation", "no memory left"),
+    "silent": ({"count": raising(OSError())}, "OSError", "cannot compute"),
 }
 
 
 # Names.
 
 
-def test_the_cpu_is_always_there():
+def test_the_cpu_is_always_there(driver):
     backend = get_backend("cpu")
     assert isinstance(backend, NumpyBackend)
     assert get_backend("cpu") is backend
     assert get_backend(backend) is backend
     assert "NumPy" in backend.describe()
-    assert select_backend("cpu") == (backend, "as asked")
+    assert select_backend("cpu") == (backend, "as asked", False)
 
 
 @pytest.mark.parametrize(
@@ -110,19 +129,43 @@ def test_other_names_are_refused(name):
 # Without CuPy.
 
 
-def test_without_cupy_auto_is_the_cpu_and_says_so_without_a_warning(no_cupy):
+@pytest.mark.parametrize(
+    ("here", "said"),
+    [
+        (False, "no usable GPU: no NVIDIA driver is here, and CuPy is not installed"),
+        (True, "an NVIDIA driver is here, but CuPy is not installed: pip install 'gpunn[cuda13]'"),
+    ],
+)
+def test_without_cupy_auto_is_the_cpu_and_says_so_without_a_warning(no_cupy, driver, here, said):
+    driver(here)
     assert get_backend("auto").name == "cpu"
-    backend, reason = select_backend("auto")
+    backend, reason, fell_back = select_backend("auto")
     assert backend is get_backend("cpu")
-    assert "CuPy is not installed: pip install 'gpunn[cuda13]'" in reason
+    assert said in reason
+    assert not fell_back
 
 
 @pytest.mark.parametrize("name", ["cuda", "cuda:0", "cuda:7"])
-def test_without_cupy_cuda_is_an_error_with_the_remedy(no_cupy, name):
+def test_without_cupy_cuda_is_an_error_with_the_remedy(no_cupy, driver, name):
+    driver(True)
     with pytest.raises(DeviceError) as caught:
         Network([2, 1], device=name)
-    assert f"device '{name}' cannot be had: CuPy is not installed: pip install" in str(caught.value)
-    assert "device 'cpu'" in str(caught.value)
+    message = str(caught.value)
+    assert message.startswith(f"device '{name}' cannot be had: an NVIDIA driver is here, but CuPy")
+    assert "pip install 'gpunn[cuda13]'" in message
+    assert "see gpunn info, or use device 'cpu'" in message
+
+
+# The CPU, as asked.
+
+
+def test_the_cpu_that_was_asked_for_costs_no_look_through_cupy(fake_cupy, driver, monkeypatch):
+    fake_cupy(count=raising(AssertionError("nobody asked for a GPU")))
+    driver(True)
+    with_driver = "as asked, though an NVIDIA driver is here: device 'cuda' may do"
+    assert select_backend("cpu").reason == with_driver
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert select_backend("cpu").reason == "as asked"
 
 
 # With a CuPy that cannot compute.
@@ -130,7 +173,7 @@ def test_without_cupy_cuda_is_an_error_with_the_remedy(no_cupy, name):
 
 @pytest.mark.parametrize("case", BROKEN)
 def test_auto_falls_back_with_a_warning_that_keeps_the_cause(fake_cupy, case):
-    parts, original, remedy = BROKEN[case]
+    parts, original, cause = BROKEN[case]
     fake_cupy(**parts)
     with pytest.warns(DeviceWarning) as caught:
         network = Network([2, 1])
@@ -138,19 +181,20 @@ def test_auto_falls_back_with_a_warning_that_keeps_the_cause(fake_cupy, case):
     message = str(caught[0].message)
     assert message.startswith("running on the CPU: no usable GPU: ")
     assert original in message
-    assert remedy in message
+    assert cause in message
+    assert message.endswith("; see gpunn info")
     assert "\n" not in message
     assert network.predict([0.0, 0.0]) == [0.5]
 
 
 @pytest.mark.parametrize("case", BROKEN)
 def test_an_explicit_cuda_is_an_error_that_keeps_the_cause(fake_cupy, case):
-    parts, original, remedy = BROKEN[case]
+    parts, original, cause = BROKEN[case]
     fake_cupy(**parts)
     with pytest.raises(DeviceError) as caught:
         get_backend("cuda")
     assert original in str(caught.value)
-    assert remedy in str(caught.value)
+    assert cause in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -164,15 +208,68 @@ def test_a_cupy_that_cannot_be_imported_is_an_ordinary_case(tmp_path, monkeypatc
         get_backend("cuda")
 
 
+def test_a_fallback_is_said_even_where_all_else_is_quiet(fake_cupy, capsys):
+    fake_cupy(count=raising(TOO_OLD))
+    choose_device("auto", Console(as_json=False, quiet=True))
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("running on cpu (NumPy")
+    assert INSUFFICIENT in err
+    assert err.endswith("; see gpunn info\n")
+    choose_device("cpu", Console(as_json=False, quiet=True))
+    assert capsys.readouterr() == ("", "")
+
+
+def test_gpus_hidden_on_purpose_are_no_fallback(fake_cupy, monkeypatch):
+    fake_cupy(count=raising(NOT_SEEN))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    assert get_backend().name == "cpu"
+    _, reason, fell_back = select_backend("auto")
+    assert "CUDA_VISIBLE_DEVICES hides every one" in reason
+    assert not fell_back
+
+
 # With usable GPUs.
 
 
 def test_auto_is_the_first_usable_gpu(installed_double):
-    backend, reason = select_backend("auto")
-    assert backend.name == "cuda:0"
+    backend, reason, fell_back = select_backend("auto")
+    assert (backend.name, fell_back) == ("cuda:0", False)
     assert reason == "a usable GPU is there"
     assert get_backend("cuda") is get_backend("cuda:0") is backend
     assert get_backend("cuda:1").name == "cuda:1"
+
+
+def test_auto_passes_over_a_gpu_that_is_taken_and_says_so(installed_double, monkeypatch):
+    get_handle = installed_double.cuda.device.get_cublas_handle
+
+    def handle():
+        if installed_double.cuda.Device().id == 0:
+            raise TAKEN
+        return get_handle()
+
+    monkeypatch.setattr(installed_double.cuda.device, "get_cublas_handle", handle)
+    backend, reason, _ = select_backend("auto")
+    assert backend.name == "cuda:1"
+    assert reason.startswith("the first usable GPU; cuda:0: another program has the GPU to itself")
+    with pytest.warns(DeviceWarning, match=r"running on cuda:1: .*DevicesUnavailable"):
+        assert get_backend() is backend
+    assert get_backend("cuda:1") is backend
+    with pytest.raises(DeviceError, match=r"'cuda' cannot be had: .*DevicesUnavailable"):
+        get_backend("cuda")
+    assert cuda_problem() is None
+    assert gpu_problem(1) is None
+
+
+def test_auto_says_that_others_use_its_gpu(installed_double, monkeypatch):
+    runtime = installed_double.cuda.runtime
+    monkeypatch.setattr(runtime, "memGetInfo", lambda: (2**30, 20 * 2**30))
+    assert select_backend("auto").reason == (
+        "a usable GPU is there, but only 1.0 GiB of its 20.0 GiB are free, and of 2 GPUs another "
+        "may be freer: see gpunn info"
+    )
+    monkeypatch.setattr(runtime, "memGetInfo", lambda: (2 * 2**30, 20 * 2**30))
+    assert select_backend("auto").reason == "a usable GPU is there"
 
 
 def test_a_gpu_that_is_not_there_is_named_with_those_that_are(installed_double):
@@ -222,67 +319,3 @@ def test_an_old_gpu_has_no_tensor_cores_for_it(installed_double, monkeypatch):
 def test_a_float64_network_refuses_a_reduced_precision(installed_double):
     with pytest.raises(ParameterError, match="for float32 networks, and this one is float64"):
         Network([2, 1], dtype="float64", device=get_backend("cuda", "tf32"))
-
-
-# The doctor.
-
-
-def test_the_doctor_finds_what_is_there(no_cupy):
-    found = examine()
-    assert set(found) == {
-        "versions", "platform", "cpu", "blas", "gpus", "auto", "environment", "problems",
-    }  # fmt: skip
-    assert found["versions"]["numpy"] == np.__version__
-    assert found["cpu"]["cores"] >= 1
-    assert 0 < found["cpu"]["memory_free"] <= found["cpu"]["memory_total"]
-    assert [blas["used"] for blas in found["blas"]].count(True) == 1
-    assert found["gpus"] == []
-    assert found["auto"]["device"] == "cpu"
-    assert any("CuPy is not installed: pip install" in line for line in found["problems"])
-
-
-@pytest.mark.parametrize("case", BROKEN)
-def test_the_doctor_names_cause_and_remedy_and_never_fails(fake_cupy, case):
-    parts, original, remedy = BROKEN[case]
-    fake_cupy(**parts)
-    problem = next(line for line in examine()["problems"] if line.startswith("no GPU is used"))
-    assert original in problem
-    assert remedy in problem
-
-
-def test_the_doctor_lists_gpus(installed_double, monkeypatch):
-    runtime = installed_double.cuda.runtime
-    known = {number: runtime.getDeviceProperties(number) for number in (0, 1)}
-    more = {"major": 9, "minor": 0}
-    monkeypatch.setattr(runtime, "getDeviceProperties", lambda number: known[number] | more)
-    found = examine()
-    assert [gpu["device"] for gpu in found["gpus"]] == ["cuda:0", "cuda:1"]
-    for gpu in found["gpus"]:
-        assert gpu["compute_capability"] == "9.0"
-        assert 0 < gpu["memory_free"] <= gpu["memory_total"]
-    assert found["auto"]["device"] == "cuda:0"
-    assert not any("GPU" in line for line in found["problems"])
-
-
-def test_the_doctor_sees_two_cupys_at_once_and_what_is_missing(no_cupy, monkeypatch):
-    versions = {"cupy-cuda12x": "14.0.0", "cupy-cuda13x": "14.0.0"}
-
-    def version(name):
-        if name in versions:
-            return versions[name]
-        raise metadata.PackageNotFoundError(name)
-
-    monkeypatch.setattr(metadata, "version", version)
-    found = examine()
-    assert any("pip uninstall -y cupy-cuda12x cupy-cuda13x" in line for line in found["problems"])
-    assert any("gpunn[plots]" in line for line in found["problems"])
-    assert found["versions"]["scipy"] is None
-    assert found["versions"]["cupy-cuda13x"] == "14.0.0"
-
-
-def test_the_doctor_lists_variables_that_change_what_happens(no_cupy, monkeypatch):
-    monkeypatch.setenv("CUPY_TF32", "1")
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    found = examine()["environment"]
-    assert found["CUPY_TF32"] == "1"
-    assert "OMP_NUM_THREADS" not in found
