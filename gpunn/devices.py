@@ -220,7 +220,7 @@ def _crowding(backend: Backend) -> str:
     if not is_nearly_full(free, total):
         return ""
     others = f", and of {count_gpus()} GPUs another may be freer" if count_gpus() > 1 else ""
-    return f", but only {in_gib(free)} of its {in_gib(total)} are free{others}: see gpunn info"
+    return f", but only {in_gib(free)} of its {in_gib(total)} are free{others}"
 
 
 def _check_number(device_id: int) -> None:

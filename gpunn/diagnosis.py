@@ -236,7 +236,7 @@ def _taken(facts: Facts) -> Iterator[Problem]:
         if "DevicesUnavailable" in problem and modes:
             yield Problem(
                 f"a GPU serves one program at a time ({', '.join(sorted(map(str, modes)))}), and "
-                f"another has it [{problem}]",
+                f"another has it: {problem}",
                 f"{WHO_USES_IT} shows which; wait, or: sudo nvidia-smi -c DEFAULT",
             )
 

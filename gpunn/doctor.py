@@ -6,6 +6,7 @@ bug report through ``gpunn info --json``; `gpunn.diagnosis` draws the conclusion
 
 import os
 import platform
+from collections.abc import Callable
 from dataclasses import asdict
 from importlib import metadata
 from typing import Any
@@ -49,8 +50,8 @@ def examine() -> dict[str, Any]:
     dict
         ``versions`` of packages (None where not installed), ``platform``, ``cpu`` (cores, vector
         instructions, memory in bytes), ``blas`` (libraries and threads), ``system`` (what there is
-        of NVIDIA below CUDA), ``cuda`` (what CuPy has and sees), ``gpus`` that CUDA sees, ``auto``
-        (what device "auto" is and why), ``environment`` (variables that change behaviour, where
+        of NVIDIA below CUDA), ``cuda`` (what CuPy has, and the GPUs it sees), ``auto`` (what
+        device "auto" is and why), ``environment`` (variables that change behaviour, where
         set) and ``problems``, a list of causes and remedies in the order to go by.
     """
     versions, blas = _versions(), _blas()
@@ -69,7 +70,6 @@ def examine() -> dict[str, Any]:
         "blas": blas,
         "system": asdict(facts.system),
         "cuda": asdict(facts.cuda),
-        "gpus": [asdict(gpu) for gpu in facts.cuda.gpus],
         "auto": {"device": backend.name, "description": backend.describe(), "reason": reason},
         "environment": facts.environment,
         "problems": [problem._asdict() for problem in diagnose(facts)],
@@ -171,15 +171,22 @@ def _missing_libraries() -> tuple[str, ...]:
         from cuda import pathfinder
     except ImportError:
         return ()
-    missing = []
-    for name, library in LIBRARIES.items():
-        try:
-            pathfinder.load_nvidia_dynamic_lib(library)
-        except Exception:
-            missing.append(name)
-    if pathfinder.find_nvidia_header_directory("cudart") is None:
+    missing = [
+        name
+        for name, library in LIBRARIES.items()
+        if not _is_found(pathfinder.load_nvidia_dynamic_lib, library)
+    ]
+    if not _is_found(pathfinder.find_nvidia_header_directory, "cudart"):
         missing.append("the CUDA headers")
     return tuple(missing)
+
+
+def _is_found(find: Callable[[str], Any], name: str) -> bool:
+    try:
+        return find(name) is not None
+    except Exception:
+        # Each kind of absence is an error of its own.
+        return False
 
 
 def _gpus() -> tuple[Gpu, ...]:

@@ -34,7 +34,8 @@ def info_text(found: dict[str, Any]) -> str:
         for number, problem in enumerate(found["problems"], 1):
             lines += [f"  {number}. {problem['cause']}", f"     -> {problem['remedy']}"]
     else:
-        lines += ["", "nothing to do"]
+        all_used = found["system"]["driver_here"] or found["cuda"]["gpus"]
+        lines += ["", "nothing to do" if all_used else "nothing to do: no NVIDIA GPU was found"]
     return "\n".join(lines)
 
 
