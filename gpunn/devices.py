@@ -46,10 +46,18 @@ def cuda_problem() -> str | None:
     str or None
         One line with the cause and, in brackets, the original error; None if there is a usable GPU.
     """
+    return _first_gpu()[1]
+
+
+def _first_gpu() -> tuple[int, str | None]:
+    """Return the first usable GPU's number and None, or 0 and why there is none."""
     problem = _cupy_problem()
-    if problem is None and _first_usable() is None:
-        problem = gpu_problem(0)
-    return problem
+    if problem is not None:
+        return 0, problem
+    for number in range(count_gpus()):
+        if gpu_problem(number) is None:
+            return number, None
+    return 0, gpu_problem(0)
 
 
 @cache
@@ -91,10 +99,6 @@ def count_gpus() -> int:
     import cupy
 
     return int(cupy.cuda.runtime.getDeviceCount())
-
-
-def _first_usable() -> int | None:
-    return next((number for number in range(count_gpus()) if gpu_problem(number) is None), None)
 
 
 def _explain(error: Exception) -> str:
@@ -197,12 +201,10 @@ def _why_the_cpu() -> str:
 
 
 def _select_automatically(precision: str) -> Selection:
-    problem = cuda_problem()
+    first, problem = _first_gpu()
     if problem is not None:
         fell_back = has_cupy() and not hides_gpus()
         return Selection(_numpy_backend(), f"no usable GPU: {problem}", fell_back)
-    first = _first_usable()
-    assert first is not None
     backend = _gpu_backend(first, precision)
     if first > 0:
         return Selection(backend, f"the first usable GPU; cuda:0: {gpu_problem(0)}", True)

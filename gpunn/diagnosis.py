@@ -2,23 +2,17 @@
 
 Each rule is a pure function of `Facts`, so that every broken machine can be tested on any machine.
 The rules stand in the order in which their remedies have to be carried out.
-
-Which driver CUDA needs is in NVIDIA's *CUDA Compatibility*, "Minor Version Compatibility"; that
-CUDA 13 ends support for GPUs before compute capability 7.5, in the release notes of CUDA 12.9 and
-13.0.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from gpunn.backend import in_gib
 from gpunn.devices import is_nearly_full
-from gpunn.machine import Gpu, System, hides_gpus
+from gpunn.facts import DRIVER_FOR_CUDA, FIRST_CAPABILITY_OF_CUDA_13, Facts
+from gpunn.machine import hides_gpus
 
 CUDA_OF_WHEEL = {"cupy-cuda12x": 12, "cupy-cuda13x": 13}
-DRIVER_FOR_CUDA = {12: 525, 13: 580}
-FIRST_CAPABILITY_OF_CUDA_13 = 7.5
 GET_DRIVER = "https://www.nvidia.com/drivers"
 INSTALL_DRIVER = f"sudo ubuntu-drivers install && sudo reboot (not Ubuntu: {GET_DRIVER})"
 UNSET = {"Windows": "Remove-Item Env:{} (in PowerShell)"}
@@ -27,56 +21,6 @@ RUN_WITH_GPU = (
     "apptainer exec --nv ...)"
 )
 WHO_USES_IT = "nvidia-smi --query-compute-apps=pid,name,used_memory --format=csv"
-
-
-@dataclass(frozen=True)
-class Cuda:
-    """What CuPy has and sees."""
-
-    wheels: tuple[str, ...] = ()
-    problem: str | None = None
-    """Why no GPU can be used, with the original error; None if one can."""
-    driver: int | None = None
-    """The newest CUDA that the driver is for, such as 13000; 0 without a driver."""
-    runtime: int | None = None
-    missing: tuple[str, ...] = ()
-    """Which of cuBLAS, NVRTC and the CUDA headers are not found."""
-    gpus: tuple[Gpu, ...] = ()
-
-
-@dataclass(frozen=True)
-class Facts:
-    """All that a diagnosis is made from."""
-
-    system: System
-    cuda: Cuda
-    environment: dict[str, str] = field(default_factory=dict)
-    cores: int = 1
-    blas_threads: int | None = None
-    matplotlib: bool = True
-
-    @property
-    def extra(self) -> str:
-        """The extra of gpunn that fits the driver and the GPUs."""
-        if self.cuda_version == 13 and not any(map(_is_too_old_for_13, self.gpus)):
-            return "cuda13"
-        # Newer drivers run it too, so it is also right where nothing is known.
-        return "cuda12"
-
-    @property
-    def gpus(self) -> tuple[Gpu, ...]:
-        """All GPUs, twice where both CUDA and nvidia-smi know them."""
-        return self.cuda.gpus + self.system.gpus
-
-    @property
-    def cuda_version(self) -> int | None:
-        """The newest CUDA that the driver is for; 0 if it is too old for any that can be used."""
-        if self.cuda.driver:
-            return self.cuda.driver // 1000
-        if self.system.driver is None:
-            return None
-        branch = int(self.system.driver.partition(".")[0])
-        return max((cuda for cuda, least in DRIVER_FOR_CUDA.items() if branch >= least), default=0)
 
 
 class Problem(NamedTuple):
@@ -92,11 +36,6 @@ def diagnose(facts: Facts) -> list[Problem]:
     if not problems:
         problems += _unexplained(facts)
     return problems + [problem for rule in OTHER_RULES for problem in rule(facts)]
-
-
-def _is_too_old_for_13(gpu: Gpu) -> bool:
-    capability = gpu.compute_capability
-    return capability is not None and float(capability) < FIRST_CAPABILITY_OF_CUDA_13
 
 
 def _unset(facts: Facts, name: str) -> str:
@@ -193,7 +132,7 @@ def _two_wheels(facts: Facts) -> Iterator[Problem]:
 
 def _gpu_too_old(facts: Facts) -> Iterator[Problem]:
     broken = facts.cuda.problem or any(gpu.problem for gpu in facts.cuda.gpus)
-    old = next(filter(_is_too_old_for_13, facts.gpus), None)
+    old = next((gpu for gpu in facts.gpus if gpu.is_too_old_for_13), None)
     if broken and old and facts.cuda.wheels == ("cupy-cuda13x",):
         yield Problem(
             f"cupy-cuda13x cannot use {old.name}: CUDA 13 needs compute capability "

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from gpunn.devices import count_gpus, cuda_problem, gpu_problem, has_cupy, select_backend
-from gpunn.diagnosis import Cuda, Facts, diagnose
-from gpunn.machine import Gpu, probe
+from gpunn.diagnosis import diagnose
+from gpunn.facts import Cuda, Facts, Gpu
+from gpunn.machine import probe
 
 PACKAGES = ("numpy", "scipy", "safetensors", "matplotlib", "scikit-learn")
 CUPY_WHEELS = ("cupy-cuda11x", "cupy-cuda12x", "cupy-cuda13x", "cupy")

@@ -198,7 +198,7 @@ def test_an_explicit_cuda_is_an_error_that_keeps_the_cause(fake_cupy, case):
     assert "\n" not in str(caught.value)
 
 
-def test_a_cupy_that_cannot_be_imported_is_an_ordinary_case(tmp_path, monkeypatch):
+def test_a_cupy_that_cannot_be_imported_is_an_ordinary_case(tmp_path, monkeypatch, driver):
     (tmp_path / "cupy.py").write_text(f"raise ImportError({NO_CUBLAS!r})")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "cupy", raising=False)

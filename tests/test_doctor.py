@@ -12,10 +12,10 @@ import pytest
 from host_cupy import forget_devices
 
 from gpunn import doctor
-from gpunn.diagnosis import Cuda, Facts, diagnose
+from gpunn.diagnosis import diagnose
 from gpunn.doctor import ENVIRONMENT, examine, meaning_of
+from gpunn.facts import Cuda, Facts, Gpu, System
 from gpunn.info_command import info_text
-from gpunn.machine import Gpu, System
 
 DOCS = Path(__file__).parents[1] / "docs" / "devices.md"
 GIB = 2**30

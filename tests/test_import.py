@@ -23,6 +23,7 @@ ORDER = [
     "cupy_batches",
     "cupy_staging",
     "cupy_backend",
+    "facts",
     "machine",
     "devices",
     "initializers",
@@ -85,8 +86,9 @@ def test_a_cupy_that_is_broken_is_not_noticed_until_it_is_wanted(tmp_path):
     package.mkdir()
     (package / "__init__.py").write_text("raise ImportError('libcublas.so.12: cannot open')")
     code = """
-import sys, warnings
+import os, sys, warnings
 sys.path.insert(0, sys.argv[1])
+os.environ.pop("CUDA_VISIBLE_DEVICES", None)
 import gpunn
 gpunn.Network([2, 1], device="cpu").predict([1, 2])
 assert "cupy" not in sys.modules

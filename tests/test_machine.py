@@ -2,11 +2,12 @@
 
 import os
 import platform
+import shutil
 
 import pytest
 
-from gpunn import machine
-from gpunn.machine import Gpu, has_driver, hides_gpus, probe, read_smi
+from gpunn.facts import Gpu, System
+from gpunn.machine import has_driver, hides_gpus, probe, read_smi
 
 posix = pytest.mark.skipif(os.name == "nt", reason="needs a POSIX shell and symbolic links")
 VERSION = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build  (x)\n"
@@ -34,7 +35,7 @@ def bare(monkeypatch):
     monkeypatch.setattr(platform, "release", lambda: "6.8.0-generic")
     for name in ("KUBERNETES_SERVICE_HOST", "APPTAINER_CONTAINER", "SINGULARITY_CONTAINER"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(machine.shutil, "which", lambda *_, **__: None)
+    monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ def test_a_machine_without_nvidia(tmp_path, write):
     write("sys/bus/pci/devices/0000:00:02.1/class", "0x040300\n")
     found = probe(tmp_path)
     assert not found.has_nvidia
-    assert found == machine.System(kind="Linux")
+    assert found == System(kind="Linux")
     assert not has_driver(tmp_path)
 
 
@@ -127,7 +128,7 @@ def test_containers_leave_marks(tmp_path, write, monkeypatch):
 def test_what_nvidia_smi_says(tmp_path, write, monkeypatch, script, driver, gpus, problem):
     program = write("bin/nvidia-smi", f"#!/bin/sh\n{script}\n")
     program.chmod(0o755)
-    monkeypatch.setattr(machine.shutil, "which", lambda *_, **__: str(program))
+    monkeypatch.setattr(shutil, "which", lambda *_, **__: str(program))
     found = probe(tmp_path)
     assert (found.driver, found.gpus, found.smi_problem) == (driver, gpus, problem)
     assert found.driver_here == bool(gpus)
@@ -135,7 +136,7 @@ def test_what_nvidia_smi_says(tmp_path, write, monkeypatch, script, driver, gpus
 
 def test_an_nvidia_smi_that_cannot_run_is_told(tmp_path, write, monkeypatch):
     program = write("bin/nvidia-smi")
-    monkeypatch.setattr(machine.shutil, "which", lambda *_, **__: str(program))
+    monkeypatch.setattr(shutil, "which", lambda *_, **__: str(program))
     assert "nvidia-smi" in probe(tmp_path).smi_problem
 
 
