@@ -291,7 +291,10 @@ class CupyBackend(Backend):
     def asarray(self, host: NDArray[Any], dtype: DTypeLike | None = None) -> Array:
         contiguous = np.ascontiguousarray(host, dtype=dtype)
         with self._device, self._room_for(contiguous.nbytes):
-            return cupy.asarray(contiguous)
+            array = cupy.empty(contiguous.shape, contiguous.dtype)
+            # Not cupy.asarray, which makes a pinned copy of the whole first.
+            array.set(contiguous)
+            return array
 
     def to_host(self, array: Array) -> NDArray[Any]:
         with self._device:

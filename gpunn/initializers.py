@@ -7,7 +7,7 @@ incoming connections, so `fan_in` is the number of columns.
 Biases start at zero, except with "standard_normal", which draws them too.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +21,9 @@ class _Fans(NamedTuple):
     n_in: int
     n_out: int
 
+
+ROWS_NUMBERS = 2**20
+"""How many numbers are drawn at a time."""
 
 Draw = Callable[[Generator, tuple[int, ...], _Fans], NDArray[np.float64]]
 
@@ -90,10 +93,12 @@ def make_generator(seed: int | Sequence[int] | Generator) -> Generator:
         ) from None
 
 
-def draw_layer(
+def draw_weights(
     initializer: str, generator: Generator, n_out: int, n_in: int, dtype: DTypeLike
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Draw one layer's weights and biases.
+) -> Iterator[tuple[slice, NDArray[Any]]]:
+    """Draw one layer's weights (n_out, n_in), a few rows at a time.
+
+    So a layer that fills a GPU's memory never lies in the host's, let alone in float64.
 
     Parameters
     ----------
@@ -111,12 +116,12 @@ def draw_layer(
     dtype : dtype_like
         What the float64 draws are cast to.
 
-    Returns
-    -------
-    weights : ndarray, shape (n_out, n_in)
-        The weights.
-    biases : ndarray, shape (n_out,)
-        The biases.
+    Yields
+    ------
+    rows : slice
+        Which rows of the weights these are.
+    weights : ndarray, shape (n_rows, n_in)
+        The rows.
 
     Raises
     ------
@@ -128,13 +133,17 @@ def draw_layer(
             f"unknown initializer {initializer!r}: use one of {', '.join(INITIALIZERS)}"
         )
     fans = _Fans(n_in, n_out)
-    draw = INITIALIZERS[initializer]
-    weights = np.empty((n_out, n_in), dtype)
-    # A few rows at a time draws the same numbers without ever holding them all in float64.
-    n_rows = max(1, 2**20 // n_in)
+    n_rows = max(1, ROWS_NUMBERS // n_in)
     for start in range(0, n_out, n_rows):
-        block = weights[start : start + n_rows]
-        block[...] = draw(generator, block.shape, fans)
+        rows = slice(start, min(start + n_rows, n_out))
+        block = INITIALIZERS[initializer](generator, (rows.stop - start, n_in), fans)
+        yield rows, block.astype(dtype, copy=False)
+
+
+def draw_biases(
+    initializer: str, generator: Generator, n_out: int, dtype: DTypeLike
+) -> NDArray[Any]:
+    """Draw one layer's biases (n_out,), after its weights; see `draw_weights`."""
     if initializer == "standard_normal":
-        return weights, generator.standard_normal(n_out).astype(dtype)
-    return weights, np.zeros(n_out, dtype)
+        return generator.standard_normal(n_out).astype(dtype)
+    return np.zeros(n_out, dtype)

@@ -31,7 +31,7 @@ from gpunn.errors import (
     ParameterError,
     ShapeError,
 )
-from gpunn.initializers import draw_layer, make_generator
+from gpunn.initializers import draw_biases, draw_weights, make_generator
 from gpunn.losses import get_loss
 from gpunn.model_file import read_model, write_model
 from gpunn.scaling import Scaling
@@ -145,7 +145,7 @@ class Network:
     biases : bool
         Whether neurons have biases.
     initializer : str
-        How the first weights are drawn; see `gpunn.initializers.draw_layer`.
+        How the first weights are drawn; see `gpunn.initializers.draw_weights`.
     dtype : {"float32", "float64"}
         What is computed in.
     device : {"auto", "cpu", "cuda", "cuda:N"} or Backend
@@ -201,12 +201,12 @@ class Network:
             biases,
             get_dtype(dtype).name,
         )
-        generator = make_generator(seed)
+        generator, backend = make_generator(seed), get_backend(device)
         self._set_up(
             architecture,
-            get_backend(device),
+            backend,
             (
-                draw_layer(initializer, generator, n_out, n_in, architecture.dtype)
+                _draw_layer(backend, initializer, generator, n_out, n_in, architecture.dtype)
                 for n_out, n_in, _ in architecture.layers()
             ),
         )
@@ -215,7 +215,7 @@ class Network:
         self,
         architecture: Architecture,
         backend: Backend,
-        parameters: Iterator[tuple[NDArray[Any], NDArray[Any] | None]],
+        parameters: Iterator[tuple[Array, Array | None]],
     ) -> None:
         if backend.precision != "fp32" and architecture.dtype != "float32":
             raise ParameterError(
@@ -230,11 +230,7 @@ class Network:
         self.loss = get_loss(architecture.loss, architecture.output_activation)
         self._work: dict[int, _WorkArrays] = {}
         self.layers = [
-            Layer(
-                backend.asarray(weights),
-                backend.asarray(biases) if architecture.biases and biases is not None else None,
-                activation,
-            )
+            Layer(weights, biases if architecture.biases else None, activation)
             for (_, _, activation), (weights, biases) in zip(
                 architecture.layers(), parameters, strict=True
             )
@@ -660,7 +656,14 @@ class Network:
                     else None,
                 )
             )
-        self._set_up(architecture, backend, iter(host))
+        self._set_up(
+            architecture,
+            backend,
+            (
+                (backend.asarray(weights), None if biases is None else backend.asarray(biases))
+                for weights, biases in host
+            ),
+        )
         self.scaling = Scaling.from_dict(header["scaling"])
         if self.scaling.n_features not in (None, self.n_inputs):
             raise ModelFileError(
@@ -745,6 +748,21 @@ class Network:
             [self.backend.empty((n_rows, size), self.dtype) for size in sizes],
             [self.backend.empty((n_rows, size), self.dtype) for size in sizes],
         )
+
+
+def _draw_layer(
+    backend: Backend,
+    initializer: str,
+    generator: np.random.Generator,
+    n_out: int,
+    n_in: int,
+    dtype: str,
+) -> tuple[Array, Array]:
+    """Draw a layer's first weights and biases onto the device."""
+    weights = backend.empty((n_out, n_in), dtype)
+    for rows, block in draw_weights(initializer, generator, n_out, n_in, dtype):
+        backend.copy_into(backend.asarray(block), weights[rows])
+    return weights, backend.asarray(draw_biases(initializer, generator, n_out, dtype))
 
 
 def _whole_numbers(sizes: Sequence[int]) -> tuple[int, ...]:

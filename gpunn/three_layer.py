@@ -36,7 +36,7 @@ class ThreeLayerNetwork(Network):
         The step size lr.
     initializer : str
         "normal" (standard deviation ``fan_in^-1/2``), "uniform" (``+-fan_in^-1/2``),
-        "uniform_half" (``+-0.5``); see `gpunn.initializers.draw_layer` for the others.
+        "uniform_half" (``+-0.5``); see `gpunn.initializers.draw_weights` for the others.
     dtype : {"float32", "float64"}
         What is computed in.
     device : {"auto", "cpu", "cuda", "cuda:N"} or Backend

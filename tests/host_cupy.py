@@ -306,10 +306,11 @@ class ndarray:  # noqa: N801
             raise TypeError(f"{self.dtype} array cannot be set to {arr!r:.80}")
         if arr.shape != self.shape or not arr.flags.c_contiguous or not self.flags.c_contiguous:
             raise ValueError(f"cannot set {self.shape} to {arr.shape}: shapes or layouts differ")
-        if stream is None:
-            raise NotImplementedError("only a copy on a stream of its own")
         crossings.note("to_device", "ndarray.set()")
-        begin_copy(arr, stream, self._memory.uses)
+        if stream is None:
+            _check_device(self)
+        else:
+            begin_copy(arr, stream, self._memory.uses)
         self._values[...] = arr
 
     # Views, copies, assignment.
