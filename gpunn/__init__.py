@@ -6,6 +6,7 @@
 `import gpunn` never imports CuPy; asking for a GPU does.
 """
 
+from gpunn import parity
 from gpunn.data import Dataset, load_dataset
 from gpunn.devices import get_backend
 from gpunn.errors import GpunnError
@@ -37,4 +38,5 @@ __all__ = [
     "get_backend",
     "load_dataset",
     "numerical_gradients",
+    "parity",
 ]

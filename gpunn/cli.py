@@ -19,6 +19,7 @@ from gpunn.info_command import info
 from gpunn.losses import LOSSES
 from gpunn.model_commands import backquery, evaluate_model, predict
 from gpunn.optimizers import OPTIMIZERS
+from gpunn.parity_command import parity
 from gpunn.recipes import RECIPES
 from gpunn.train_command import train
 
@@ -91,6 +92,7 @@ def make_parser() -> ArgumentParser:
     _add_backquery(
         subparsers.add_parser("backquery", help="draw what each class looks like to a network")
     )
+    _add_parity(subparsers.add_parser("parity", help="check that two devices compute the same"))
     _add_info(subparsers.add_parser("info", help="what this machine offers, and what is missing"))
     return parser
 
@@ -201,13 +203,7 @@ def _add_train(parser: ArgumentParser) -> None:
     )
     _add_data_dir(parser)
     _add_device(parser)
-    parser.add_argument(
-        "--precision",
-        choices=PRECISIONS,
-        default="fp32",
-        help="what a GPU's tensor cores may round the factors of float32 products to: tf32 keeps "
-        "11 significant bits, bf16 8; both are faster than fp32 and less exact (default: fp32)",
-    )
+    _add_precision(parser)
     parser.add_argument(
         "--out", metavar="FILE", help="where to save the model (default: DATA.safetensors)"
     )
@@ -256,6 +252,42 @@ def _add_backquery(parser: ArgumentParser) -> None:
     _add_json(parser)
 
 
+def _add_parity(parser: ArgumentParser) -> None:
+    parser.description = (
+        "Train the same networks from the same seed on two devices and compare them, step by step "
+        "at first, then epoch by epoch, each number with the tolerance that its arithmetic "
+        "justifies. Without restrictions: every activation, every error, in batches and one sample "
+        "at a time. Exit status: 0 within tolerance, 1 not, 2 when there is no second device."
+    )
+    parser.set_defaults(run=parity)
+    parser.add_argument(
+        "data", metavar="DATA", nargs="?", default="digits", help=f"{_DATA} (default: digits)"
+    )
+    parser.add_argument(
+        "--device",
+        metavar="DEVICE",
+        help="the device to test: cuda, cuda:N or cpu (default: cuda; with --against float64, cpu)",
+    )
+    parser.add_argument(
+        "--against",
+        metavar="DEVICE",
+        default="cpu",
+        help="what to compare it with: cpu, cuda:N, or float64, the CPU in float64, which needs no "
+        "GPU (default: cpu)",
+    )
+    parser.add_argument(
+        "--activation", choices=ACTIVATIONS, help="only networks with this in the hidden layer"
+    )
+    parser.add_argument("--loss", choices=LOSSES, help="only networks with this error function")
+    parser.add_argument(
+        "--mode", choices=["batch", "online"], help="only in batches, or only sample by sample"
+    )
+    _add_precision(parser)
+    _add_data_dir(parser)
+    parser.add_argument("--out", metavar="FILE.png", help="draw the divergence over time there")
+    _add_json(parser)
+
+
 def _add_info(parser: ArgumentParser) -> None:
     parser.description = (
         "Say what this machine offers: package versions, processor, GPUs, memory, and what to do "
@@ -284,6 +316,16 @@ def _add_device(parser: ArgumentParser) -> None:
         metavar="DEVICE",
         default="auto",
         help="cpu, cuda, cuda:N, or auto: a usable GPU, else the CPU (default: auto)",
+    )
+
+
+def _add_precision(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="fp32",
+        help="what a GPU's tensor cores may round the factors of float32 products to: tf32 keeps "
+        "11 significant bits, bf16 8; both are faster than fp32 and less exact (default: fp32)",
     )
 
 

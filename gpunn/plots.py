@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,6 +70,76 @@ def save_images(
         axis.set_title(title)
     for axis in axes:
         axis.set_axis_off()
+    _save(figure, path)
+
+
+class Divergence(NamedTuple):
+    """How two trainings drift apart over time.
+
+    Attributes
+    ----------
+    unit : str
+        What time is counted in, such as "epoch"; each has its own picture.
+    group : str
+        Curves of one group share a colour.
+    times, differences, tolerances : sequence of numbers
+        The curve, and the one it must stay below.
+    """
+
+    unit: str
+    group: str
+    times: Sequence[int]
+    differences: Sequence[float]
+    tolerances: Sequence[float]
+
+
+def save_divergence(
+    path: str | os.PathLike[str], curves: Sequence[Divergence], heading: str
+) -> None:
+    """Write a picture of differences over time, each with its tolerance.
+
+    Parameters
+    ----------
+    path : path-like
+        Where to, as in `save_images`.
+    curves : sequence of Divergence
+        What to draw.
+    heading : str
+        One over all.
+
+    Raises
+    ------
+    MissingPackageError
+        If matplotlib is not installed.
+    OutputError
+        If the picture could not be written.
+    """
+    check_matplotlib()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    units = list(dict.fromkeys(curve.unit for curve in curves))
+    groups = list(dict.fromkeys(curve.group for curve in curves))
+    figure = Figure(figsize=(4.5 * len(units), 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(heading)
+    all_axes = np.atleast_1d(np.asarray(figure.subplots(1, len(units), sharey=True)))
+    for axis, unit in zip(all_axes, units, strict=True):
+        for curve in (curve for curve in curves if curve.unit == unit):
+            colour = f"C{groups.index(curve.group)}"
+            axis.plot(curve.times, curve.differences, colour, lw=0.8, marker=".")
+            axis.plot(curve.times, curve.tolerances, colour, lw=0.8, ls=":")
+        axis.set_yscale("log")
+        axis.set_xticks(sorted({time for c in curves if c.unit == unit for time in c.times}))
+        axis.set_xlabel(unit)
+    all_axes[0].set_ylabel("relative difference; dotted: tolerance")
+    for index, group in enumerate(groups):
+        all_axes[-1].plot([], [], f"C{index}", label=group)
+    all_axes[-1].legend()
+    _save(figure, path)
+
+
+def _save(figure: Any, path: str | os.PathLike[str]) -> None:
     kind = Path(path).suffix.removeprefix(".") or "png"
     try:
         with replacing(path) as temporary:

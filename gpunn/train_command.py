@@ -84,8 +84,8 @@ def train(options: Namespace, console: Console) -> int:
     out = Path(options.out or _default_name(options))
     check_writable(out)
     dataset = load_dataset(options.data, options.data_dir).split(HELD_OUT, options.seed)
-    classes = _classes(dataset)
-    scaling = _scaling(dataset, recipe)
+    classes = classes_of(dataset)
+    scaling = scaling_of(dataset, recipe)
     network = recipe.make_network(
         dataset.n_features,
         len(classes),
@@ -177,7 +177,14 @@ def _default_name(options: Namespace) -> str:
     return f"{stem}-{options.recipe}.safetensors" if options.recipe else f"{stem}.safetensors"
 
 
-def _classes(dataset: Dataset) -> NDArray[np.int64]:
+def classes_of(dataset: Dataset) -> NDArray[np.int64]:
+    """Return the labels that there are.
+
+    Raises
+    ------
+    DataError
+        If there is only one.
+    """
     classes = np.unique(dataset.labels)
     if len(classes) < 2:
         raise DataError(
@@ -187,7 +194,8 @@ def _classes(dataset: Dataset) -> NDArray[np.int64]:
     return classes
 
 
-def _scaling(dataset: Dataset, recipe: Recipe) -> Scaling:
+def scaling_of(dataset: Dataset, recipe: Recipe) -> Scaling:
+    """Return how a data set's values become a recipe's inputs and targets."""
     ends = {"target_low": recipe.target_low, "target_high": recipe.target_high}
     low, high = recipe.input_low, recipe.input_high
     if dataset.value_range is None:
