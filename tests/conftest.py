@@ -1,8 +1,8 @@
 """What the tests share: the devices, the dtypes, the data, and bounds that follow from arithmetic.
 
 The tests name three devices. ``cpu`` is NumPy; ``double`` is gpunn's own CuPy backend, kernels and
-all, over a strict stand-in for CuPy in host memory; ``cuda`` is a real GPU, skipped without one.
-With GPUNN_REQUIRE_GPU=1 that skip is a failure.
+all, over a strict stand-in for CuPy in host memory; ``cuda`` is a real GPU, which is asked for
+through the plugin that other projects use, `gpunn.testing`.
 """
 
 import importlib.util
@@ -19,6 +19,9 @@ import pytest
 
 from gpunn.backend import Backend
 from gpunn.numpy_backend import NumpyBackend
+from gpunn.testing import require_gpu
+
+pytest_plugins = ("gpunn.testing",)
 
 DEVICES = ("cpu", "double", pytest.param("cuda", marks=pytest.mark.gpu))
 
@@ -38,21 +41,10 @@ def make_backend(device: str) -> Backend:
 
 
 def _make_cuda_backend() -> Backend:
-    from gpunn.devices import cuda_problem
-
-    problem = cuda_problem()
-    if problem is not None:
-        skip_or_fail(f"no usable GPU: {problem}")
+    require_gpu()
     from gpunn.cupy_backend import CupyBackend
 
     return CupyBackend(0)
-
-
-def skip_or_fail(reason: str) -> None:
-    """Skip a test that needs a GPU, or fail it where GPUNN_REQUIRE_GPU=1 says there is one."""
-    if os.environ.get("GPUNN_REQUIRE_GPU") == "1":
-        pytest.fail(reason)
-    pytest.skip(reason)
 
 
 @pytest.fixture(params=DEVICES)

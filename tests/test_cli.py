@@ -10,14 +10,14 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import skip_or_fail
 
 from gpunn import Network, ThreeLayerNetwork, cli, train_command
 from gpunn.devices import cuda_problem
+from gpunn.testing import require_gpu
 
 posix = pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals and limits")
 SMALL = ("--hidden", "8", "--epochs", "2", "--device", "cpu")
-COMMANDS = ("train", "evaluate", "predict", "backquery", "info")
+COMMANDS = ("train", "evaluate", "predict", "backquery", "parity", "info")
 
 
 @pytest.fixture
@@ -478,9 +478,7 @@ def test_a_reader_that_has_had_enough_is_no_error(trained):
 
 @pytest.mark.gpu
 def test_a_training_on_a_gpu_that_is_there(gpunn):
-    problem = cuda_problem()
-    if problem is not None:
-        skip_or_fail(f"no usable GPU: {problem}")
+    require_gpu()
     status, out, _ = gpunn("train", "--device", "cuda", "--json")
     assert (status, json.loads(out)["device"]) == (0, "cuda:0")
     assert json.loads(out)["test_accuracy"] > 0.95
