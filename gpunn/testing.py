@@ -12,7 +12,8 @@ on its device against float64::
         network = gpunn.Network([4, 8, 3], device=device)
         assert_parity(network, X, y)
 
-This is the only module that imports pytest.
+This is the only module that imports pytest. It has no ``assert`` whose message pytest would
+rewrite, and so may be imported before it is named as a plugin: PYTEST_DONT_REWRITE.
 """
 
 import os
