@@ -17,6 +17,7 @@ Higham and T. Mary, *A new approach to probabilistic rounding error analysis* (2
 """
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,8 +27,10 @@ from gpunn.activations import Activation
 from gpunn.backend import Backend, MemoryInfo
 from gpunn.losses import Loss
 from gpunn.numpy_backend import NumpyBackend
+from gpunn.numpy_blas import Blas
 
 Values = NDArray[Any]
+Formula = Callable[[Values], Values]
 
 CONFIDENCE = 8.0
 """Roundings of a sum are taken for independent; this many standard deviations are allowed for.
@@ -132,15 +135,28 @@ class BoundBackend(Backend):
     """
 
     name = "bounds"
+    carries = True
+    """Whether numbers carry errors, so that operations must reckon with their arguments'."""
 
     def __init__(self, arithmetic: Arithmetic) -> None:
         self.unit, self.factor = arithmetic
-        self._cpu = NumpyBackend()
+        self._blas = Blas()
 
     def _settle(self, out: Bounded, values: Any, errors: Any) -> None:
         """Change `out` in place to an operation's result."""
         out.values[...] = values
         out.errors[...] = errors
+
+    def _spread(self, formula: Formula, x: Values, errors: Values, here: Values) -> Any:
+        """Return how far a formula's result may be off for an argument that is.
+
+        It is evaluated at both ends of the argument's interval, which is exact for formulas that
+        rise, or fall, or bend one way.
+        """
+        if not self.carries:
+            return 0.0
+        above, below = formula(x + errors) - here, formula(x - errors) - here
+        return np.maximum(np.abs(above), np.abs(below))
 
     def _of_sum(self, n_terms: int) -> float:
         """Return by how much, relative to the sum of its terms' sizes, a sum may be off."""
@@ -190,14 +206,14 @@ class BoundBackend(Backend):
 
         def multiply(x: Values, y: Values) -> Values:
             product = np.empty(out.shape)
-            self._cpu.gemm(x, y, product, transpose_a=transpose_a, transpose_b=transpose_b)
+            self._blas.gemm(x, y, product, transpose_a, transpose_b, 1.0, 0.0)
             return product
 
         size_a, size_b = np.abs(a.values), np.abs(b.values)
         # One product for |a| (u |b| + error of b), with all that rounding makes of |a| |b|.
         own = self._of_sum(n_terms) + 2 * self.factor
         errors = multiply(size_a, own * size_b + b.errors)
-        if a.errors.any():
+        if self.carries:
             errors += multiply(a.errors, size_b + b.errors)
         values = multiply(a.values, b.values)
         if beta == 0:
@@ -242,26 +258,20 @@ class BoundBackend(Backend):
         if not activation.elementwise:
             return self._softmax(z, errors, activation)
         a = _apply(activation, z)
-        spread = _spread(lambda x: _apply(activation, x), z, errors, a)
+        spread = self._spread(lambda x: _apply(activation, x), z, errors, a)
         return a, spread + FUNCTION * self.unit * np.abs(a)
 
     def _softmax(self, z: Values, errors: Values, activation: Activation) -> tuple[Any, Any]:
         a = _apply(activation, z.T).T
-        # An output is largest when its own sum is as high, and all others as low, as they may be.
-        # Beyond 50, any output may be anything.
-        up, down = np.exp(np.minimum(errors, 50)), np.exp(-np.minimum(errors, 50))
-        rest_low = (a * down).sum(axis=1, keepdims=True) - a * down
-        rest_high = (a * up).sum(axis=1, keepdims=True) - a * up
-        highest = a * up / (a * up + np.maximum(rest_low, 0))
-        lowest = a * down / (a * down + np.maximum(rest_high, 0) + (a == 0))
         depth = z.max(axis=1, keepdims=True) - z
         own = depth + (a * depth).sum(axis=1, keepdims=True) + FUNCTION + FUNCTION + a.shape[1]
-        return a, np.maximum(highest - a, a - lowest) + own * self.unit * a
+        spread = _softmax_spread(a, errors) if self.carries else 0.0
+        return a, spread + own * self.unit * a
 
     def backpropagate_activation(self, delta: Bounded, a: Bounded, activation: Activation) -> None:
         if activation.elementwise:
             slope = _slope(activation, a.values)
-            spread = _spread(lambda x: _slope(activation, x), a.values, a.errors, slope)
+            spread = self._spread(lambda x: _slope(activation, x), a.values, a.errors, slope)
             moving = (a.errors > 0) | (slope != 0)
             spread += DERIVATIVE * self.unit * moving
             errors = delta.errors * (np.abs(slope) + spread) + np.abs(delta.values) * spread
@@ -300,7 +310,7 @@ class BoundBackend(Backend):
 
         slope = derivative(outputs.values)
         own = share * DERIVATIVE * self.unit
-        spread = _spread(derivative, outputs.values, outputs.errors, slope)
+        spread = self._spread(derivative, outputs.values, outputs.errors, slope)
         spread += own * (np.abs(slope) + np.abs(outputs.values) + np.abs(t))
         if loss.fused:
             values = _columnwise(loss.value, z.values, t)
@@ -311,7 +321,7 @@ class BoundBackend(Backend):
             of_values += weight * self.unit * (FUNCTION * (1 + 2 * largest) + z.shape[1])
         else:
             values = share * _columnwise(loss.value, outputs.values, t)
-            of_values = _spread(
+            of_values = self._spread(
                 lambda x: share * _columnwise(loss.value, x, t),
                 outputs.values,
                 outputs.errors,
@@ -375,7 +385,7 @@ class BoundBackend(Backend):
         """Do nothing: all work is done at once."""
 
     def memory_info(self) -> MemoryInfo:
-        return self._cpu.memory_info()
+        return NumpyBackend().memory_info()
 
     def describe(self) -> str:
         return f"bounds for a unit roundoff of {self.unit:.2g}"
@@ -394,6 +404,7 @@ class RandomRoundingBackend(BoundBackend):
     """
 
     name = "random rounding"
+    carries = False
 
     def __init__(self, arithmetic: Arithmetic, seed: int) -> None:
         super().__init__(arithmetic)
@@ -434,14 +445,16 @@ def _columnwise(formula: Any, x: Values, targets: Values) -> Values:
     return out.T
 
 
-def _spread(formula: Any, x: Values, errors: Values, here: Values) -> Values:
-    """Return how far a formula's result may be off for an argument that is.
+def _softmax_spread(a: Values, errors: Values) -> Values:
+    """Return how far softmax's outputs may be off for arguments that are.
 
-    It is evaluated at both ends of the argument's interval, which is exact for formulas that rise,
-    fall, or have no peak, as activations, their derivatives away from a peak, and errors have none.
+    An output is largest when its own sum is as high, and all others are as low, as they may be.
     """
-    if not errors.any():
-        return np.zeros_like(here)
-    above, below = formula(x + errors) - here, formula(x - errors) - here
-    spread: Values = np.maximum(np.abs(above), np.abs(below))
-    return spread
+    # Beyond 50, any output may be anything.
+    up, down = np.exp(np.minimum(errors, 50)), np.exp(-np.minimum(errors, 50))
+    rest_low = np.maximum((a * down).sum(axis=1, keepdims=True) - a * down, 0)
+    rest_high = np.maximum((a * up).sum(axis=1, keepdims=True) - a * up, 0)
+    highest = a * up / (a * up + rest_low)
+    lowest = a * down / (a * down + rest_high)
+    spread: Values = np.maximum(highest - a, a - lowest)
+    return np.where(a > 0, spread, 0.0)

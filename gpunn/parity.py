@@ -35,7 +35,7 @@ from gpunn.training import Callback, EpochRecord, as_targets, fit
 STEPS = (1, 2, 3, 4)
 """After so many steps, devices are compared number by number."""
 
-DRAWS = 4
+DRAWS = 3
 """How many trainings with random rounding show how errors grow."""
 
 Values = NDArray[Any]

@@ -56,7 +56,7 @@ ORDER = [
 ]
 HEAVY = (
     "cupy", "sklearn", "matplotlib", "scipy.linalg", "torch", "pooch", "pandas", "PIL",
-    "safetensors", "psutil", "tqdm", "requests", "gpunn.cli", "gpunn.cupy_backend",
+    "safetensors", "psutil", "tqdm", "requests", "pytest", "gpunn.cli", "gpunn.cupy_backend",
     "gpunn.cupy_online", "gpunn.cupy_staging", "gpunn.cupy_kernels", "gpunn.cupy_batches",
 )  # fmt: skip
 FOLDER = Path(gpunn.__file__).parent
@@ -142,6 +142,11 @@ def test_few_modules_know_cupy():
     users = {m for m in ORDER if any(name.split(".")[0] == "cupy" for name in imports(m))}
     over_cupy = {"cupy_backend", "cupy_kernels", "cupy_staging"}
     assert over_cupy <= users <= over_cupy | {"devices", "doctor"}
+
+
+def test_only_the_plugin_for_pytest_knows_pytest():
+    users = {m for m in ORDER if any(name.split(".")[0] == "pytest" for name in imports(m))}
+    assert users == {"testing"}
 
 
 def test_only_the_command_line_prints_or_draws():
