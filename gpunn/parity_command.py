@@ -48,7 +48,9 @@ def parity(options: Namespace, console: Console) -> int:
         console.say(_row(comparison))
     if options.out:
         curves = [_curve(comparison, stage) for comparison in comparisons for stage in STAGES[1:]]
-        save_divergence(options.out, curves, f"{tested.name} and {reference}: weights in training")
+        one = comparisons[0]
+        heading = f"Weights in training: {one.device} and {one.against}"
+        save_divergence(options.out, curves, heading)
     result = _result(comparisons, tested, reference)
     console.report(_text(comparisons), result)
     return 0 if result["ok"] else 1
