@@ -8,8 +8,8 @@ within each operation's bound and adds it: Monte Carlo arithmetic, which shows h
 runs for long enlarges or forgets what happened at its start.
 
 ``docs/parity.md`` derives the bounds. In short: a sum of K terms ``x`` is off by at most
-``(min(K, 8 sqrt(K)) + 2) u sum|x|``, a formula by 12 u times its result, plus what the errors of
-its inputs make of it, for which it is evaluated at both ends of their interval.
+``(min(K, 8 sqrt(K)) + 2) u sum|x|``, a formula by 12 u times its result and by what its argument's
+error makes of it, for which it is evaluated at both ends of the argument's interval.
 
 Sources: N. J. Higham, *Accuracy and Stability of Numerical Algorithms* (2002), section 3.3; N. J.
 Higham and T. Mary, *A new approach to probabilistic rounding error analysis* (2019); D. S. Parker,
@@ -210,7 +210,7 @@ class BoundBackend(Backend):
             return product
 
         size_a, size_b = np.abs(a.values), np.abs(b.values)
-        # One product for |a| (u |b| + error of b), with all that rounding makes of |a| |b|.
+        # One product for what rounding and the errors of b make of |a| |b|.
         own = self._of_sum(n_terms) + 2 * self.factor
         errors = multiply(size_a, own * size_b + b.errors)
         if self.carries:
@@ -273,7 +273,7 @@ class BoundBackend(Backend):
             slope = _slope(activation, a.values)
             spread = self._spread(lambda x: _slope(activation, x), a.values, a.errors, slope)
             moving = (a.errors > 0) | (slope != 0)
-            spread += DERIVATIVE * self.unit * moving
+            spread += DERIVATIVE * self.unit * moving * np.maximum(np.abs(slope), 1)
             errors = delta.errors * (np.abs(slope) + spread) + np.abs(delta.values) * spread
             self._settle(delta, delta.values * slope, errors)
             return

@@ -405,17 +405,19 @@ def standard_cases(n_inputs: int, n_outputs: int, dtype: str = "float32") -> lis
     ]
     # Where outputs are not bounded, a large step would leap out of the valley.
     kinds = [replace(kind, learning_rate=0.1 if _bounded(kind) else 0.01) for kind in kinds]
-    cases = [*kinds, *(replace(kind, batch_size=1) for kind in kinds)]
+    cases = [*kinds, *(_online(kind) for kind in kinds)]
     cases += [
         replace(base, optimizer=optimizer, learning_rate=rate)
         for optimizer, rate in (("momentum", 0.03), ("nesterov", 0.03), ("adam", 0.001))
     ]
-    cases.append(replace(base, layer_sizes=(n_inputs, 24, 24, n_outputs)))
-    cases.append(replace(base, layer_sizes=(n_inputs, 24, 24, n_outputs), batch_size=1))
-    cases.append(replace(base, batch_size=10))
-    cases.append(replace(base, biases=False))
-    cases.append(replace(base, biases=False, batch_size=1))
-    return cases
+    deep = replace(base, layer_sizes=(n_inputs, 24, 24, n_outputs))
+    without_biases = replace(base, biases=False)
+    cases += [deep, _online(deep), without_biases, _online(without_biases)]
+    return [*cases, replace(base, batch_size=10)]
+
+
+def _online(case: Case) -> Case:
+    return replace(case, batch_size=1, epochs=2)
 
 
 def _bounded(case: Case) -> bool:

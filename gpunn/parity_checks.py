@@ -55,10 +55,11 @@ class Check:
 
     @property
     def share(self) -> float:
-        """The difference as a share of the tolerance."""
-        if self.difference <= self.tolerance:
-            return self.difference / self.tolerance if self.difference > 0 else 0.0
-        return self.difference / self.tolerance if self.tolerance > 0 else math.inf
+        """The difference as a share of the tolerance; infinite where there is none."""
+        if self.difference == 0:
+            return 0.0
+        measurable = math.isfinite(self.difference) and self.tolerance > 0
+        return self.difference / self.tolerance if measurable else math.inf
 
 
 def checks_of_steps(

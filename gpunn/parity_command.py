@@ -22,8 +22,8 @@ from gpunn.scaling import class_numbers
 from gpunn.train_command import classes_of, scaling_of
 
 SAMPLES = 200
-ONLINE_SAMPLES = 48
-"""Enough for several steps and a last, smaller batch; or for several runs in a block."""
+ONLINE_SAMPLES = 65
+"""Enough for several steps and a last, smaller batch; or for a whole block and a single sample."""
 
 STAGES = ("start", "step", "epoch")
 
