@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gpunn.activations import ACTIVATIONS
 from gpunn.backend import Backend
-from gpunn.devices import get_backend
+from gpunn.devices import cuda_problem, get_backend
 from gpunn.error_model import Arithmetic, BoundBackend, RandomRoundingBackend
 from gpunn.errors import DeviceError, ParameterError
 from gpunn.losses import LOSSES
@@ -174,9 +174,9 @@ def choose_devices(
         If both are the same.
     """
     in_float64 = isinstance(against, str) and against == "float64"
-    if device is None:
-        device = "cpu" if in_float64 and precision == "fp32" else "cuda"
     try:
+        if device is None:
+            device = "cpu" if in_float64 and precision == "fp32" else _best_gpu()
         tested = get_backend(device, precision)
         other = against if in_float64 else get_backend(against)
     except DeviceError as error:
@@ -190,6 +190,13 @@ def choose_devices(
             "with the CPU's float64: against 'float64'"
         )
     return tested, other
+
+
+def _best_gpu() -> str:
+    problem = cuda_problem()
+    if problem is not None:
+        raise DeviceError(f"{problem}; see gpunn info")
+    return "auto"
 
 
 def _same(one: Backend, other: Backend) -> bool:

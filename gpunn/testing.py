@@ -22,7 +22,8 @@ import pytest
 from numpy.typing import ArrayLike
 
 from gpunn.backend import Backend
-from gpunn.devices import cuda_problem
+from gpunn.devices import get_backend
+from gpunn.errors import DeviceError
 from gpunn.network import Network
 from gpunn.parity import compare_network
 
@@ -41,12 +42,13 @@ def require_gpu() -> None:
 
     With GPUNN_REQUIRE_GPU=1 it fails instead. Either way the reason is why there is none.
     """
-    problem = cuda_problem()
-    if problem is None:
-        return
-    if os.environ.get("GPUNN_REQUIRE_GPU") == "1":
-        pytest.fail(f"no usable GPU: {problem}")
-    pytest.skip(f"no usable GPU: {problem}")
+    __tracebackhide__ = True
+    try:
+        get_backend("cuda")
+    except DeviceError as error:
+        if os.environ.get("GPUNN_REQUIRE_GPU") == "1":
+            pytest.fail(f"no usable GPU: {error}")
+        pytest.skip(f"no usable GPU: {error}")
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])

@@ -331,7 +331,7 @@ def test_epochs_are_held_to_the_growth_of_random_errors():
 
 
 def test_without_a_second_device_it_says_so_and_offers_one_that_is_always_there(monkeypatch):
-    monkeypatch.setattr("gpunn.devices.cuda_problem", lambda: "no driver")
+    monkeypatch.setattr("gpunn.devices._cupy_problem", lambda: "no driver")
     for device in (None, "cuda", "cuda:1"):
         with pytest.raises(DeviceError, match=r"no second device: .*no driver.*--against float64"):
             choose_devices(device)
@@ -460,7 +460,7 @@ def test_a_gpu_that_differs_is_status_1(run, installed_double, monkeypatch):
 
 
 def test_no_second_device_is_status_2_and_one_line(run, monkeypatch):
-    monkeypatch.setattr("gpunn.devices.cuda_problem", lambda: "no driver")
+    monkeypatch.setattr("gpunn.devices._cupy_problem", lambda: "no driver")
     status, out, err = run()
     assert (status, out) == (2, "")
     assert len(err.splitlines()) == 1
