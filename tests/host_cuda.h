@@ -165,6 +165,8 @@ static bool run_block(int block, char* shared)
             const bool slept = any_is(ASLEEP, first, last);
             run_warp(first, last);
             if (!slept || !any_is(ASLEEP, first, last)) moved = true;
+            // What it waits for may come before its block's other warps have done anything.
+            if (!slept && !backwards && any_is(ASLEEP, first, last)) return true;
         }
         if (any_is(ASLEEP, start, end)) return moved;
         if (!problem && !are_together(start, end)) problem = "not all threads reach a barrier";

@@ -363,6 +363,11 @@ def test_blocks_meet() -> None:
     [
         ("y[1 + 319 - all] = y[1 + all] + all;", "depends on the order of the threads"),
         (f"y[1 + all] = all; {MEET % 5} y[1 + all] = y[1 + 319 - all];", "depends on the order"),
+        (
+            f"y[1 + all] = all; {(MEET % 5).replace('__syncthreads();', '', 1)}"
+            f"const T other = y[1 + 319 - all]; {MEET % 10} y[1 + all] = other;",
+            "depends on the order",
+        ),
         (MEET % 6, "blocks wait for ever"),
         (f"if (blockIdx.x != 3) {{ {MEET % 5} }}", "blocks wait for ever"),
         (f"if (me < 32) {{ {MEET % 5} }}", "not all threads reach a barrier"),
