@@ -44,8 +44,12 @@ FUNCTION = 12.0
 DERIVATIVE = 4.0
 """Roundings in a derivative or an error function."""
 
-FACTOR_ROUNDOFF = {"fp32": 0.0, "tf32": 2.0**-11, "bf16": 2.0**-8}
-"""The unit roundoff that the factors of a product are rounded with."""
+FACTOR_ROUNDOFF = {"fp32": 0.0, "tf32": 2.0**-10, "bf16": 2.0**-7}
+"""How far, relative to their size, the factors of a product may be changed.
+
+Twice the unit roundoff of 11 and 8 significant bits: NVIDIA does not say whether factors are rounded
+to the nearest number or cut off.
+"""
 
 _FLOAT64 = float(np.finfo(np.float64).eps)
 
