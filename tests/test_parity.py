@@ -448,7 +448,7 @@ def test_a_gpu_that_differs_is_status_1(run, installed_double, monkeypatch):
     right = CupyBackend.sum_rows
 
     def wrong(self, a, out, *, alpha=1.0, beta=0.0):
-        right(self, a, out, alpha=1.01 * alpha, beta=beta)
+        right(self, a, out, alpha=1.05 * alpha, beta=beta)
 
     monkeypatch.setattr(CupyBackend, "sum_rows", wrong)
     status, out, _ = run("--activation", "relu", "--mode", "batch", "--precision", "tf32")
