@@ -44,6 +44,7 @@ from host_streams import (
     alloc_pinned_memory,
     begin_copy,
     get_current_stream,
+    get_elapsed_time,
 )
 from host_streams import current as _current
 from host_streams import current_device as _current_device
@@ -1134,6 +1135,9 @@ class _MemoryPool:
     def free_bytes(self) -> int:
         return 0
 
+    def free_all_blocks(self, stream: Any = None) -> None:
+        pass
+
 
 def _device_properties(device: int) -> dict[str, Any]:
     if not 0 <= device < N_DEVICES:
@@ -1155,6 +1159,7 @@ runtime = _module(
     memGetInfo=lambda: (DEVICE_BYTES - _used_bytes(_current_device()), DEVICE_BYTES),
     driverGetVersion=lambda: 13000,
     runtimeGetVersion=lambda: 13000,
+    deviceSynchronize=lambda: get_current_stream().synchronize(),
 )
 _device = _module("cupy.cuda.device", Device=Device, get_cublas_handle=get_cublas_handle)
 _memory = _module("cupy.cuda.memory", OutOfMemoryError=OutOfMemoryError)
@@ -1169,6 +1174,7 @@ _cuda = _module(
     memory=_memory,
     runtime=runtime,
     get_current_stream=get_current_stream,
+    get_elapsed_time=get_elapsed_time,
 )
 cupy = _module(
     "cupy",

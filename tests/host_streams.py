@@ -15,6 +15,7 @@ streams used it, and when. Three things are errors:
 import ctypes
 import itertools
 import threading
+import time
 import weakref
 from typing import Any
 
@@ -103,11 +104,23 @@ class Stream:
 class Event:
     def __init__(self, block: bool = False, disable_timing: bool = False) -> None:
         self._clock: Clock | None = None
+        self._timed = not disable_timing
 
     def record(self, stream: Stream | None = None) -> None:
         stream = get_current_stream() if stream is None else stream
         stream._advance()
         self._clock = dict(stream.clock)
+        self._seconds = time.perf_counter()
+
+    def synchronize(self) -> None:
+        if self._clock is not None:
+            _host.wait(self._clock)
+
+
+def get_elapsed_time(start_event: Event, end_event: Event) -> float:
+    if not (start_event._timed and end_event._timed):
+        raise RuntimeError("cudaErrorInvalidResourceHandle: an event without timing")
+    return 1e3 * (end_event._seconds - start_event._seconds)
 
 
 _null_streams: dict[int, Stream] = {}
