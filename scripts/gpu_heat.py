@@ -168,8 +168,7 @@ class Bench:
 
     def __init__(self, plan: Plan, send: Send) -> None:
         self.plan, self.send = plan, send
-        self.absent = {n: "not asked for" for n in peers.CONTESTANTS if n not in plan.contestants}
-        self.absent |= peers.missing(plan.device)
+        self.absent = peers.missing(plan.device, plan.contestants)
         self.clock = Clock(plan.device)
         self.samples = Samples(plan.n_samples)
         self.compile_seconds = COMPILE_SECONDS

@@ -8,7 +8,7 @@ the first so many batches, again and again, going on from the weights it has.
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, ClassVar
@@ -311,15 +311,19 @@ CONTESTANTS: dict[str, type[Contestant]] = {
 }
 
 
-def missing(device: str) -> dict[str, str]:
-    """Return which contestants are not here, and why: one line with the remedy."""
-    # Before JAX is loaded: it must leave memory to the others, and not fall back in silence.
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    os.environ.setdefault("JAX_PLATFORMS", device)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    problems = {"PyTorch": _torch_problem(device), "JAX": _jax_problem()}
-    problems["torch.compile"] = problems["PyTorch"]
-    return {name: problem for name, problem in problems.items() if problem is not None}
+def missing(device: str, asked: Sequence[str]) -> dict[str, str]:
+    """Return which contestants do not take part, and why: one line, with the remedy if need be."""
+    problems = {name: "not asked for" for name in CONTESTANTS if name not in asked}
+    if {"PyTorch", "torch.compile"} & set(asked):
+        problem = _torch_problem(device)
+        for name in ("PyTorch", "torch.compile"):
+            if problem is not None:
+                problems.setdefault(name, problem)
+    if "JAX" in asked:
+        problem = _jax_problem(device)
+        if problem is not None:
+            problems["JAX"] = problem
+    return problems
 
 
 def _torch_problem(device: str) -> str | None:
@@ -334,9 +338,12 @@ def _torch_problem(device: str) -> str | None:
     return None
 
 
-def _jax_problem() -> str | None:
+def _jax_problem(device: str) -> str | None:
     if find_spec("jax") is None:
         return f"JAX is not installed: {INSTALL}"
+    # Before JAX is loaded: it must leave memory to the others, and not fall back in silence.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    os.environ.setdefault("JAX_PLATFORMS", device)
     try:
         import jax
 
