@@ -152,11 +152,11 @@ def search_largest(row: Largest, plan: Plan, free: int, absent: dict[str, str]) 
     if plan.device == "cpu":
         free = REHEARSAL_BYTES
     # Bytes for a hidden unit: gpunn has the weights and two arrays of a batch, PyTorch has the
-    # weights twice, and three arrays.
+    # weights twice, and one or two arrays.
     weights, array = 4 * (N_INPUTS + 1 + N_OUTPUTS), 4 * row.batch
     guesses = {
         "gpunn": free // (weights + 2 * array),
-        "PyTorch": free // (2 * weights + 3 * array),
+        "PyTorch": free // (2 * weights + 2 * array),
     }
     result: dict[str, Any] = {
         "label": row.label,
