@@ -27,7 +27,7 @@ import gpu_peers as peers
 import gpu_report
 from bench_cpu import cpu_model, version_of
 from gpu_children import events_of, patience
-from gpu_heat import ROW_SECONDS, Bench, Plan, Row, Send, copy_rate
+from gpu_heat import EVERYWHERE, ROW_SECONDS, Bench, Plan, Row, Send, copy_rate
 from gpu_largest import Largest, search_largest
 from gpu_peers import one_line
 
@@ -108,7 +108,7 @@ def output_of(command: list[str]) -> str | None:
 
 def work(rows: list[Row], barred: dict[str, dict[str, str]], plan: Plan, send: Send) -> None:
     """Measure rows and send what is found."""
-    bench = Bench(plan, send)
+    bench = Bench(plan, barred.get(EVERYWHERE, {}), send)
     send(("absent", bench.absent))
     send(("copy", copy_rate(plan, bench.clock)))
     for row in rows:
@@ -128,25 +128,24 @@ def measure_rows(
         doing, how = None, ""
         arguments = (list(pending.values()), barred, plan)
         for event in events_of(target, arguments, lambda: patience(plan)):
-            if event[0] == "begin":
-                doing = event[1:]
-            elif event[0] == "end":
+            if event[0] == "end":
                 how = event[1]
-            else:
-                take(event)
+                break
+            doing = event[1:] if event[0] == "begin" else None
             if event[0] in ("row", "late"):
                 del pending[event[1]]
-                doing = None
+            if doing is None:
+                take(event)
         if not pending or plan.seconds_left() <= 0:
             break
-        if doing is None:
-            take(("failure", f"the process that measures {how}"))
+        if doing is None or doing[1] in barred.get(doing[0], {}):
+            take(("failure", f"the process that measures {how}, and none can be named for it"))
             return
         label, name = doing
         barred.setdefault(label, {})[name] = f"its process {how}"
         take(("failure", f"{label}: the process {how} in the turn of {name}"))
         if name == "gpunn":
-            del pending[label]
+            pending = {k: row for k, row in pending.items() if label not in (k, EVERYWHERE)}
     for label in pending:
         take(("late", label))
 

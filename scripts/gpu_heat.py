@@ -27,6 +27,9 @@ FEWEST_STEPS = 4
 ROW_SECONDS, COMPILE_SECONDS = 15.0, 45.0
 """What must be left for a row to begin, and to begin compiling; a guess until one was seen."""
 
+EVERYWHERE = "all rows"
+"""The label of what is begun for no row alone."""
+
 Send = Callable[[tuple[Any, ...]], None]
 """Takes an event: ("begin", label, who), ("row", label, result), ..."""
 
@@ -166,9 +169,17 @@ def agreement(task: Task, start: Weights, ours: Pass, theirs: Pass) -> dict[str,
 class Bench:
     """What the rows of a process share: samples, clock, and who is not here."""
 
-    def __init__(self, plan: Plan, send: Send) -> None:
+    def __init__(self, plan: Plan, barred: dict[str, str], send: Send) -> None:
         self.plan, self.send = plan, send
-        self.absent = peers.missing(plan.device, plan.contestants)
+        self.absent = {n: "not asked for" for n in peers.CONTESTANTS if n not in plan.contestants}
+        self.absent |= barred
+        for name in peers.CONTESTANTS:
+            if name not in self.absent:
+                # Libraries that do not go together may break where they are loaded.
+                send(("begin", EVERYWHERE, name))
+                problem = peers.problem_of(name, plan.device)
+                if problem is not None:
+                    self.absent[name] = problem
         self.clock = Clock(plan.device)
         self.samples = Samples(plan.n_samples)
         self.compile_seconds = COMPILE_SECONDS
@@ -207,7 +218,7 @@ class Heat:
     def line_up(self) -> None:
         """Make everyone, check their first pass, and find out how long each takes."""
         for name in peers.CONTESTANTS:
-            if name in self._absent or ("gpunn" in self._absent):
+            if {name, "gpunn"} & set(self._absent):
                 continue
             needed = self._bench.compile_seconds + ROW_SECONDS
             if name == "torch.compile" and self._plan.seconds_left() < needed:
@@ -258,6 +269,7 @@ class Heat:
                 n_steps = runs[name]["samples"] // self._row.batch
                 seconds = self._clock.seconds(self._entrants[name].run, n_steps)
                 runs[name]["seconds"].append(seconds)
+                runs[name]["last_loss"] = self._entrants[name].loss()
 
     def measure_products(self) -> None:
         """Measure the step's products by themselves, where the row wants that."""

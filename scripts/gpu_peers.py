@@ -8,7 +8,7 @@ the first so many batches, again and again, going on from the weights it has.
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, ClassVar
@@ -311,19 +311,11 @@ CONTESTANTS: dict[str, type[Contestant]] = {
 }
 
 
-def missing(device: str, asked: Sequence[str]) -> dict[str, str]:
-    """Return which contestants do not take part, and why: one line, with the remedy if need be."""
-    problems = {name: "not asked for" for name in CONTESTANTS if name not in asked}
-    if {"PyTorch", "torch.compile"} & set(asked):
-        problem = _torch_problem(device)
-        for name in ("PyTorch", "torch.compile"):
-            if problem is not None:
-                problems.setdefault(name, problem)
-    if "JAX" in asked:
-        problem = _jax_problem(device)
-        if problem is not None:
-            problems["JAX"] = problem
-    return problems
+def problem_of(name: str, device: str) -> str | None:
+    """Say in one line why a contestant cannot take part, with the remedy; None if it can."""
+    if name == "JAX":
+        return _jax_problem(device)
+    return None if name == "gpunn" else _torch_problem(device)
 
 
 def _torch_problem(device: str) -> str | None:

