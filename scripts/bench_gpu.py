@@ -68,20 +68,37 @@ def rehearsed(row: Row | Largest) -> Row | Largest:
 
 def describe(device: str) -> dict[str, Any]:
     """Return what machine and which versions this is; it opens the GPU."""
-    gpus = examine()["gpus"] if device == "cuda" else []
+    backend = gpunn.get_backend(device)
     packages = ("numpy", "scipy", "cupy-cuda13x", "cupy-cuda12x", "torch", "triton", "jax")
     return {
-        "gpus": gpus,
+        "name": gpu_name() if device == "cuda" else "CPU",
+        "device": backend.describe(),
+        "doctor": doctor(),
         "nvidia_smi": nvidia_smi(),
         "cpu": cpu_model(),
         "cores": os.cpu_count(),
-        "memory_free": gpunn.get_backend(device).memory_info().free,
+        "memory_free": backend.memory_info().free,
         "versions": {
             "python": platform.python_version(),
             "gpunn": gpunn.__version__,
             **{package: version_of(package) for package in packages},
         },
     }
+
+
+def doctor() -> dict[str, Any]:
+    """Return what gpunn finds here; that it fails must not keep anything from being measured."""
+    try:
+        return examine()
+    except Exception as error:
+        return {"failed": one_line(error)}
+
+
+def gpu_name() -> str:
+    """Return what CUDA calls the first GPU."""
+    import cupy
+
+    return str(cupy.cuda.runtime.getDeviceProperties(0)["name"].decode())
 
 
 def nvidia_smi() -> str | None:
@@ -261,7 +278,7 @@ def default_out(options: argparse.Namespace, machine: dict[str, Any]) -> Path | 
     whole = not options.quick and options.only is None and options.device == "cuda"
     if not whole or options.contestants != [*peers.CONTESTANTS]:
         return None
-    name = re.sub("[^a-z0-9]+", "-", machine["gpus"][0]["name"].lower()).strip("-")
+    name = re.sub("[^a-z0-9]+", "-", machine["name"].lower()).strip("-")
     return ROOT / "docs" / "benchmarks" / f"gpu-{name}.json"
 
 

@@ -253,8 +253,8 @@ def draw(values: Values, path: Path) -> bool:
     axis.set_yticks(range(len(rows)), [row["label"] for row in rows])
     axis.invert_yaxis()
     axis.set_xlabel("times as fast (right of 1: gpunn is faster)")
-    gpus = values["machine"].get("gpus") or [{"name": "a rehearsal on a CPU: no measurement"}]
-    axis.set_title(f"Training speed of gpunn over others, {gpus[0]['name']}")
+    where = "a rehearsal: no measurement" if values["rehearsal"] else values["machine"]["name"]
+    axis.set_title(f"Training speed of gpunn over others, {where}")
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
     figure.savefig(path, dpi=120)
     plt.close(figure)
