@@ -2,9 +2,9 @@
 
     python scripts/gpu_check.py --out gpu_check.json
 
-The parts, each in a process of its own with a limit of its own: what machine this is; parity with
-the CPU in each precision; the tests that need a GPU, which fail here where elsewhere they are
-skipped; the benchmark; the other tests. A part that fails or takes too long does not keep the
+The parts, each in a process of its own with a limit of its own: what machine this is; the tests that
+need a GPU, which fail here where elsewhere they are skipped; parity with the CPU in each precision;
+the benchmark; the other tests. A part that fails or takes too long does not keep the
 others from running, and the file is written after each. It needs the package, CuPy and pytest, and
 PyTorch and JAX to compare with; with pytest-xdist the tests share the CPU's cores.
 
@@ -34,6 +34,8 @@ ROOT = Path(__file__).resolve().parent.parent
 BENCH = ROOT / "scripts" / "bench_gpu.py"
 SECONDS = 530
 """Nine minutes, with some to spare."""
+PARITY = {"fp32": 80, "tf32": 40, "bf16": 40}
+"""Seconds for each precision; fp32 has twice as many networks, as it has float64 beside it."""
 LAST_TESTS, SHORTEST_BENCH = 60, 120
 """Seconds that the benchmark leaves to the last part, and that it gets at least."""
 TAIL = 8000
@@ -208,9 +210,9 @@ def machine_part() -> Part:
     return Part("machine", command, 90, summarize_machine)
 
 
-def parity_part(precision: str) -> Part:
+def parity_part(precision: str, limit: float) -> Part:
     command = [sys.executable, "-m", "gpunn", "parity", "--json", "--precision", precision]
-    return Part(f"parity_{precision}", command, 40, summarize_parity)
+    return Part(f"parity_{precision}", command, limit, summarize_parity)
 
 
 def bench_part(limit: float, folder: Path) -> Part:
@@ -223,10 +225,11 @@ def bench_part(limit: float, folder: Path) -> Part:
 
 def parts(folder: Path, seconds_left: Callable[[], float]) -> Iterable[Part]:
     """Yield the parts, by what only a GPU can tell; each limit is set when its turn comes."""
-    for precision in ("fp32", "tf32", "bf16"):
-        yield parity_part(precision)
-    # A GPU is shared by few processes at a time; their kernels are compiled side by side.
+    # A GPU is shared by few processes at a time. They compile its kernels side by side, and CuPy
+    # keeps those, so that what comes next finds them.
     yield tests("tests_gpu", "gpu", 150, folder, most_workers=8)
+    for precision, limit in PARITY.items():
+        yield parity_part(precision, limit)
     yield bench_part(max(SHORTEST_BENCH, seconds_left() - LAST_TESTS), folder)
     rest = max(LAST_TESTS, seconds_left())
     yield tests("tests_other", "not gpu", rest, folder, most_workers=16)

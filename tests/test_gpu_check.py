@@ -93,7 +93,7 @@ def test_the_parts_share_the_time(tmp_path: Path) -> None:
     left = iter([400.0, 30.0])
     found = {part.name: part for part in gpu_check.parts(tmp_path, lambda: next(left))}
     assert list(found) == [
-        *("parity_fp32", "parity_tf32", "parity_bf16", "tests_gpu", "bench", "tests_other")
+        *("tests_gpu", "parity_fp32", "parity_tf32", "parity_bf16", "bench", "tests_other")
     ]
     assert found["bench"].limit == 340
     assert float(found["bench"].command[3]) < 340
