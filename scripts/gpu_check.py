@@ -2,7 +2,7 @@
 
     python scripts/gpu_check.py --out gpu_check.json
 
-The parts, each in a process of its own with a limit of its own: what machine this is; the tests that
+The parts, each in a process of its own with a limit of its own: what machine this is; tests that
 need a GPU, which fail here where elsewhere they are skipped; parity with the CPU in each precision;
 the benchmark; the other tests. A part that fails or takes too long does not keep the
 others from running, and the file is written after each. It needs the package, CuPy and pytest, and
