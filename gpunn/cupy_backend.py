@@ -294,6 +294,8 @@ class CupyBackend(Backend):
             array = cupy.empty(contiguous.shape, contiguous.dtype)
             # Not cupy.asarray, which makes a pinned copy of the whole first.
             array.set(contiguous)
+            # Pinned memory would be read after this returned.
+            cupy.cuda.get_current_stream().synchronize()
             return array
 
     def to_host(self, array: Array) -> NDArray[Any]:

@@ -76,7 +76,10 @@ class CupyBatchLearner(BatchLearner):
         self._kernel = load_kernel("gpunn_learn_batches", hidden, top, loss, textbook_rule)
         with device:
             self._n_blocks = device.attributes["MultiProcessorCount"]
-            self._kernel.max_dynamic_shared_size_bytes = tiling.shared_bytes
+            # The most there is, since all learners of such networks share the kernel.
+            self._kernel.max_dynamic_shared_size_bytes = device.attributes[
+                "MaxSharedMemoryPerBlockOptin"
+            ]
         self._backend, self._batch_size = backend, batch_size
 
     @classmethod

@@ -801,9 +801,11 @@ class RawModule:
         if type(options) is not tuple or options not in ((), ("--std=c++17",)):
             raise NotImplementedError(f"options {options!r}")
         self._code, self._cooperative = code, enable_cooperative_groups
+        # A function's attributes are the module's, whoever gets the function from it.
+        self._shared_limits: dict[str, int] = {}
 
     def get_function(self, name: str) -> "RawKernel":
-        return RawKernel(self._code, name, self._cooperative)
+        return RawKernel(self._code, name, self._cooperative, self._shared_limits)
 
 
 class _RawParameter(NamedTuple):
@@ -839,21 +841,23 @@ class RawKernel:
     It is run twice, with the threads in one order and in the other: if anything differs, they race.
     """
 
-    def __init__(self, code: str, name: str, cooperative: bool) -> None:
+    def __init__(
+        self, code: str, name: str, cooperative: bool, shared_limits: dict[str, int]
+    ) -> None:
         self.code, self.name = code, name
         self.parameters = _signature(code, name)
         self._cooperative = cooperative
-        self._shared_limit = MOST_SHARED_BYTES
+        self._shared_limits = shared_limits
 
     @property
     def max_dynamic_shared_size_bytes(self) -> int:
-        return self._shared_limit
+        return self._shared_limits.get(self.name, MOST_SHARED_BYTES)
 
     @max_dynamic_shared_size_bytes.setter
     def max_dynamic_shared_size_bytes(self, value: int) -> None:
         if not 0 <= value <= MOST_SHARED_BYTES_OPTIN:
             raise RuntimeError("CUDA_ERROR_INVALID_VALUE: invalid argument")
-        self._shared_limit = value
+        self._shared_limits[self.name] = value
 
     def __call__(
         self, grid: tuple[int, ...], block: tuple[int, ...], args: Any, *, shared_mem: int = 0
@@ -868,7 +872,7 @@ class RawKernel:
             raise RuntimeError("CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE: too many blocks")
         if not (grid[0] > 0 and 0 < block[0] <= MOST_THREADS and shared_mem >= 0):
             raise RuntimeError("CUDA_ERROR_INVALID_VALUE: invalid argument")
-        if shared_mem > max(MOST_SHARED_BYTES, self._shared_limit):
+        if shared_mem > max(MOST_SHARED_BYTES, self.max_dynamic_shared_size_bytes):
             raise RuntimeError("CUDA_ERROR_INVALID_VALUE: invalid argument")
         if len(args) != len(self.parameters):
             raise TypeError(f"{self.name} takes {len(self.parameters)} arguments, got {len(args)}")

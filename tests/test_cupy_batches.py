@@ -162,6 +162,22 @@ def test_a_learner_takes_smaller_batches_and_many_calls(
     assert_same(one, other, 14)
 
 
+def test_learners_of_one_kernel_need_not_be_of_one_size(
+    gpu: Backend, rng: np.random.Generator
+) -> None:
+    """The larger one takes more shared memory than a kernel may without asking, the smaller not."""
+    X, T = samples(rng, 60, 400, 3)
+    one, other = twins((400, 100, 3), gpu)
+    larger = learner_of(other, 60)
+    smaller = learner_of(twins((4, 5, 3), gpu)[0], 2)
+    assert larger is not None
+    assert smaller is not None
+    step_by_step(one, X, T, 60, 0.1, 0.0)
+    losses = gpu.zeros((60,), "float64")
+    larger.learn(*other.as_samples(X, T), 60, rate=0.1 / 60, kept=1.0, row_losses=losses)
+    assert_same(one, other, 60)
+
+
 def test_the_same_run_gives_the_same_bits(gpu: Backend, rng: np.random.Generator) -> None:
     X, T = samples(rng, 40, 30, 3)
     one, other = twins((30, 70, 3), gpu)
