@@ -11,7 +11,7 @@ Learning* (2015), chapter 2.
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -211,6 +211,39 @@ class Network:
             ),
         )
 
+    @classmethod
+    def from_parameters(
+        cls,
+        architecture: Architecture,
+        parameters: Iterable[tuple[NDArray[Any], NDArray[Any] | None]],
+        device: str | Backend = "auto",
+    ) -> Self:
+        """Return a network of the given parameters.
+
+        Parameters
+        ----------
+        architecture : Architecture
+            What the network is, apart from its numbers.
+        parameters : iterable of (ndarray, ndarray or None)
+            Each layer's weights (n_out, n_in) and biases (n_out,), in the network's dtype. On the
+            CPU, row-major arrays become the network's own; they are not copied.
+        device : {"auto", "cpu", "cuda", "cuda:N"} or Backend
+            Where.
+
+        Returns
+        -------
+        Network
+            The network.
+
+        Raises
+        ------
+        DeviceError
+            If the device cannot be had.
+        """
+        network = cls.__new__(cls)
+        network._set_up(architecture, get_backend(device), iter(parameters))
+        return network
+
     def _set_up(
         self,
         architecture: Architecture,
@@ -355,7 +388,7 @@ class Network:
             # Piece by piece, because inputs on the host may be more than the device has room for.
             block = self.as_matrix(inputs[rows])
             out = outputs[: block.shape[0]]
-            self._write_outputs(self._forward(block), out)
+            self.write_outputs(block, out)
             host[rows] = self.backend.to_host(out)
         return np.asarray(host[0]) if single else host
 
@@ -394,6 +427,7 @@ class Network:
         update: Update,
         row_losses: Array,
         outputs: Array | None = None,
+        row_weights: Array | None = None,
     ) -> None:
         """Change the network in place by one step of training; nothing crosses to the host.
 
@@ -410,8 +444,10 @@ class Network:
             Gets each sample's error added, computed from the weights before the update.
         outputs : Array, shape (n, n_L), optional
             Gets the outputs before the update.
+        row_weights : Array, shape (n,), optional
+            What each sample's error is multiplied by.
         """
-        self._step_by(self.learn_from, inputs, targets, update, row_losses, outputs)
+        self._step_by(self.learn_from, inputs, targets, update, row_losses, outputs, row_weights)
 
     def _step_by(
         self,
@@ -421,12 +457,13 @@ class Network:
         update: Update,
         row_losses: Array,
         outputs: Array | None = None,
+        row_weights: Array | None = None,
     ) -> None:
         """Do what `step` says by some class's `learn_from`."""
         work = self._work_arrays(inputs.shape[0])
         z, delta = work.activations[0], work.deltas[0]
         self.backend.gemm(inputs, self.layers[0].weights, z, transpose_b=True)
-        learn_from(z, delta, targets, update, row_losses, outputs)
+        learn_from(z, delta, targets, update, row_losses, outputs, row_weights)
         update(0, self.layers[0], delta, inputs)
 
     def learn_from(
@@ -437,6 +474,7 @@ class Network:
         update: Update,
         row_losses: Array,
         outputs: Array | None = None,
+        row_weights: Array | None = None,
     ) -> None:
         """Change all layers above the first in place by one step, given the first one's sums.
 
@@ -446,7 +484,7 @@ class Network:
             ``Z_1`` without biases; becomes A_1 in place.
         delta : Array, shape (n, n_1)
             Gets ``D_1``, from which the first layer's gradient is made.
-        targets, update, row_losses, outputs
+        targets, update, row_losses, outputs, row_weights
             As in `step`.
         """
         backend, work = self.backend, self._work_arrays(z.shape[0])
@@ -457,7 +495,9 @@ class Network:
         deltas = [delta, *work.deltas[1:-1], z_top][:n_layers]
         if outputs is not None:
             self._write_outputs(z_top, outputs)
-        backend.output_delta(z_top, top.biases, targets, top.activation, self.loss, row_losses)
+        backend.output_delta(
+            z_top, top.biases, targets, top.activation, self.loss, row_losses, row_weights
+        )
         if n_layers == 1:
             backend.copy_into(z_top, delta)
         for index in range(n_layers - 1, 0, -1):
@@ -468,12 +508,25 @@ class Network:
                 deltas[index - 1], activations[index - 1], below.activation
             )
 
-    def add_losses(self, inputs: Array, targets: Array, row_losses: Array, outputs: Array) -> None:
+    def add_losses(
+        self,
+        inputs: Array,
+        targets: Array,
+        row_losses: Array,
+        outputs: Array,
+        row_weights: Array | None = None,
+    ) -> None:
         """Change `row_losses` and `outputs` in place to samples' errors (added) and outputs."""
         top = self.layers[-1]
         z = self._forward(inputs)
         self._write_outputs(z, outputs)
-        self.backend.output_delta(z, top.biases, targets, top.activation, self.loss, row_losses)
+        self.backend.output_delta(
+            z, top.biases, targets, top.activation, self.loss, row_losses, row_weights
+        )
+
+    def write_outputs(self, inputs: Array, outputs: Array) -> None:
+        """Change `outputs` in place to the outputs for some inputs, both on the device."""
+        self._write_outputs(self._forward(inputs), outputs)
 
     def loss_and_gradients(
         self, X: ArrayLike, T: ArrayLike

@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gpunn.activations import Activation
-from gpunn.backend import Backend, Connections, MemoryInfo, Sequencer
+from gpunn.backend import Array, Backend, Connections, MemoryInfo, Sequencer
 from gpunn.losses import Loss
 from gpunn.numpy_blas import Blas
 from gpunn.numpy_online import NumpySequencer
+from gpunn.sparse_rows import SparseRows
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -87,6 +88,7 @@ class NumpyBackend(Backend):
     """The contract of `Backend` on the CPU."""
 
     name = "cpu"
+    multiplies_sparse_rows = True
 
     def __init__(self) -> None:
         self._blas = Blas()
@@ -109,6 +111,32 @@ class NumpyBackend(Backend):
 
     def owns(self, array: object) -> bool:
         return type(array) is np.ndarray
+
+    def gemm(
+        self,
+        a: Array,
+        b: Array,
+        out: NDArray[Any],
+        *,
+        transpose_a: bool = False,
+        transpose_b: bool = False,
+        alpha: float = 1.0,
+        beta: float = 0.0,
+    ) -> None:
+        if isinstance(a, SparseRows):
+            a.add_sums(b, out, alpha=alpha, beta=beta)
+        elif isinstance(b, SparseRows):
+            b.add_gradient(a, out, alpha=alpha, beta=beta)
+        else:
+            super().gemm(
+                a,
+                b,
+                out,
+                transpose_a=transpose_a,
+                transpose_b=transpose_b,
+                alpha=alpha,
+                beta=beta,
+            )
 
     def _gemm(
         self,
@@ -171,14 +199,19 @@ class NumpyBackend(Backend):
         activation: Activation,
         loss: Loss,
         row_losses: NDArray[Any],
+        row_weights: NDArray[Any] | None = None,
     ) -> None:
         with np.errstate(over="ignore"):
             for rows, _ in _tiles(*z.shape, True):
                 piece, errors = z[rows], row_losses[rows]
+                weights = None if row_weights is None else row_weights[rows]
                 if bias is not None:
                     np.add(piece, bias, out=piece)
                 a, t = self._columns(piece, 1), self._columns(targets[rows], 2)
-                np.copyto(piece, self._output_columns(a, t, activation, loss, errors).T)
+                delta = self._output_columns(a, t, activation, loss, errors, weights)
+                if weights is not None:
+                    np.multiply(delta, weights, delta)
+                np.copyto(piece, delta.T)
 
     def _output_columns(
         self,
@@ -187,19 +220,23 @@ class NumpyBackend(Backend):
         activation: Activation,
         loss: Loss,
         errors: NDArray[Any],
+        weights: NDArray[Any] | None,
     ) -> NDArray[Any]:
-        """Return dE/dz for `a`, which holds z and is overwritten; all but `errors` (n_L, n)."""
+        """Return dE/dz for `a`, which holds z and is overwritten; matrices are (n_L, n).
+
+        The samples' weights are in the errors, but not in what is returned.
+        """
         n_outputs, n_samples = a.shape
         out = self._memory(a.shape, a.dtype, 3)
         scratch = self._memory((n_outputs + 1, n_samples), a.dtype, 0)
         sums = self._memory((n_samples,), np.dtype(np.float64), 4)
         if loss.fused:
-            loss.add_errors(a, t, errors, out, scratch, sums)
+            loss.add_errors(a, t, errors, out, scratch, sums, weights)
             activation.forward(a, scratch[:-1])
             loss.derivative(a, t, a, scratch)
             return a
         activation.forward(a, scratch[:-1])
-        loss.add_errors(a, t, errors, out, scratch, sums)
+        loss.add_errors(a, t, errors, out, scratch, sums, weights)
         loss.derivative(a, t, out, scratch)
         np.multiply(out, loss.share(n_outputs), out)
         activation.backward(out, a, scratch[:-1])
@@ -234,6 +271,10 @@ class NumpyBackend(Backend):
             np.add(y, x, y)
 
         self._spread(_pieces(out.size), work)
+
+    def add_squares(self, a: NDArray[Any], out: NDArray[Any], *, alpha: float) -> None:
+        flat = a.reshape(-1)
+        out += alpha * float(self._blas.dot[flat.dtype.char](flat, flat))
 
     def adam_update(
         self,

@@ -81,6 +81,7 @@ class ThreeLayerNetwork(Network):
         update: Update,
         row_losses: Array,
         outputs: Array | None = None,
+        row_weights: Array | None = None,
     ) -> None:
         """Change the output layer in place by the textbook's rule; see `Network.learn_from`."""
         backend, work = self.backend, self._work_arrays(z.shape[0])
@@ -91,7 +92,9 @@ class ThreeLayerNetwork(Network):
         if outputs is not None:
             backend.copy_into(o, outputs)
         backend.copy_into(o, errors)
-        backend.output_delta(errors, None, targets, IDENTITY, self.loss, row_losses)  # o - t
+        backend.output_delta(  # o - t
+            errors, None, targets, IDENTITY, self.loss, row_losses, row_weights
+        )
         backend.gemm(errors, top.weights, delta)
         backend.backpropagate_activation(errors, o, top.activation)
         update(1, top, errors, z)

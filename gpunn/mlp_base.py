@@ -1,0 +1,437 @@
+"""What the two estimators share: from parameters and data to a trained network, and back.
+
+Parameters, attributes, the draws of random numbers and the rules of training are scikit-learn's, so
+that the same data and `random_state` give the same loss curve. The mathematics is gpunn's own
+(`Network`, `Backend`, `Optimizer`).
+
+Source of the first weights: X. Glorot and Y. Bengio, *Understanding the difficulty of training deep
+feedforward neural networks* (2010).
+"""
+
+import math
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import partial
+from itertools import pairwise
+from numbers import Integral, Real
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, is_classifier
+from sklearn.model_selection import train_test_split
+from sklearn.utils import check_random_state, column_or_1d
+from sklearn.utils._param_validation import Interval, Options, StrOptions
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+from gpunn.backend import Backend
+from gpunn.devices import get_backend
+from gpunn.feeding import Samples
+from gpunn.memory import check_memory
+from gpunn.mlp_descent import Descent, Holdout, Task
+from gpunn.mlp_engine import Engine, StepRule
+from gpunn.mlp_lbfgs import minimize
+from gpunn.mlp_report import Report, make_report
+from gpunn.mlp_samples import is_on_device, is_sparse, place, predict, take
+from gpunn.network import Architecture, Network
+from gpunn.optimizers import SGD, AdamEpsilonHat, Momentum
+from gpunn.training import Callback
+
+STOCHASTIC = ("sgd", "adam")
+
+HIDDEN = {"identity": "identity", "logistic": "sigmoid", "tanh": "tanh", "relu": "relu"}
+"""gpunn's names of the hidden layers' activations."""
+
+OUTPUT = {
+    "softmax": ("softmax", "log_loss"),
+    "logistic": ("sigmoid", "binary_log_loss"),
+    "identity": ("identity", "squared_error"),
+    "exp": ("exp", "poisson"),
+}
+"""gpunn's names of the output activations, and of the error function of each."""
+
+AUTO_BATCH = 200
+
+
+def keep_parameters(estimator: Any, parameters: dict[str, Any]) -> None:
+    """Give an estimator an attribute for each argument of its constructor, as it is."""
+    for name, value in parameters.items():
+        if name != "self":
+            setattr(estimator, name, value)
+
+
+class MultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
+    """The estimators' common part; use `gpunn.MLPClassifier` or `gpunn.MLPRegressor`."""
+
+    _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012
+        "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
+        "activation": [StrOptions(set(HIDDEN))],
+        "solver": [StrOptions({"lbfgs", *STOCHASTIC})],
+        "alpha": [Interval(Real, 0, None, closed="left")],
+        "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "learning_rate": [StrOptions({"constant", "invscaling", "adaptive"})],
+        "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
+        "power_t": [Interval(Real, 0, None, closed="left")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "shuffle": ["boolean"],
+        "random_state": ["random_state"],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "verbose": ["verbose"],
+        "warm_start": ["boolean"],
+        "momentum": [Interval(Real, 0, 1, closed="both")],
+        "nesterovs_momentum": ["boolean"],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="left")],
+        "beta_1": [Interval(Real, 0, 1, closed="left")],
+        "beta_2": [Interval(Real, 0, 1, closed="left")],
+        "epsilon": [Interval(Real, 0, None, closed="neither")],
+        "n_iter_no_change": [
+            Interval(Integral, 1, None, closed="left"),
+            Options(Real, {np.inf}),
+        ],
+        "max_fun": [Interval(Integral, 1, None, closed="left")],
+        "device": [str],
+    }
+
+    # What classification and regression differ in.
+
+    @abstractmethod
+    def _learn_targets(self, y: NDArray[Any], *, incremental: bool) -> None:
+        """Take note of what the targets are, or check that they are of the kind seen before."""
+
+    @abstractmethod
+    def _check_known(self, y: NDArray[Any]) -> None:
+        """Raise if there is something among the targets that cannot be learnt."""
+
+    @abstractmethod
+    def _encode(self, y: NDArray[Any]) -> NDArray[Any]:
+        """Return what the outputs should be, (n, n_L)."""
+
+    @abstractmethod
+    def _decode(self, outputs: NDArray[Any]) -> NDArray[Any]:
+        """Return predictions for outputs."""
+
+    @abstractmethod
+    def _strata(self, targets: NDArray[Any]) -> NDArray[Any] | None:
+        """Return what is to be as frequent among held-out samples as among all, if anything is."""
+
+    @abstractmethod
+    def _output_activation(self) -> str:
+        """Return `out_activation_`."""
+
+    @abstractmethod
+    def _score(
+        self, y: NDArray[Any], predicted: NDArray[Any], weights: NDArray[Any] | None
+    ) -> float:
+        """Return how good predictions are: accuracy, or R^2."""
+
+    def _full_weights(
+        self, y: NDArray[Any], sample_weight: NDArray[Any] | None, *, incremental: bool
+    ) -> NDArray[Any] | None:
+        """Return what each sample counts, with all that makes samples count differently."""
+        return sample_weight
+
+    # Fitting.
+
+    def _fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any,
+        *,
+        incremental: bool,
+        validation_data: Any = None,
+        callbacks: Sequence[Callback] = (),
+    ) -> Any:
+        self._validate_params()
+        sizes = self._hidden_sizes()
+        if incremental and self.early_stopping:
+            raise ValueError(
+                "partial_fit does not support early_stopping=True: it is one epoch on samples that "
+                "come in parts, of which none can be held out"
+            )
+        first_pass = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
+        X, y = self._check_samples(X, y, reset=first_pass)
+        self._learn_targets(y, incremental=incremental)
+        data = self._data(X, y, sample_weight, incremental=incremental)
+        held_out = None if validation_data is None else self._check_held_out(validation_data)
+        random_state = check_random_state(self.random_state)
+        self.n_outputs_ = data.targets.shape[1]
+        if not hasattr(self, "_engine"):
+            self._engine = Engine()
+        if first_pass:
+            self._initialize([X.shape[1], *sizes, self.n_outputs_], X.dtype, random_state)
+        self._prepare_record(reset=first_pass, measured=held_out is not None)
+        report = make_report(self.verbose)
+        if self.solver == "lbfgs":
+            self._fit_lbfgs(data, report)
+        else:
+            if self.early_stopping and held_out is None:
+                data, held_out = self._split(data, random_state)
+            self._fit_stochastic(data, held_out, random_state, callbacks, report, incremental)
+        if not all(np.isfinite(array).all() for array in (*self.coefs_, *self.intercepts_)):
+            raise ValueError(
+                "training ended in weights that are not finite: scale the inputs, or use a smaller "
+                "learning_rate_init"
+            )
+        return self
+
+    def _hidden_sizes(self) -> list[int]:
+        sizes = self.hidden_layer_sizes
+        sizes = list(sizes) if np.iterable(sizes) else [sizes]
+        if any(size <= 0 for size in sizes):
+            raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}")
+        return [int(size) for size in sizes]
+
+    def _check_samples(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, NDArray[Any]]:
+        """Return samples as they are to be learnt from, in float32 or float64, and their y."""
+        options = {"multi_output": True, "y_numeric": not is_classifier(self)}
+        if is_on_device(y):
+            y = get_backend(self.device).to_host(y)
+        if is_on_device(X):
+            self._check_device_samples(X, reset=reset)
+            y = validate_data(self, X="no_validation", y=y, reset=False, **options)
+            if len(y) != X.shape[0]:
+                raise ValueError(f"X and y must be as many: got {X.shape[0]} and {len(y)} samples")
+        else:
+            X, y = validate_data(
+                self,
+                X,
+                y,
+                accept_sparse="csr",
+                dtype=(np.float64, np.float32),
+                reset=reset,
+                **options,
+            )
+        if y.ndim == 2 and y.shape[1] == 1 and not is_sparse(y):
+            y = column_or_1d(y, warn=True)
+        return X, y
+
+    def _check_device_samples(self, X: Any, *, reset: bool) -> None:
+        """Check what `validate_data` checks, of an array that must not leave its device."""
+        if X.ndim != 2 or X.shape[0] == 0 or X.shape[1] == 0:
+            raise ValueError(
+                "X must have shape (n_samples, n_features), with at least one of each, "
+                f"got {tuple(X.shape)}"
+            )
+        if X.dtype not in (np.float32, np.float64):
+            raise ValueError(f"X on a GPU must be float32 or float64, got {X.dtype}: convert it")
+        if reset:
+            self.n_features_in_ = X.shape[1]
+        elif X.shape[1] != self.n_features_in_:
+            raise ValueError(
+                f"X has {X.shape[1]} features, but {type(self).__name__} is expecting "
+                f"{self.n_features_in_} features as input"
+            )
+
+    def _data(self, X: Any, y: NDArray[Any], sample_weight: Any, *, incremental: bool) -> "_Data":
+        targets = self._encode(y)
+        if sample_weight is not None:
+            sample_weight = _check_sample_weight(sample_weight, targets, dtype=np.float64)
+        weights = self._full_weights(y, sample_weight, incremental=incremental)
+        return _Data(X, y, targets, weights)
+
+    def _check_held_out(self, validation_data: Any) -> "_Data":
+        """Return the samples that a user gave to measure on."""
+        if not isinstance(validation_data, tuple | list) or len(validation_data) not in (2, 3):
+            raise ValueError(
+                "validation_data must be (X, y) or (X, y, sample_weight), got "
+                f"{type(validation_data).__name__}"
+            )
+        if self.solver == "lbfgs":
+            raise ValueError(
+                "validation_data is for the solvers 'sgd' and 'adam', which go through epochs; "
+                "solver is 'lbfgs'"
+            )
+        X, y, *weights = validation_data
+        X, y = self._check_samples(X, y, reset=False)
+        self._check_known(y)
+        sample_weight = weights[0] if weights else None
+        if sample_weight is not None:
+            sample_weight = _check_sample_weight(sample_weight, y, dtype=np.float64)
+        return _Data(X, y, self._encode(y), sample_weight)
+
+    def _split(self, data: "_Data", random_state: np.random.RandomState) -> tuple["_Data", "_Data"]:
+        """Return the samples to learn from, and those to measure on."""
+        rest, held_out = train_test_split(
+            np.arange(len(data.targets)),
+            random_state=random_state,
+            test_size=self.validation_fraction,
+            stratify=self._strata(data.targets),
+        )
+        if len(held_out) < 2:
+            raise ValueError(
+                f"the validation set is too small, with {len(held_out)} of {len(data.targets)} "
+                "samples: use a larger validation_fraction, or more samples"
+            )
+        backend = self._engine.backend(self.device)
+        return data.take(rest, backend), data.take(held_out, backend)
+
+    def _initialize(
+        self, sizes: list[int], dtype: Any, random_state: np.random.RandomState
+    ) -> None:
+        """Draw the first weights and biases: uniform, as wide as Glorot and Bengio have it."""
+        self.n_iter_ = self.t_ = 0
+        self.n_layers_ = len(sizes)
+        self.out_activation_ = self._output_activation()
+        self.coefs_, self.intercepts_ = [], []
+        self._engine = Engine()
+        for n_in, n_out in pairwise(sizes):
+            bound = math.sqrt((2.0 if self.activation == "logistic" else 6.0) / (n_in + n_out))
+            coefs = random_state.uniform(-bound, bound, (n_in, n_out))
+            intercepts = random_state.uniform(-bound, bound, n_out)
+            self.coefs_.append(coefs.astype(dtype, copy=False))
+            self.intercepts_.append(intercepts.astype(dtype, copy=False))
+
+    def _prepare_record(self, *, reset: bool, measured: bool) -> None:
+        """Begin the curves and counts of a stochastic training, or leave them to be continued."""
+        if self.solver not in STOCHASTIC:
+            return
+        if reset or not hasattr(self, "loss_curve_"):
+            self.loss_curve_: list[float] = []
+            self._no_improvement_count = 0
+            self.best_loss_ = None
+            self.validation_scores_: list[float] | None = None
+            self.validation_loss_curve_: list[float] | None = None
+            self.best_validation_score_ = None
+        if (self.early_stopping or measured) and self.validation_scores_ is None:
+            self.validation_scores_, self.validation_loss_curve_ = [], []
+            self.best_validation_score_ = -np.inf
+        if not self.early_stopping and self.best_loss_ is None:
+            self.best_loss_ = np.inf
+
+    def _architecture(self, dtype: Any = None) -> Architecture:
+        sizes = (*(coefs.shape[0] for coefs in self.coefs_), self.coefs_[-1].shape[1])
+        output, loss = OUTPUT[self.out_activation_]
+        dtype = np.dtype(dtype or self.coefs_[0].dtype)
+        return Architecture(sizes, HIDDEN[self.activation], output, loss, dtype=dtype.name)
+
+    def _network(self, dtype: Any = None) -> Network:
+        return self._engine.network_to_train(
+            self._architecture(dtype), self.coefs_, self.intercepts_, self.device
+        )
+
+    def _task(self, samples: Samples, weights: NDArray[Any] | None) -> Task:
+        # The half of the squared errors is measured as a mean over outputs, but learnt as a sum.
+        share = 1 / self.n_outputs_ if self.out_activation_ == "identity" else 1.0
+        return Task(samples, weights, float(self.alpha), share)
+
+    def _fit_lbfgs(self, data: "_Data", report: Report) -> None:
+        dtype = self.coefs_[0].dtype
+        network = self._network(np.float64)
+        n_rows = min(len(data.targets), network.rows_at_once)
+        reserved = 2 * network.n_parameters * network.dtype.itemsize
+        samples = place(network, data.X, data.targets, n_rows, reserved)
+        minimize(self, network, self._task(samples, data.weights), report)
+        coefs, intercepts = self._engine.adopt(network)
+        self.coefs_ = [array.astype(dtype, copy=False) for array in coefs]
+        self.intercepts_ = [array.astype(dtype, copy=False) for array in intercepts]
+
+    def _fit_stochastic(
+        self,
+        data: "_Data",
+        held_out: "_Data | None",
+        random_state: np.random.RandomState,
+        callbacks: Sequence[Callback],
+        report: Report,
+        incremental: bool,
+    ) -> None:
+        network = self._network()
+        rule = self._engine.rule
+        if rule is None or not incremental:
+            rule = self._engine.rule = self._make_rule()
+        batch_size = self._batch_size(len(data.targets))
+        n_measured = 0 if held_out is None else min(len(held_out.y), network.rows_at_once)
+        reserved = check_memory(
+            network,
+            rule.optimizer,
+            batch_size=batch_size,
+            n_rows=max(batch_size, n_measured),
+            keeps_best=self.early_stopping,
+        )
+        samples = place(network, data.X, data.targets, batch_size, reserved)
+        holdout = None
+        if held_out is not None:
+            placed = place(network, held_out.X, held_out.targets, n_measured, reserved)
+            holdout = Holdout(
+                placed, held_out.weights, partial(self._measure, held_out), is_classifier(self)
+            )
+        task = self._task(samples, data.weights)
+        try:
+            Descent(self, network, rule, task, holdout, callbacks, report).run(
+                random_state, incremental=incremental
+            )
+        finally:
+            self.coefs_, self.intercepts_ = self._engine.adopt(network)
+
+    def _measure(self, held_out: "_Data", outputs: NDArray[Any]) -> float:
+        predicted = self._decode(outputs)
+        if predicted.dtype.kind == "f" and not np.isfinite(predicted).all():
+            return math.nan
+        return float(self._score(held_out.y, predicted, held_out.weights))
+
+    def _make_rule(self) -> StepRule:
+        if self.solver == "adam":
+            adam = AdamEpsilonHat(self.beta_1, self.beta_2, self.epsilon)
+            return StepRule(adam, self.learning_rate_init, "constant", self.power_t)
+        optimizer: SGD | Momentum = SGD()
+        if self.momentum != 0:
+            optimizer = Momentum(nesterov=self.nesterovs_momentum)
+            optimizer.momentum = float(self.momentum)  # which may be 1 here
+        return StepRule(optimizer, self.learning_rate_init, self.learning_rate, self.power_t)
+
+    def _batch_size(self, n_samples: int) -> int:
+        if self.batch_size == "auto":
+            return min(AUTO_BATCH, n_samples)
+        if self.batch_size > n_samples:
+            warnings.warn(
+                f"batch_size={self.batch_size} is more than the {n_samples} samples, and is "
+                "clipped to their number",
+                UserWarning,
+                stacklevel=5,
+            )
+        return min(int(self.batch_size), n_samples)
+
+    def _check_solver(self) -> bool:
+        """Say that there is a partial_fit, or raise what an attribute that is missing raises."""
+        if self.solver not in STOCHASTIC:
+            raise AttributeError(
+                f"partial_fit is for the solvers 'sgd' and 'adam'; solver is {self.solver!r}"
+            )
+        return True
+
+    # Predicting.
+
+    def _outputs(self, X: Any) -> NDArray[Any]:
+        """Return the outputs (n, n_L) for some samples."""
+        check_is_fitted(self)
+        if is_on_device(X):
+            self._check_device_samples(X, reset=False)
+        else:
+            X = validate_data(
+                self, X, accept_sparse="csr", dtype=(np.float64, np.float32), reset=False
+            )
+        with self._engine.network_to_ask(
+            self._architecture(), self.coefs_, self.intercepts_, self.device
+        ) as network:
+            return predict(network, X)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+
+class _Data(NamedTuple):
+    """Samples X, their y as it came, what the outputs should be, and what each counts."""
+
+    X: Any
+    y: NDArray[Any]
+    targets: NDArray[Any]
+    weights: NDArray[Any] | None
+
+    def take(self, rows: NDArray[np.int64], backend: Backend) -> "_Data":
+        """Return some of the samples."""
+        weights = None if self.weights is None else self.weights[rows]
+        return _Data(take(backend, self.X, rows), self.y[rows], self.targets[rows], weights)
