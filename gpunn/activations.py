@@ -94,7 +94,9 @@ def _tanh_backward(delta: Values, a: Values, scratch: Values) -> None:
 
 
 def _relu(z: Values, scratch: Values) -> None:
-    np.maximum(z, ZERO[z.dtype.char], out=z)
+    # NumPy compares with an array of zeros four times as fast as with a single one.
+    scratch.fill(0)
+    np.maximum(z, scratch, out=z)
 
 
 def _relu_backward(delta: Values, a: Values, scratch: Values) -> None:

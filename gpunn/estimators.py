@@ -24,6 +24,7 @@ from sklearn.utils.multiclass import (
     unique_labels,
 )
 
+from gpunn.errors import ModelFileError
 from gpunn.mlp_base import MultilayerPerceptron, keep_parameters
 from gpunn.training import Callback
 
@@ -329,6 +330,25 @@ class MLPClassifier(ClassifierMixin, MultilayerPerceptron):  # type: ignore[misc
     ) -> float:
         return float(accuracy_score(y, predicted, sample_weight=weights))
 
+    def _describe_targets(self) -> dict[str, Any]:
+        return {
+            "classes": self.classes_.tolist(),
+            "dtype": self.classes_.dtype.str,
+            "several": self._label_binarizer.y_type_.startswith("multilabel"),
+        }
+
+    def _restore_targets(self, description: dict[str, Any]) -> None:
+        dtype = np.dtype(description["dtype"])
+        classes = np.array(description["classes"], dtype)
+        if dtype.kind not in "biufUO" or classes.ndim != 1:
+            raise ModelFileError(f"classes of type {dtype} and shape {classes.shape}")
+        # What the binarizer needs to see to know them: both values of each label, or each class.
+        seen = np.eye(2, dtype=int)[:, [0] * len(classes)] if description["several"] else classes
+        self._label_binarizer = LabelBinarizer().fit(seen)
+        self.classes_ = self._label_binarizer.classes_
+        if self._encode(seen).shape[1] != self.n_outputs_:
+            raise ModelFileError(f"{len(classes)} classes for {self.n_outputs_} outputs")
+
     def _full_weights(
         self, y: NDArray[Any], sample_weight: NDArray[Any] | None, *, incremental: bool
     ) -> NDArray[Any] | None:
@@ -515,6 +535,12 @@ class MLPRegressor(RegressorMixin, MultilayerPerceptron):  # type: ignore[misc]
 
     def _output_activation(self) -> str:
         return "exp" if self.loss == "poisson" else "identity"
+
+    def _describe_targets(self) -> dict[str, Any]:
+        return {}
+
+    def _restore_targets(self, description: dict[str, Any]) -> None:
+        pass
 
     def _score(
         self, y: NDArray[Any], predicted: NDArray[Any], weights: NDArray[Any] | None

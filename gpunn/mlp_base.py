@@ -9,13 +9,14 @@ feedforward neural networks* (2010).
 """
 
 import math
+import os
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
 from numbers import Integral, Real
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,7 @@ from gpunn.feeding import Samples
 from gpunn.memory import check_memory
 from gpunn.mlp_descent import Descent, Holdout, Task
 from gpunn.mlp_engine import Engine, StepRule
+from gpunn.mlp_files import load_estimator, save_estimator
 from gpunn.mlp_lbfgs import minimize
 from gpunn.mlp_report import Report, make_report
 from gpunn.mlp_samples import is_on_device, is_sparse, place, predict, take
@@ -131,6 +133,14 @@ class MultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
     ) -> NDArray[Any] | None:
         """Return what each sample counts, with all that makes samples count differently."""
         return sample_weight
+
+    @abstractmethod
+    def _describe_targets(self) -> dict[str, Any]:
+        """Return what was noted of the targets, in plain values for a file."""
+
+    @abstractmethod
+    def _restore_targets(self, description: dict[str, Any]) -> None:
+        """Take note of what `_describe_targets` returned, trusting nothing in it."""
 
     # Fitting.
 
@@ -416,6 +426,54 @@ class MultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
             self._architecture(), self.coefs_, self.intercepts_, self.device
         ) as network:
             return predict(network, X)
+
+    # Files.
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fitted estimator to a safetensors file, whole or not at all.
+
+        It holds all but what the optimizer remembers, and can be read without running code.
+
+        Parameters
+        ----------
+        path : path-like
+            Where to.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If there is nothing to write yet.
+        gpunn.errors.OutputError
+            If it could not be written. What was there before is still there.
+        """
+        check_is_fitted(self)
+        with self._engine.network_to_ask(
+            self._architecture(), self.coefs_, self.intercepts_, self.device
+        ) as network:
+            save_estimator(self, network, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], device: str | None = None) -> Self:
+        """Read a fitted estimator from a file.
+
+        Parameters
+        ----------
+        path : path-like
+            A file that `save` wrote, on whatever device.
+        device : str, optional
+            Where to compute from now on; left out, as before.
+
+        Returns
+        -------
+        estimator
+            The estimator as it was saved.
+
+        Raises
+        ------
+        gpunn.errors.ModelFileError
+            If the file is missing, damaged, or holds something else.
+        """
+        return load_estimator(cls, path, device)  # type: ignore[no-any-return]
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -649,7 +649,7 @@ class Network:
         OutputError
             If it could not be written. What was there before is still there.
         """
-        write_model(path, self.parameters(), self._header())
+        write_model(path, self.parameters(), self.header())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: str | Backend = "auto") -> Self:
@@ -676,18 +676,35 @@ class Network:
         """
         parameters, header = read_model(path)
         backend = get_backend(device)
-        network = cls.__new__(cls)
         try:
-            network._restore(parameters, header, backend)
+            return cls.from_file_contents(parameters, header, backend)
         except ModelFileError as error:
             raise ModelFileError(f"{path}: {error}") from error
         except (GpunnError, TypeError, KeyError, ValueError) as error:
             raise ModelFileError(
                 f"{path}: its description does not make a network: {error}"
             ) from error
+
+    @classmethod
+    def from_file_contents(
+        cls, parameters: dict[str, NDArray[Any]], header: dict[str, Any], device: str | Backend
+    ) -> Self:
+        """Return the network of what `gpunn.model_file.read_model` returned.
+
+        Raises
+        ------
+        ModelFileError, TypeError, KeyError, ValueError
+            If it makes no network.
+        DeviceError
+            If the device cannot be had.
+        """
+        backend = get_backend(device)
+        network = cls.__new__(cls)
+        network._restore(parameters, header, backend)
         return network
 
-    def _header(self) -> dict[str, Any]:
+    def header(self) -> dict[str, Any]:
+        """Return what a model file says beside the parameters."""
         return {
             "architecture": {
                 **vars(self.architecture),

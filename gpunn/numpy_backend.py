@@ -77,6 +77,14 @@ def _aligned(size: int, dtype: np.dtype[Any]) -> NDArray[Any]:
     return memory[start : start + size * dtype.itemsize].view(dtype)
 
 
+@lru_cache(maxsize=256)
+def _number(value: float, code: str) -> NDArray[Any]:
+    # NumPy converts Python's numbers at every call, and these only once.
+    number = np.array(value, code)
+    number.flags.writeable = False
+    return number
+
+
 @lru_cache(maxsize=64)
 def _ones(code: str, n: int) -> NDArray[Any]:
     ones = np.ones(n, code)
@@ -257,7 +265,8 @@ class NumpyBackend(Backend):
         self, source: NDArray[Any], out: NDArray[Any], *, alpha: float, beta: float
     ) -> None:
         flat_source, flat_out = source.reshape(-1), out.reshape(-1)
-        factor, factor_out = np.array(alpha, out.dtype), np.array(beta, out.dtype)
+        code = out.dtype.char
+        factor, factor_out = _number(alpha, code), _number(beta, code)
 
         def work(piece: slice) -> None:
             x, y = flat_source[piece], flat_out[piece]
@@ -290,10 +299,9 @@ class NumpyBackend(Backend):
         weight_decay: float,
     ) -> None:
         whole = [array.reshape(-1) for array in (parameter, gradient, first_moment, second_moment)]
-        # NumPy converts Python's numbers at every call, and these only once.
+        code = parameter.dtype.char
         keep1, keep2, pace, least, decay = (
-            np.array(number, parameter.dtype)
-            for number in (beta1, beta2, step_size, epsilon, weight_decay)
+            _number(number, code) for number in (beta1, beta2, step_size, epsilon, weight_decay)
         )
 
         def work(piece: slice) -> None:

@@ -262,6 +262,7 @@ def test_refusals_are_value_errors_that_say_what_came(parameters, words):
         MLPClassifier(**parameters).fit(X2, Y2)
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_other_refusals():
     model = MLPClassifier(max_iter=1)
     with pytest.warns(ConvergenceWarning, match="max_iter=1"):

@@ -20,16 +20,23 @@ import sklearn
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import make_classification, make_multilabel_classification, make_regression
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import gpunn
 from gpunn import MLPClassifier, MLPRegressor
-from gpunn.errors import DeviceError, DeviceWarning
+from gpunn.errors import DeviceError, DeviceWarning, ModelFileError
+from gpunn.model_file import read_model, write_model
 
 X, Y = make_classification(120, 8, n_informative=5, n_classes=3, random_state=0)
+KINDS = {
+    "classes": (MLPClassifier, X, Y),
+    "two classes": (MLPClassifier, X, np.where(Y == 1, "yes", "no")),
+    "labels": (MLPClassifier, *make_multilabel_classification(120, 8, n_classes=3, random_state=0)),
+    "numbers": (MLPRegressor, *make_regression(120, 8, n_targets=2, random_state=0)),
+}
 QUICK = {"hidden_layer_sizes": (6,), "max_iter": 5, "random_state": 1, "batch_size": 50}
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -171,14 +178,58 @@ def test_several_threads_may_ask_at_once():
     np.testing.assert_array_equal(together, alone)
 
 
-# On a GPU.
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+def test_a_model_file_holds_the_whole_estimator(kind, solver, tmp_path):
+    make, inputs, targets = KINDS[kind]
+    model = make(**QUICK | {"solver": solver, "n_iter_no_change": np.inf, "power_t": np.float32(1)})
+    if kind == "classes":
+        model.set_params(class_weight={0: 1.0, 1: 2.0, 2: 0.5})
+    model.fit(inputs.astype(np.float32), targets)
+    model.save(tmp_path / "model.safetensors")
+    twin = make.load(tmp_path / "model.safetensors")
+    assert twin.get_params() == model.get_params()
+    np.testing.assert_array_equal(twin.predict(inputs), model.predict(inputs))
+    assert twin.coefs_[0].dtype == np.float32
+    public = {name for name in vars(model) if name.endswith("_")}
+    assert {name for name in vars(twin) if name.endswith("_")} == public
+    for name in public - {"coefs_", "intercepts_"}:
+        np.testing.assert_array_equal(getattr(twin, name), getattr(model, name))
+    network = gpunn.Network.load(tmp_path / "model.safetensors")
+    assert network.predict(inputs).shape == (120, model.n_outputs_)
+    twin.fit(inputs, targets)
+    if solver == "adam":
+        twin.partial_fit(inputs, targets)
 
-KINDS = {
-    "classes": (MLPClassifier, X, Y),
-    "two classes": (MLPClassifier, X, np.where(Y == 1, "yes", "no")),
-    "labels": (MLPClassifier, *make_multilabel_classification(120, 8, n_classes=3, random_state=0)),
-    "numbers": (MLPRegressor, *make_regression(120, 8, n_targets=2, random_state=0)),
-}
+
+def test_files_that_hold_something_else_are_refused(tmp_path):
+    path = tmp_path / "model.safetensors"
+    with pytest.raises(NotFittedError):
+        quick().save(path)
+    with pytest.raises(ModelFileError, match="no model file"):
+        MLPClassifier.load(path)
+    gpunn.Network([2, 1]).save(path)
+    with pytest.raises(ModelFileError, match="expected a MLPClassifier, found a network"):
+        MLPClassifier.load(path)
+    model = quick().fit(X, Y)
+    model.save(path)
+    with pytest.raises(ModelFileError, match="expected a MLPRegressor, found MLPClassifier"):
+        MLPRegressor.load(path)
+    arrays, header = read_model(path)
+    for key, value in (
+        ("targets", {"classes": [1], "dtype": "<i8", "several": False}),
+        ("targets", {"classes": [1, 2, 3], "dtype": "<M8[s]", "several": False}),
+        ("counts", {}),
+        ("parameters", {"colour": 1}),
+        ("out_activation", "step"),
+    ):
+        damaged = header | {"estimator": header["estimator"] | {key: value}}
+        write_model(path, arrays, damaged)
+        with pytest.raises(ModelFileError, match="makes no estimator"):
+            MLPClassifier.load(path)
+
+
+# On a GPU.
 
 
 @pytest.mark.usefixtures("installed_double")

@@ -42,6 +42,7 @@ ORDER = [
     "mlp_engine",
     "mlp_descent",
     "mlp_lbfgs",
+    "mlp_files",
     "mlp_base",
     "estimators",
     "gradient_check",
