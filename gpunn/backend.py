@@ -453,6 +453,24 @@ class Backend(ABC):
         """
 
     @abstractmethod
+    def drop(self, a: Array, *, rate: float, scale: float, key: int) -> None:
+        """Change `a` in place: some numbers to 0, and all others by a factor.
+
+        Which ones depends on `key` and on their place in `a` alone, and is the same on all devices.
+
+        Parameters
+        ----------
+        a : Array
+            A contiguous array.
+        rate : float
+            How likely a number becomes 0, in [0, 1).
+        scale : float
+            What the others are multiplied by.
+        key : int
+            From 0 to 2^32 - 1; another one for other choices.
+        """
+
+    @abstractmethod
     def adam_update(
         self,
         parameter: Array,

@@ -249,6 +249,23 @@ def _squares_kernel(squared: bool) -> Any:
 
 
 @cache
+def _drop_kernel() -> Any:
+    # The place in the array, scattered; then the finalizer of MurmurHash3.
+    return cupy.ElementwiseKernel(
+        "int64 key, int64 limit, T scale",
+        "T a",
+        """
+        unsigned int h = (unsigned int)i * 0x9E3779B1u + (unsigned int)key;
+        h ^= h >> 16; h *= 0x85EBCA6Bu;
+        h ^= h >> 13; h *= 0xC2B2AE35u;
+        h ^= h >> 16;
+        a *= h >= (unsigned int)limit ? scale : T(0);
+        """,
+        "gpunn_drop",
+    )
+
+
+@cache
 def _add_number_kernel() -> Any:
     return cupy.ElementwiseKernel(
         "float64 number, float64 alpha", "float64 out", "out += alpha * number;", "gpunn_add_number"
@@ -480,6 +497,10 @@ class CupyBackend(Backend):
                 _squares_kernel(squared)(numbers, numbers.size, n_parts, parts)
                 numbers, squared = parts, False
             _add_number_kernel()(numbers, alpha, out)
+
+    def drop(self, a: Array, *, rate: float, scale: float, key: int) -> None:
+        with self._device:
+            _drop_kernel()(int(key), int(rate * 2**32), scale, a)
 
     def adam_update(
         self,

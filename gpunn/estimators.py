@@ -89,6 +89,8 @@ class MLPClassifier(ClassifierMixin, MultilayerPerceptron):  # type: ignore[misc
         Evaluations of the loss by L-BFGS at most.
     device : {"cpu", "cuda", "cuda:N", "auto"}, default="cpu"
         Where to compute; "auto" is the first usable GPU, else the CPU.
+    dropout : float, default=0.0
+        How likely a hidden unit sits out a step of "sgd" or "adam", in [0, 1).
     class_weight : dict, "balanced" or None, default=None
         What each class counts, beside the samples' own weights; "balanced" is the inverse of how
         often it comes.
@@ -166,6 +168,7 @@ class MLPClassifier(ClassifierMixin, MultilayerPerceptron):  # type: ignore[misc
         n_iter_no_change: float = 10,
         max_fun: int = 15000,
         device: str = "cpu",
+        dropout: float = 0.0,
         class_weight: Any = None,
     ) -> None:
         keep_parameters(self, locals())
@@ -382,7 +385,7 @@ class MLPRegressor(RegressorMixin, MultilayerPerceptron):  # type: ignore[misc]
         As in `MLPClassifier`.
     nesterovs_momentum, early_stopping, validation_fraction, beta_1, beta_2, epsilon
         As in `MLPClassifier`.
-    n_iter_no_change, max_fun, device
+    n_iter_no_change, max_fun, device, dropout
         As in `MLPClassifier`.
 
     Attributes
@@ -438,6 +441,7 @@ class MLPRegressor(RegressorMixin, MultilayerPerceptron):  # type: ignore[misc]
         n_iter_no_change: float = 10,
         max_fun: int = 15000,
         device: str = "cpu",
+        dropout: float = 0.0,
     ) -> None:
         keep_parameters(self, locals())
 

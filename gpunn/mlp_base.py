@@ -94,6 +94,7 @@ class MultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
         ],
         "max_fun": [Interval(Integral, 1, None, closed="left")],
         "device": [str],
+        "dropout": [Interval(Real, 0, 1, closed="left")],
     }
 
     # What classification and regression differ in.
@@ -160,6 +161,11 @@ class MultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
             raise ValueError(
                 "partial_fit does not support early_stopping=True: it is one epoch on samples that "
                 "come in parts, of which none can be held out"
+            )
+        if self.solver == "lbfgs" and self.dropout:
+            raise ValueError(
+                "dropout is for the solvers 'sgd' and 'adam': L-BFGS needs a loss without chance; "
+                f"got dropout={self.dropout} and solver='lbfgs'"
             )
         first_pass = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
         X, y = self._check_samples(X, y, reset=first_pass)
@@ -325,7 +331,7 @@ class MultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
     def _task(self, samples: Samples, weights: NDArray[Any] | None) -> Task:
         # The half of the squared errors is measured as a mean over outputs, but learnt as a sum.
         share = 1 / self.n_outputs_ if self.out_activation_ == "identity" else 1.0
-        return Task(samples, weights, float(self.alpha), share)
+        return Task(samples, weights, float(self.alpha), share, float(self.dropout))
 
     def _fit_lbfgs(self, data: "_Data", report: Report) -> None:
         dtype = self.coefs_[0].dtype

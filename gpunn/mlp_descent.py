@@ -26,7 +26,7 @@ from gpunn.backend import Array
 from gpunn.feeding import Samples
 from gpunn.mlp_engine import StepRule
 from gpunn.mlp_report import Report
-from gpunn.network import Network
+from gpunn.network import Dropout, Network
 from gpunn.training import Callback, EpochRecord, History
 
 
@@ -43,12 +43,15 @@ class Task(NamedTuple):
         The strength of the penalty.
     share : float
         What the sum of a sample's errors is multiplied by for the loss alone.
+    dropout : float
+        How likely a hidden unit sits out a step.
     """
 
     samples: Samples
     weights: NDArray[np.float64] | None
     alpha: float
     share: float
+    dropout: float
 
 
 class Holdout(NamedTuple):
@@ -142,7 +145,8 @@ class Descent:
             began = time.perf_counter()
             if estimator.shuffle:
                 order = shuffle(order, random_state=random_state)
-            estimator.loss_ = self._epoch(order if estimator.shuffle else None)
+            keys = self._draw_keys(random_state)
+            estimator.loss_ = self._epoch(order if estimator.shuffle else None, keys)
             estimator.n_iter_ += 1
             estimator.t_ += n_samples
             estimator.loss_curve_.append(estimator.loss_)
@@ -165,7 +169,16 @@ class Descent:
                 stacklevel=5,
             )
 
-    def _epoch(self, order: NDArray[np.int64] | None) -> float:
+    def _draw_keys(self, random_state: np.random.RandomState) -> list[list[int]] | None:
+        """Return what dropout is decided by: a number for each step and hidden layer."""
+        if not self.task.dropout:
+            return None
+        n_steps = -(-self.task.samples.n_samples // self.task.samples.n_rows)
+        shape = (n_steps, len(self.network.layers) - 1)
+        keys: list[list[int]] = random_state.randint(2**32, size=shape, dtype=np.uint32).tolist()
+        return keys
+
+    def _epoch(self, order: NDArray[np.int64] | None, keys: list[list[int]] | None) -> float:
         """Learn from all samples once, and return the loss."""
         task, network, optimizer = self.task, self.network, self.rule.optimizer
         backend, n_rows = network.backend, task.samples.n_rows
@@ -188,6 +201,7 @@ class Descent:
                 optimizer.update,
                 row_losses[:n],
                 row_weights=None if row_weights is None else row_weights[rows],
+                dropout=None if keys is None else Dropout(task.dropout, keys[step]),
             )
             for callback in self.callbacks:
                 callback.on_step_end(n)

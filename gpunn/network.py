@@ -82,6 +82,21 @@ def add_gradient(
         backend.sum_rows(delta, biases, alpha=alpha, beta=beta_biases)
 
 
+class Dropout(NamedTuple):
+    """Which hidden units sit out a step: each sample's own, with probability `rate`.
+
+    What is left of a layer is divided by ``1 - rate``, so that the sums above it stay as large as
+    without. `keys` holds a whole number below 2^32 for each hidden layer, and other keys leave out
+    other units; see `gpunn.backend.Backend.drop`.
+
+    Source: N. Srivastava et al., *Dropout: a simple way to prevent neural networks from
+    overfitting* (2014).
+    """
+
+    rate: float
+    keys: Sequence[int]
+
+
 class _WorkArrays(NamedTuple):
     """What a step writes to: every layer's a, and every layer's delta.
 
@@ -403,11 +418,14 @@ class Network:
         self.backend.gemm(inputs, self.layers[0].weights, z, transpose_b=True)
         return self._forward_from(z)
 
-    def _forward_from(self, z: Array) -> Array:
+    def _forward_from(self, z: Array, dropout: Dropout | None = None) -> Array:
         """Return Z_L for a first layer's Z_1 without biases, which becomes A_1 in place."""
         work = self._work_arrays(z.shape[0])
         for index, (layer, above) in enumerate(pairwise(self.layers), start=1):
             self.backend.activate(z, layer.biases, layer.activation)
+            if dropout is not None:
+                rate, key = dropout.rate, dropout.keys[index - 1]
+                self.backend.drop(z, rate=rate, scale=1 / (1 - rate), key=key)
             a, z = z, work.activations[index]
             self.backend.gemm(a, above.weights, z, transpose_b=True)
         return z
@@ -428,6 +446,7 @@ class Network:
         row_losses: Array,
         outputs: Array | None = None,
         row_weights: Array | None = None,
+        dropout: Dropout | None = None,
     ) -> None:
         """Change the network in place by one step of training; nothing crosses to the host.
 
@@ -446,8 +465,12 @@ class Network:
             Gets the outputs before the update.
         row_weights : Array, shape (n,), optional
             What each sample's error is multiplied by.
+        dropout : Dropout, optional
+            Which hidden units sit out.
         """
-        self._step_by(self.learn_from, inputs, targets, update, row_losses, outputs, row_weights)
+        self._step_by(
+            self.learn_from, inputs, targets, update, row_losses, outputs, row_weights, dropout
+        )
 
     def _step_by(
         self,
@@ -458,12 +481,13 @@ class Network:
         row_losses: Array,
         outputs: Array | None = None,
         row_weights: Array | None = None,
+        dropout: Dropout | None = None,
     ) -> None:
         """Do what `step` says by some class's `learn_from`."""
         work = self._work_arrays(inputs.shape[0])
         z, delta = work.activations[0], work.deltas[0]
         self.backend.gemm(inputs, self.layers[0].weights, z, transpose_b=True)
-        learn_from(z, delta, targets, update, row_losses, outputs, row_weights)
+        learn_from(z, delta, targets, update, row_losses, outputs, row_weights, dropout)
         update(0, self.layers[0], delta, inputs)
 
     def learn_from(
@@ -475,6 +499,7 @@ class Network:
         row_losses: Array,
         outputs: Array | None = None,
         row_weights: Array | None = None,
+        dropout: Dropout | None = None,
     ) -> None:
         """Change all layers above the first in place by one step, given the first one's sums.
 
@@ -484,13 +509,13 @@ class Network:
             ``Z_1`` without biases; becomes A_1 in place.
         delta : Array, shape (n, n_1)
             Gets ``D_1``, from which the first layer's gradient is made.
-        targets, update, row_losses, outputs, row_weights
+        targets, update, row_losses, outputs, row_weights, dropout
             As in `step`.
         """
         backend, work = self.backend, self._work_arrays(z.shape[0])
         top = self.layers[-1]
         n_layers = len(self.layers)
-        z_top = self._forward_from(z)
+        z_top = self._forward_from(z, dropout)
         activations = [z, *work.activations[1:]]
         deltas = [delta, *work.deltas[1:-1], z_top][:n_layers]
         if outputs is not None:
@@ -504,6 +529,11 @@ class Network:
             layer, below = self.layers[index], self.layers[index - 1]
             backend.gemm(deltas[index], layer.weights, deltas[index - 1])
             update(index, layer, deltas[index], activations[index - 1])
+            if dropout is not None:
+                rate, key = dropout.rate, dropout.keys[index - 1]
+                backend.drop(deltas[index - 1], rate=rate, scale=1 / (1 - rate), key=key)
+                # The derivative is written from the activation as it was before.
+                backend.drop(activations[index - 1], rate=rate, scale=1 - rate, key=key)
             backend.backpropagate_activation(
                 deltas[index - 1], activations[index - 1], below.activation
             )

@@ -34,6 +34,9 @@ CACHE_LINE = 64
 WORTH_SHARING = 8
 """Fewer pieces than this are done before another thread has heard of them."""
 
+GOLDEN = 0x9E3779B1
+"""A prime near 2^32 over the golden ratio, which scatters consecutive numbers."""
+
 Tile = tuple[slice, slice]
 _Item = TypeVar("_Item")
 
@@ -75,6 +78,11 @@ def _aligned(size: int, dtype: np.dtype[Any]) -> NDArray[Any]:
     memory = np.empty(size * dtype.itemsize + CACHE_LINE, np.uint8)
     start = -memory.ctypes.data % CACHE_LINE
     return memory[start : start + size * dtype.itemsize].view(dtype)
+
+
+@cache
+def _places() -> NDArray[np.uint32]:
+    return np.arange(PIECE, dtype=np.uint32)
 
 
 @lru_cache(maxsize=256)
@@ -284,6 +292,28 @@ class NumpyBackend(Backend):
     def add_squares(self, a: NDArray[Any], out: NDArray[Any], *, alpha: float) -> None:
         flat = a.reshape(-1)
         out += alpha * float(self._blas.dot[flat.dtype.char](flat, flat))
+
+    def drop(self, a: NDArray[Any], *, rate: float, scale: float, key: int) -> None:
+        flat, limit = a.reshape(-1), np.uint32(int(rate * 2**32))
+
+        def work(piece: slice) -> None:
+            numbers = flat[piece]
+            h = self._memory((numbers.size,), np.dtype(np.uint32), 5)
+            shifted = self._memory((numbers.size,), np.dtype(np.uint32), 6)
+            # The place in the array, scattered; then the finalizer of MurmurHash3.
+            start = (piece.start * GOLDEN + key) % 2**32
+            np.multiply(_places()[: numbers.size], np.uint32(GOLDEN), h)
+            np.add(h, np.uint32(start), h)
+            for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35), (16, 1)):
+                np.right_shift(h, np.uint32(shift), shifted)
+                np.bitwise_xor(h, shifted, h)
+                np.multiply(h, np.uint32(factor), h)
+            kept = self._scratch(numbers)
+            np.greater_equal(h, limit, kept)
+            np.multiply(kept, _number(scale, kept.dtype.char), kept)
+            np.multiply(numbers, kept, numbers)
+
+        self._spread(_pieces(a.size), work)
 
     def adam_update(
         self,

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from gpunn.activations import IDENTITY
 from gpunn.backend import Array, Backend
 from gpunn.errors import ModelFileError, ParameterError
-from gpunn.network import Architecture, Layer, Network, Update, add_gradient
+from gpunn.network import Architecture, Dropout, Layer, Network, Update, add_gradient
 from gpunn.online import OnlineTrainer
 
 
@@ -82,8 +82,11 @@ class ThreeLayerNetwork(Network):
         row_losses: Array,
         outputs: Array | None = None,
         row_weights: Array | None = None,
+        dropout: Dropout | None = None,
     ) -> None:
         """Change the output layer in place by the textbook's rule; see `Network.learn_from`."""
+        if dropout is not None:
+            raise ParameterError("the textbook's rule knows no dropout: use gpunn.Network")
         backend, work = self.backend, self._work_arrays(z.shape[0])
         hidden, top = self.layers
         o, errors = work.activations[1], work.deltas[1]

@@ -490,3 +490,33 @@ def test_ctrl_c_leaves_what_was_learnt():
         model = quick().fit(X, Y, callbacks=[Interrupt()])
     np.testing.assert_array_equal(model.loss_curve_, quick(max_iter=2).fit(X, Y).loss_curve_)
     assert model.predict(X).shape == Y.shape
+
+
+@pytest.mark.usefixtures("installed_double")
+@pytest.mark.parametrize("make", [MLPClassifier, MLPRegressor])
+def test_dropout_is_the_same_on_all_devices(make):
+    cpu, gpu, other = (
+        make(**QUICK | {"dropout": 0.4, "device": device, "hidden_layer_sizes": (20, 10)} | seed)
+        for device, seed in (("cpu", {}), ("cuda", {}), ("cpu", {"random_state": 2}))
+    )
+    for model in (cpu, gpu, other):
+        model.fit(X, Y)
+    np.testing.assert_allclose(gpu.loss_curve_, cpu.loss_curve_, rtol=1e-9)
+    assert cpu.loss_curve_ != other.loss_curve_
+    whole = make(**QUICK | {"hidden_layer_sizes": (20, 10)}).fit(X, Y)
+    assert not np.allclose(whole.coefs_[0], cpu.coefs_[0])
+    # Nothing is dropped afterwards.
+    np.testing.assert_array_equal(cpu.predict(X), cpu.predict(X))
+
+
+def test_dropout_holds_overfitting_back():
+    inputs, labels = make_classification(60, 20, n_informative=3, flip_y=0.3, random_state=1)
+    options = {"hidden_layer_sizes": (100,), "max_iter": 150, "learning_rate_init": 0.01, "tol": 0}
+    plain, dropping = (quick(**options, dropout=rate).fit(inputs, labels) for rate in (0.0, 0.8))
+    gaps = [np.median(m.predict_proba(inputs).max(axis=1)) for m in (plain, dropping)]
+    assert gaps[0] > gaps[1]
+
+
+def test_lbfgs_takes_no_dropout():
+    with pytest.raises(ValueError, match="loss without chance"):
+        quick(solver="lbfgs", dropout=0.1).fit(X, Y)
