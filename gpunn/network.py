@@ -514,6 +514,11 @@ class Network:
         """
         backend, work = self.backend, self._work_arrays(z.shape[0])
         top = self.layers[-1]
+        if dropout is not None and not self.layers[0].activation.elementwise:
+            raise ParameterError(
+                "dropout is for hidden units that are active by themselves, not for "
+                f"{self.architecture.hidden_activation}"
+            )
         n_layers = len(self.layers)
         z_top = self._forward_from(z, dropout)
         activations = [z, *work.activations[1:]]

@@ -94,8 +94,8 @@ def test_gradients_are_numerical_ones(backend, rng, loss):
         hidden_activation="tanh",
     )
     inputs = rng.normal(0, 1, (6, 3))
-    check = gpunn.check_gradients(network, inputs, some_targets(loss, rng, (6, 3)))
-    assert check
+    differences = gpunn.check_gradients(network, inputs, some_targets(loss, rng, (6, 3)))
+    assert max(differences.values()) < 1e-6
 
 
 @pytest.mark.parametrize("shape", [(1,), (64,), (65,), (300, 41)])
@@ -133,7 +133,7 @@ def test_what_is_dropped_depends_on_the_key_alone(backend, dtype, rng):
     np.testing.assert_array_equal(dropped(backend, a, 0.0, 2**32 - 1), a)
 
 
-@pytest.mark.parametrize("activation", ["sigmoid", "tanh", "relu", "identity", "softmax"])
+@pytest.mark.parametrize("activation", ["sigmoid", "tanh", "relu", "identity"])
 def test_the_gradient_with_dropout_is_a_numerical_one(backend, rng, activation):
     network = Network(
         [3, 5, 4, 2],
@@ -174,8 +174,15 @@ def test_the_gradient_with_dropout_is_a_numerical_one(backend, rng, activation):
             assert (ends[0] - ends[1]) / (2 * step) == pytest.approx(gradient[place], abs=1e-6)
 
 
-def test_the_textbooks_rule_knows_no_dropout():
-    network = gpunn.ThreeLayerNetwork(2, 2, 1, 0.1, device="cpu")
+@pytest.mark.parametrize(
+    "network",
+    [
+        gpunn.ThreeLayerNetwork(2, 2, 1, 0.1, device="cpu"),
+        Network([2, 2, 1], hidden_activation="softmax", device="cpu"),
+    ],
+    ids=["textbook", "softmax"],
+)
+def test_where_there_is_no_dropout(network):
     ones = np.ones((1, 2), np.float32)
     with pytest.raises(ParameterError, match="dropout"):
         network.step(ones, ones[:, :1], lambda *_: None, np.zeros(1), dropout=Dropout(0.5, (1,)))
@@ -226,7 +233,7 @@ def test_the_other_place_of_epsilon(backend, rng):
 @pytest.mark.parametrize(
     ("optimizer", "n_arrays"),
     [(SGD(), 0), (Momentum(), 4), (Adam(), 8)],
-    ids=lambda value: str(value),
+    ids=str,
 )
 def test_what_an_optimizer_remembers_has_names(optimizer, n_arrays):
     network = Network([2, 3, 1], device="cpu")
@@ -244,7 +251,8 @@ def test_a_network_of_given_parameters_uses_them_as_they_are():
     network = Network([2, 3, 1], device="cpu")
     pairs = [(layer.weights, layer.biases) for layer in network.layers]
     twin = Network.from_parameters(network.architecture, pairs, "cpu")
-    assert all(ours.weights is theirs.weights for ours, theirs in zip(twin.layers, network.layers))
+    for ours, theirs in zip(twin.layers, network.layers, strict=True):
+        assert ours.weights is theirs.weights
 
 
 def test_a_step_with_weights_and_dropout_crosses_nothing(double, rng):
