@@ -196,7 +196,7 @@ SOFTMAX = Activation(
 ACTIVATIONS = {record.name: record for record in (SIGMOID, TANH, RELU, IDENTITY, SOFTMAX)}
 
 # The exponential is the output of one error function, `gpunn.losses.POISSON`; no general choice.
-_ALL = {**ACTIVATIONS, EXP.name: EXP}
+_SPECIAL = {EXP.name: EXP}
 
 
 def get_activation(name: str) -> Activation:
@@ -218,7 +218,7 @@ def get_activation(name: str) -> Activation:
         If there is no activation of that name.
     """
     try:
-        return _ALL[name]
+        return (_SPECIAL | ACTIVATIONS)[name]
     except (KeyError, TypeError):
         raise ParameterError(
             f"unknown activation {name!r}: use one of {', '.join(ACTIVATIONS)}"

@@ -302,7 +302,7 @@ LOSSES = {
 }
 
 # What scikit-learn's estimators measure, for `gpunn.estimators`; no general choices.
-_ALL = {**LOSSES, **{record.name: record for record in (BINARY_LOG_LOSS, LOG_LOSS, POISSON)}}
+_SPECIAL = {record.name: record for record in (BINARY_LOG_LOSS, LOG_LOSS, POISSON)}
 
 
 def get_loss(name: str, output_activation: str) -> Loss:
@@ -328,7 +328,7 @@ def get_loss(name: str, output_activation: str) -> Loss:
         If there is no error function of that name, or it does not go with that activation.
     """
     try:
-        loss = _ALL[name]
+        loss = (_SPECIAL | LOSSES)[name]
     except (KeyError, TypeError):
         raise ParameterError(f"unknown loss {name!r}: use one of {', '.join(LOSSES)}") from None
     if loss.required_activation not in (None, output_activation):

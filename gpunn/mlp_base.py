@@ -28,6 +28,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from gpunn.backend import Backend
 from gpunn.devices import get_backend
+from gpunn.errors import DeviceError
 from gpunn.feeding import Samples
 from gpunn.memory import check_memory
 from gpunn.mlp_descent import Descent, Holdout, Task
@@ -35,7 +36,7 @@ from gpunn.mlp_engine import Engine, StepRule
 from gpunn.mlp_files import load_estimator, save_estimator
 from gpunn.mlp_lbfgs import minimize
 from gpunn.mlp_report import Report, make_report
-from gpunn.mlp_samples import is_on_device, is_sparse, place, predict, take
+from gpunn.mlp_samples import is_on_device, is_sparse, place, predict, rows_at_once, take
 from gpunn.network import Architecture, Network
 from gpunn.optimizers import SGD, AdamEpsilonHat, Momentum
 from gpunn.training import Callback
@@ -204,7 +205,13 @@ class MultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
         """Return samples as they are to be learnt from, in float32 or float64, and their y."""
         options = {"multi_output": True, "y_numeric": not is_classifier(self)}
         if is_on_device(y):
-            y = get_backend(self.device).to_host(y)
+            backend = get_backend(self.device)
+            if not backend.owns(y):
+                raise DeviceError(
+                    f"y lies on a GPU, but the device is {backend.name}: give the estimator that "
+                    "GPU's name, or the host copy (`.get()`)"
+                )
+            y = backend.to_host(y)
         if is_on_device(X):
             self._check_device_samples(X, reset=reset)
             y = validate_data(self, X="no_validation", y=y, reset=False, **options)
@@ -336,7 +343,7 @@ class MultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
     def _fit_lbfgs(self, data: "_Data", report: Report) -> None:
         dtype = self.coefs_[0].dtype
         network = self._network(np.float64)
-        n_rows = min(len(data.targets), network.rows_at_once)
+        n_rows = rows_at_once(network, data.X)
         reserved = 2 * network.n_parameters * network.dtype.itemsize
         samples = place(network, data.X, data.targets, n_rows, reserved)
         minimize(self, network, self._task(samples, data.weights), report)
@@ -358,7 +365,7 @@ class MultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
         if rule is None or not incremental:
             rule = self._engine.rule = self._make_rule()
         batch_size = self._batch_size(len(data.targets))
-        n_measured = 0 if held_out is None else min(len(held_out.y), network.rows_at_once)
+        n_measured = 0 if held_out is None else rows_at_once(network, held_out.X)
         reserved = check_memory(
             network,
             rule.optimizer,

@@ -30,6 +30,10 @@ def is_sparse(X: object) -> bool:
     return hasattr(X, "indptr")
 
 
+MANY_ROWS = 2048
+"""Rows of a sparse product: each reads all weights once, however few the numbers in the rows."""
+
+
 class SparseSamples(Samples):
     """Samples in CSR format on the host, whose targets live on the device."""
 
@@ -38,10 +42,7 @@ class SparseSamples(Samples):
         self._network = network
         self._inputs = inputs.astype(network.dtype, copy=False)
         self._targets = network.as_matrix(targets)
-        n_numbers = max(1, inputs.shape[0] * inputs.shape[1])
-        self._as_they_are = (
-            network.backend.multiplies_sparse_rows and inputs.nnz < FEW_NUMBERS * n_numbers
-        )
+        self._as_they_are = _stay_sparse(network, inputs)
 
     def batches(self, order: NDArray[np.int64] | None = None) -> Iterator[Batch]:
         backend, targets = self._network.backend, self._targets
@@ -59,6 +60,19 @@ class SparseSamples(Samples):
         if self._as_they_are:
             return SparseRows(rows)
         return self._network.backend.asarray(rows.toarray())
+
+
+def _stay_sparse(network: Network, X: Any) -> bool:
+    few = bool(X.nnz < FEW_NUMBERS * max(1, X.shape[0] * X.shape[1]))
+    return few and network.backend.multiplies_sparse_rows
+
+
+def rows_at_once(network: Network, X: Any) -> int:
+    """Return how many of the samples go forward at a time, so that what they become fits."""
+    n_rows = network.rows_at_once
+    if is_sparse(X) and _stay_sparse(network, X):
+        n_rows = max(n_rows, MANY_ROWS)
+    return min(int(X.shape[0]), n_rows)
 
 
 def place(network: Network, X: Any, targets: NDArray[Any], n_rows: int, reserved: int) -> Samples:
@@ -83,7 +97,7 @@ def predict(network: Network, X: Any) -> NDArray[Any]:
     """Return the network's outputs (n, n_L) for samples of any of the three kinds."""
     if not is_sparse(X):
         return network.predict(X)
-    n_rows = min(X.shape[0], network.rows_at_once)
+    n_rows = rows_at_once(network, X)
     nothing = np.zeros((X.shape[0], 1), network.dtype)
     outputs = network.backend.empty((n_rows, network.n_outputs), network.dtype)
     host = np.empty((X.shape[0], network.n_outputs), network.dtype)

@@ -347,6 +347,14 @@ def test_targets_may_be_on_a_gpu_as_well(installed_double):
     assert model.loss_curve_ == other.fit(X, Y).loss_curve_
 
 
+@pytest.mark.parametrize("which", ["X", "y"])
+def test_samples_on_a_gpu_need_an_estimator_there(installed_double, which):
+    arrays = {"X": X, "y": Y}
+    arrays[which] = installed_double.asarray(arrays[which])
+    with pytest.raises(DeviceError, match=r"on a GPU, but the (network|device) is"):
+        quick().fit(**arrays)
+
+
 def test_sparse_samples_on_a_gpu(installed_double):
     sparse = scipy.sparse.csr_array(np.where(np.abs(X) > 2.5, X, 0))
     gpu, cpu = (quick(device=device).fit(sparse, Y) for device in ("cuda", "cpu"))
