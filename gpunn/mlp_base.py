@@ -16,27 +16,31 @@ from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
 from numbers import Integral, Real
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, is_classifier
-from sklearn.model_selection import train_test_split
-from sklearn.utils import check_random_state, column_or_1d
+from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, Options, StrOptions
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
-from gpunn.backend import Backend
-from gpunn.devices import get_backend
-from gpunn.errors import DeviceError
 from gpunn.feeding import Samples
 from gpunn.memory import check_memory
+from gpunn.mlp_data import (
+    Data,
+    check_inputs,
+    check_samples,
+    check_validation_data,
+    check_weights,
+    split,
+)
 from gpunn.mlp_descent import Descent, Holdout, Task
 from gpunn.mlp_engine import Engine, StepRule
 from gpunn.mlp_files import load_estimator, save_estimator
 from gpunn.mlp_lbfgs import minimize
 from gpunn.mlp_report import Report, make_report
-from gpunn.mlp_samples import is_on_device, is_sparse, place, predict, rows_at_once, take
+from gpunn.mlp_samples import place, predict, rows_at_once
 from gpunn.network import Architecture, Network
 from gpunn.optimizers import SGD, AdamEpsilonHat, Momentum
 from gpunn.training import Callback
@@ -169,14 +173,16 @@ class MultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
                 f"got dropout={self.dropout} and solver='lbfgs'"
             )
         first_pass = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
-        X, y = self._check_samples(X, y, reset=first_pass)
+        X, y = check_samples(self, X, y, reset=first_pass)
         self._learn_targets(y, incremental=incremental)
-        data = self._data(X, y, sample_weight, incremental=incremental)
-        held_out = None if validation_data is None else self._check_held_out(validation_data)
+        targets = self._encode(y)
+        weights = check_weights(sample_weight, targets)
+        data = Data(X, y, targets, self._full_weights(y, weights, incremental=incremental))
+        held_out = None
+        if validation_data is not None:
+            held_out = self._held_out(*check_validation_data(self, validation_data))
         random_state = check_random_state(self.random_state)
         self.n_outputs_ = data.targets.shape[1]
-        if not hasattr(self, "_engine"):
-            self._engine = Engine()
         if first_pass:
             self._initialize([X.shape[1], *sizes, self.n_outputs_], X.dtype, random_state)
         self._prepare_record(reset=first_pass, measured=held_out is not None)
@@ -185,7 +191,13 @@ class MultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
             self._fit_lbfgs(data, report)
         else:
             if self.early_stopping and held_out is None:
-                data, held_out = self._split(data, random_state)
+                data, held_out = split(
+                    data,
+                    self.validation_fraction,
+                    self._strata(data.targets),
+                    random_state,
+                    self._own_engine().backend(self.device),
+                )
             self._fit_stochastic(data, held_out, random_state, callbacks, report, incremental)
         if not all(np.isfinite(array).all() for array in (*self.coefs_, *self.intercepts_)):
             raise ValueError(
@@ -201,95 +213,16 @@ class MultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
             raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}")
         return [int(size) for size in sizes]
 
-    def _check_samples(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, NDArray[Any]]:
-        """Return samples as they are to be learnt from, in float32 or float64, and their y."""
-        options = {"multi_output": True, "y_numeric": not is_classifier(self)}
-        if is_on_device(y):
-            backend = get_backend(self.device)
-            if not backend.owns(y):
-                raise DeviceError(
-                    f"y lies on a GPU, but the device is {backend.name}: give the estimator that "
-                    "GPU's name, or the host copy (`.get()`)"
-                )
-            y = backend.to_host(y)
-        if is_on_device(X):
-            self._check_device_samples(X, reset=reset)
-            y = validate_data(self, X="no_validation", y=y, reset=False, **options)
-            if len(y) != X.shape[0]:
-                raise ValueError(f"X and y must be as many: got {X.shape[0]} and {len(y)} samples")
-        else:
-            X, y = validate_data(
-                self,
-                X,
-                y,
-                accept_sparse="csr",
-                dtype=(np.float64, np.float32),
-                reset=reset,
-                **options,
-            )
-        if y.ndim == 2 and y.shape[1] == 1 and not is_sparse(y):
-            y = column_or_1d(y, warn=True)
-        return X, y
-
-    def _check_device_samples(self, X: Any, *, reset: bool) -> None:
-        """Check what `validate_data` checks, of an array that must not leave its device."""
-        if X.ndim != 2 or X.shape[0] == 0 or X.shape[1] == 0:
-            raise ValueError(
-                "X must have shape (n_samples, n_features), with at least one of each, "
-                f"got {tuple(X.shape)}"
-            )
-        if X.dtype not in (np.float32, np.float64):
-            raise ValueError(f"X on a GPU must be float32 or float64, got {X.dtype}: convert it")
-        if reset:
-            self.n_features_in_ = X.shape[1]
-        elif X.shape[1] != self.n_features_in_:
-            raise ValueError(
-                f"X has {X.shape[1]} features, but {type(self).__name__} is expecting "
-                f"{self.n_features_in_} features as input"
-            )
-
-    def _data(self, X: Any, y: NDArray[Any], sample_weight: Any, *, incremental: bool) -> "_Data":
-        targets = self._encode(y)
-        if sample_weight is not None:
-            sample_weight = _check_sample_weight(sample_weight, targets, dtype=np.float64)
-        weights = self._full_weights(y, sample_weight, incremental=incremental)
-        return _Data(X, y, targets, weights)
-
-    def _check_held_out(self, validation_data: Any) -> "_Data":
-        """Return the samples that a user gave to measure on."""
-        if not isinstance(validation_data, tuple | list) or len(validation_data) not in (2, 3):
-            raise ValueError(
-                "validation_data must be (X, y) or (X, y, sample_weight), got "
-                f"{type(validation_data).__name__}"
-            )
-        if self.solver == "lbfgs":
-            raise ValueError(
-                "validation_data is for the solvers 'sgd' and 'adam', which go through epochs; "
-                "solver is 'lbfgs'"
-            )
-        X, y, *weights = validation_data
-        X, y = self._check_samples(X, y, reset=False)
+    def _held_out(self, X: Any, y: NDArray[Any], sample_weight: Any) -> Data:
         self._check_known(y)
-        sample_weight = weights[0] if weights else None
-        if sample_weight is not None:
-            sample_weight = _check_sample_weight(sample_weight, y, dtype=np.float64)
-        return _Data(X, y, self._encode(y), sample_weight)
+        return Data(X, y, self._encode(y), check_weights(sample_weight, y))
 
-    def _split(self, data: "_Data", random_state: np.random.RandomState) -> tuple["_Data", "_Data"]:
-        """Return the samples to learn from, and those to measure on."""
-        rest, held_out = train_test_split(
-            np.arange(len(data.targets)),
-            random_state=random_state,
-            test_size=self.validation_fraction,
-            stratify=self._strata(data.targets),
-        )
-        if len(held_out) < 2:
-            raise ValueError(
-                f"the validation set is too small, with {len(held_out)} of {len(data.targets)} "
-                "samples: use a larger validation_fraction, or more samples"
-            )
-        backend = self._engine.backend(self.device)
-        return data.take(rest, backend), data.take(held_out, backend)
+    def _own_engine(self) -> Engine:
+        # Not made with the estimator, whose constructor only keeps its arguments, and perhaps not
+        # in a fit either: coefs_ and what goes with them may have been given from elsewhere.
+        if not hasattr(self, "_engine"):
+            self._engine = Engine()
+        return self._engine
 
     def _initialize(
         self, sizes: list[int], dtype: Any, random_state: np.random.RandomState
@@ -331,7 +264,7 @@ class MultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
         return Architecture(sizes, HIDDEN[self.activation], output, loss, dtype=dtype.name)
 
     def _network(self, dtype: Any = None) -> Network:
-        return self._engine.network_to_train(
+        return self._own_engine().network_to_train(
             self._architecture(dtype), self.coefs_, self.intercepts_, self.device
         )
 
@@ -340,30 +273,30 @@ class MultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
         share = 1 / self.n_outputs_ if self.out_activation_ == "identity" else 1.0
         return Task(samples, weights, float(self.alpha), share, float(self.dropout))
 
-    def _fit_lbfgs(self, data: "_Data", report: Report) -> None:
+    def _fit_lbfgs(self, data: Data, report: Report) -> None:
         dtype = self.coefs_[0].dtype
         network = self._network(np.float64)
         n_rows = rows_at_once(network, data.X)
         reserved = 2 * network.n_parameters * network.dtype.itemsize
         samples = place(network, data.X, data.targets, n_rows, reserved)
         minimize(self, network, self._task(samples, data.weights), report)
-        coefs, intercepts = self._engine.adopt(network)
+        coefs, intercepts = self._own_engine().adopt(network)
         self.coefs_ = [array.astype(dtype, copy=False) for array in coefs]
         self.intercepts_ = [array.astype(dtype, copy=False) for array in intercepts]
 
     def _fit_stochastic(
         self,
-        data: "_Data",
-        held_out: "_Data | None",
+        data: Data,
+        held_out: Data | None,
         random_state: np.random.RandomState,
         callbacks: Sequence[Callback],
         report: Report,
         incremental: bool,
     ) -> None:
-        network = self._network()
-        rule = self._engine.rule
+        network, engine = self._network(), self._own_engine()
+        rule = engine.rule
         if rule is None or not incremental:
-            rule = self._engine.rule = self._make_rule()
+            rule = engine.rule = self._make_rule()
         batch_size = self._batch_size(len(data.targets))
         n_measured = 0 if held_out is None else rows_at_once(network, held_out.X)
         reserved = check_memory(
@@ -386,9 +319,9 @@ class MultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
                 random_state, incremental=incremental
             )
         finally:
-            self.coefs_, self.intercepts_ = self._engine.adopt(network)
+            self.coefs_, self.intercepts_ = self._own_engine().adopt(network)
 
-    def _measure(self, held_out: "_Data", outputs: NDArray[Any]) -> float:
+    def _measure(self, held_out: Data, outputs: NDArray[Any]) -> float:
         predicted = self._decode(outputs)
         if predicted.dtype.kind == "f" and not np.isfinite(predicted).all():
             return math.nan
@@ -429,13 +362,8 @@ class MultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
     def _outputs(self, X: Any) -> NDArray[Any]:
         """Return the outputs (n, n_L) for some samples."""
         check_is_fitted(self)
-        if is_on_device(X):
-            self._check_device_samples(X, reset=False)
-        else:
-            X = validate_data(
-                self, X, accept_sparse="csr", dtype=(np.float64, np.float32), reset=False
-            )
-        with self._engine.network_to_ask(
+        X = check_inputs(self, X)
+        with self._own_engine().network_to_ask(
             self._architecture(), self.coefs_, self.intercepts_, self.device
         ) as network:
             return predict(network, X)
@@ -460,7 +388,7 @@ class MultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
             If it could not be written. What was there before is still there.
         """
         check_is_fitted(self)
-        with self._engine.network_to_ask(
+        with self._own_engine().network_to_ask(
             self._architecture(), self.coefs_, self.intercepts_, self.device
         ) as network:
             save_estimator(self, network, path)
@@ -492,17 +420,3 @@ class MultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
-
-
-class _Data(NamedTuple):
-    """Samples X, their y as it came, what the outputs should be, and what each counts."""
-
-    X: Any
-    y: NDArray[Any]
-    targets: NDArray[Any]
-    weights: NDArray[Any] | None
-
-    def take(self, rows: NDArray[np.int64], backend: Backend) -> "_Data":
-        """Return some of the samples."""
-        weights = None if self.weights is None else self.weights[rows]
-        return _Data(take(backend, self.X, rows), self.y[rows], self.targets[rows], weights)

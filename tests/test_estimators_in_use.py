@@ -528,3 +528,12 @@ def test_dropout_holds_overfitting_back():
 def test_lbfgs_takes_no_dropout():
     with pytest.raises(ValueError, match="loss without chance"):
         quick(solver="lbfgs", dropout=0.1).fit(X, Y)
+
+
+def test_an_estimator_of_given_numbers_predicts():
+    model = quick().fit(X, Y)
+    made = quick()
+    for name in ("coefs_", "intercepts_", "classes_", "n_outputs_", "n_features_in_"):
+        setattr(made, name, getattr(model, name))
+    made._label_binarizer, made.out_activation_ = model._label_binarizer, model.out_activation_
+    np.testing.assert_array_equal(made.predict_proba(X), model.predict_proba(X))

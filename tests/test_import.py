@@ -38,6 +38,7 @@ ORDER = [
     "feeding",
     "training",
     "mlp_samples",
+    "mlp_data",
     "mlp_report",
     "mlp_engine",
     "mlp_descent",
