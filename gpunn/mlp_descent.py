@@ -121,19 +121,27 @@ class Descent:
         self.report.begin(n_epochs)
         for callback in self.callbacks:
             callback.on_train_begin(self.network, n_epochs, self.task.samples.n_samples)
+            if self._history.streamed is not None:
+                callback.on_streaming(self._history.streamed)
         began = time.perf_counter()
+        try:
+            self._epochs_until_interrupted(n_epochs, random_state, incremental)
+            if estimator.early_stopping:
+                self._restore_weights()
+        finally:
+            self._history.seconds = time.perf_counter() - began
+            self.report.end()
+            for callback in self.callbacks:
+                callback.on_train_end(self._history)
+
+    def _epochs_until_interrupted(
+        self, n_epochs: int, random_state: np.random.RandomState, incremental: bool
+    ) -> None:
         try:
             self._epochs(n_epochs, random_state, incremental)
         except KeyboardInterrupt:
             self._history.stopped = "interrupted"
-            warnings.warn("training interrupted by the user", UserWarning, stacklevel=4)
-        finally:
-            self._history.seconds = time.perf_counter() - began
-            self.report.end()
-        if estimator.early_stopping:
-            self._restore_weights()
-        for callback in self.callbacks:
-            callback.on_train_end(self._history)
+            warnings.warn("training interrupted by the user", UserWarning, stacklevel=6)
 
     def _epochs(
         self, n_epochs: int, random_state: np.random.RandomState, incremental: bool
@@ -166,7 +174,7 @@ class Descent:
                 f"{estimator.solver}: max_iter={n_epochs} epochs were reached, and the training "
                 "has not converged yet",
                 ConvergenceWarning,
-                stacklevel=5,
+                stacklevel=7,
             )
 
     def _draw_keys(self, random_state: np.random.RandomState) -> list[list[int]] | None:

@@ -137,5 +137,5 @@ def minimize(estimator: Any, network: Network, task: Task, report: Report) -> No
             f"lbfgs has not converged after {estimator.n_iter_} iterations ({result.message}): "
             "allow more with max_iter or max_fun, or scale the inputs",
             ConvergenceWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
