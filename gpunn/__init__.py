@@ -3,19 +3,25 @@
     >>> import gpunn
     >>> network = gpunn.ThreeLayerNetwork(784, 200, 10, learning_rate=0.1)
 
-`import gpunn` never imports CuPy; asking for a GPU does.
+`import gpunn` never imports CuPy; asking for a GPU does. `gpunn.MLPClassifier` and
+`gpunn.MLPRegressor` need scikit-learn, which is imported when one of them is asked for.
 """
+
+from typing import TYPE_CHECKING, Any
 
 from gpunn import parity
 from gpunn.data import Dataset, load_dataset
 from gpunn.devices import get_backend
-from gpunn.errors import GpunnError
+from gpunn.errors import GpunnError, MissingPackageError
 from gpunn.gradient_check import check_gradients, numerical_gradients
 from gpunn.network import Network
 from gpunn.optimizers import SGD, Adam, Momentum
 from gpunn.scaling import Scaling
 from gpunn.three_layer import ThreeLayerNetwork
 from gpunn.training import Callback, EarlyStopping, History, evaluate, fit
+
+if TYPE_CHECKING:
+    from gpunn.estimators import MLPClassifier, MLPRegressor  # noqa: F401
 
 __version__ = "0.1.0"
 
@@ -40,3 +46,24 @@ __all__ = [
     "numerical_gradients",
     "parity",
 ]
+
+# Not in __all__: `from gpunn import *` is to work without scikit-learn.
+_ESTIMATORS = ("MLPClassifier", "MLPRegressor")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ESTIMATORS:
+        raise AttributeError(f"module 'gpunn' has no attribute {name!r}")
+    try:
+        from gpunn import estimators
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != "sklearn":
+            raise
+        raise MissingPackageError(
+            f"gpunn.{name} needs scikit-learn: pip install 'gpunn[sklearn]'"
+        ) from error
+    return getattr(estimators, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_ESTIMATORS})

@@ -212,10 +212,14 @@ class Backend(ABC):
         The device's name, "cpu" or "cuda:N".
     precision : {"fp32", "tf32", "bf16"}
         What the factors of a float32 product are rounded to: "fp32" leaves them as they are.
+    multiplies_sparse_rows : bool
+        Whether `gemm` takes `gpunn.sparse_rows.SparseRows` for a network's inputs: as `a` in
+        ``a op(b)^T``, and as `b` in ``op(a)^T b``.
     """
 
     name: str
     precision: str = "fp32"
+    multiplies_sparse_rows: bool = False
 
     # The crossings between host and device.
 
@@ -355,6 +359,7 @@ class Backend(ABC):
         activation: Activation,
         loss: Loss,
         row_losses: Array,
+        row_weights: Array | None = None,
     ) -> None:
         """Change `z` in place to the output delta dE/dz, and add to `row_losses` in place.
 
@@ -373,6 +378,8 @@ class Backend(ABC):
         row_losses : Array, shape (n,), float64
             Row i gets sample i's error added. Summing rows only when the sum is wanted keeps a
             step free of crossings and its result independent of the order in which threads run.
+        row_weights : Array, shape (n,), or None
+            What sample i's error, and so its row of the delta, is multiplied by.
         """
 
     def make_sequencer(
@@ -436,6 +443,31 @@ class Backend(ABC):
 
         Both are contiguous, of one shape and dtype, and share no memory. With ``beta=0``, `out` is
         not read, so it may hold anything, NaN too.
+        """
+
+    @abstractmethod
+    def add_squares(self, a: Array, out: Array, *, alpha: float) -> None:
+        """Change `out` (1,) in place by adding ``alpha * (sum of the squares of a)``.
+
+        `a` is contiguous; `out` is float64.
+        """
+
+    @abstractmethod
+    def drop(self, a: Array, *, rate: float, scale: float, key: int) -> None:
+        """Change `a` in place: some numbers to 0, and all others by a factor.
+
+        Which ones depends on `key` and on their place in `a` alone, and is the same on all devices.
+
+        Parameters
+        ----------
+        a : Array
+            A contiguous array.
+        rate : float
+            How likely a number becomes 0, in [0, 1).
+        scale : float
+            What the others are multiplied by.
+        key : int
+            From 0 to 2^32 - 1; another one for other choices.
         """
 
     @abstractmethod

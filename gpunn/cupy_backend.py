@@ -169,7 +169,7 @@ def _softmax_row(loss: Loss) -> str:
 
 
 @cache
-def _output_kernel(activation: Activation, loss: Loss, biases: bool) -> Any:
+def _output_kernel(activation: Activation, loss: Loss, biases: bool, weighted: bool) -> Any:
     if loss.fused:
         body = _fused_row(activation, loss)
     elif activation is SOFTMAX:
@@ -177,8 +177,14 @@ def _output_kernel(activation: Activation, loss: Loss, biases: bool) -> Any:
     else:
         body = _elementwise_row(activation, loss)
     add = "for (int k = 0; k < n_columns; ++k) { row[k] += bias[k]; }" if biases else ""
+    weigh = """
+        error *= row_weights[i];
+        for (int k = 0; k < n_columns; ++k) { row[k] *= row_weights[i]; }
+    """
     return cupy.ElementwiseKernel(
-        ("raw T bias, " if biases else "") + "raw T targets, int32 n_columns, T share",
+        ("raw T bias, " if biases else "")
+        + ("raw T row_weights, " if weighted else "")
+        + "raw T targets, int32 n_columns, T share",
         "raw T z, raw float64 row_losses",
         f"""
         T* row = &z[(ptrdiff_t)i * n_columns];
@@ -186,6 +192,7 @@ def _output_kernel(activation: Activation, loss: Loss, biases: bool) -> Any:
         double error = 0;
         {add}
         {body}
+        {weigh if weighted else ""}
         row_losses[i] += error;
         """,
         f"gpunn_output_{activation.name}_{loss.name}",
@@ -220,6 +227,48 @@ def _part_sums_kernel() -> Any:
         out = total;
         """,
         "gpunn_sum_parts",
+    )
+
+
+@cache
+def _squares_kernel(squared: bool) -> Any:
+    term = "number * number" if squared else "number"
+    return cupy.ElementwiseKernel(
+        "raw T numbers, int64 n, int64 n_parts",
+        "float64 out",
+        f"""
+        double total = 0;
+        for (ptrdiff_t k = i; k < n; k += n_parts) {{
+            const double number = numbers[k];
+            total += {term};
+        }}
+        out = total;
+        """,
+        "gpunn_squares",
+    )
+
+
+@cache
+def _drop_kernel() -> Any:
+    # The place in the array, scattered; then the finalizer of MurmurHash3.
+    return cupy.ElementwiseKernel(
+        "int64 key, int64 limit, T scale",
+        "T a",
+        """
+        unsigned int h = (unsigned int)i * 0x9E3779B1u + (unsigned int)key;
+        h ^= h >> 16; h *= 0x85EBCA6Bu;
+        h ^= h >> 13; h *= 0xC2B2AE35u;
+        h ^= h >> 16;
+        a *= h >= (unsigned int)limit ? scale : T(0);
+        """,
+        "gpunn_drop",
+    )
+
+
+@cache
+def _add_number_kernel() -> Any:
+    return cupy.ElementwiseKernel(
+        "float64 number, float64 alpha", "float64 out", "out += alpha * number;", "gpunn_add_number"
     )
 
 
@@ -402,13 +451,15 @@ class CupyBackend(Backend):
         activation: Activation,
         loss: Loss,
         row_losses: Array,
+        row_weights: Array | None = None,
     ) -> None:
         biases = () if bias is None else (bias,)
+        weights = () if row_weights is None else (row_weights,)
         n_rows, n_columns = z.shape
         share = loss.share(n_columns)
         with self._device:
-            _output_kernel(activation, loss, bool(biases))(
-                *biases, targets, n_columns, share, z, row_losses, size=n_rows
+            _output_kernel(activation, loss, bool(biases), bool(weights))(
+                *biases, *weights, targets, n_columns, share, z, row_losses, size=n_rows
             )
 
     def make_sequencer(
@@ -440,6 +491,21 @@ class CupyBackend(Backend):
     def combine(self, source: Array, out: Array, *, alpha: float, beta: float) -> None:
         with self._device:
             _combine_kernel()(source, alpha, beta, out)
+
+    def add_squares(self, a: Array, out: Array, *, alpha: float) -> None:
+        numbers, squared = a, True
+        with self._device:
+            while squared or numbers.size > 1:
+                # Each thread adds up a few, in an order that does not depend on the others.
+                n_parts = -(-numbers.size // FEW_ROWS)
+                parts = self.empty((n_parts,), np.float64)
+                _squares_kernel(squared)(numbers, numbers.size, n_parts, parts)
+                numbers, squared = parts, False
+            _add_number_kernel()(numbers, alpha, out)
+
+    def drop(self, a: Array, *, rate: float, scale: float, key: int) -> None:
+        with self._device:
+            _drop_kernel()(int(key), int(rate * 2**32), scale, a)
 
     def adam_update(
         self,

@@ -303,7 +303,10 @@ class BoundBackend(Backend):
         activation: Activation,
         loss: Loss,
         row_losses: Bounded,
+        row_weights: Bounded | None = None,
     ) -> None:
+        if row_weights is not None:
+            raise NotImplementedError("no training that is compared weighs its samples")
         self._add_bias(z, bias)
         a, errors = self._activation(z.values, z.errors, activation)
         outputs = Bounded(np.array(a), np.array(errors), z.dtype)
@@ -342,6 +345,12 @@ class BoundBackend(Backend):
         # Added up in float64: here, over an epoch, and over the samples.
         own = (values.shape[1] + 64) * _FLOAT64 * np.abs(total)
         self._settle(row_losses, total, row_losses.errors + errors.sum(axis=1) + own)
+
+    def add_squares(self, a: Bounded, out: Bounded, *, alpha: float) -> None:
+        raise NotImplementedError("no training that is compared has a penalty in its loss")
+
+    def drop(self, a: Bounded, *, rate: float, scale: float, key: int) -> None:
+        raise NotImplementedError("no training that is compared leaves out units")
 
     def adam_update(
         self,

@@ -11,7 +11,7 @@ Learning* (2015), chapter 2.
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -80,6 +80,21 @@ def add_gradient(
     backend.gemm(delta, inputs, weights, transpose_a=True, alpha=alpha, beta=beta)
     if biases is not None:
         backend.sum_rows(delta, biases, alpha=alpha, beta=beta_biases)
+
+
+class Dropout(NamedTuple):
+    """Which hidden units sit out a step: each sample's own, with probability `rate`.
+
+    What is left of a layer is divided by ``1 - rate``, so that the sums above it stay as large as
+    without. `keys` holds a whole number below 2^32 for each hidden layer, and other keys leave out
+    other units; see `gpunn.backend.Backend.drop`.
+
+    Source: N. Srivastava et al., *Dropout: a simple way to prevent neural networks from
+    overfitting* (2014).
+    """
+
+    rate: float
+    keys: Sequence[int]
 
 
 class _WorkArrays(NamedTuple):
@@ -210,6 +225,39 @@ class Network:
                 for n_out, n_in, _ in architecture.layers()
             ),
         )
+
+    @classmethod
+    def from_parameters(
+        cls,
+        architecture: Architecture,
+        parameters: Iterable[tuple[NDArray[Any], NDArray[Any] | None]],
+        device: str | Backend = "auto",
+    ) -> Self:
+        """Return a network of the given parameters.
+
+        Parameters
+        ----------
+        architecture : Architecture
+            What the network is, apart from its numbers.
+        parameters : iterable of (ndarray, ndarray or None)
+            Each layer's weights (n_out, n_in) and biases (n_out,), in the network's dtype. On the
+            CPU, row-major arrays become the network's own; they are not copied.
+        device : {"auto", "cpu", "cuda", "cuda:N"} or Backend
+            Where.
+
+        Returns
+        -------
+        Network
+            The network.
+
+        Raises
+        ------
+        DeviceError
+            If the device cannot be had.
+        """
+        network, backend = cls.__new__(cls), get_backend(device)
+        network._set_up(architecture, backend, _uploaded(backend, parameters))
+        return network
 
     def _set_up(
         self,
@@ -351,7 +399,7 @@ class Network:
             # Piece by piece, because inputs on the host may be more than the device has room for.
             block = self.as_matrix(inputs[rows])
             out = outputs[: block.shape[0]]
-            self._write_outputs(self._forward(block), out)
+            self.write_outputs(block, out)
             host[rows] = self.backend.to_host(out)
         return np.asarray(host[0]) if single else host
 
@@ -366,11 +414,14 @@ class Network:
         self.backend.gemm(inputs, self.layers[0].weights, z, transpose_b=True)
         return self._forward_from(z)
 
-    def _forward_from(self, z: Array) -> Array:
+    def _forward_from(self, z: Array, dropout: Dropout | None = None) -> Array:
         """Return Z_L for a first layer's Z_1 without biases, which becomes A_1 in place."""
         work = self._work_arrays(z.shape[0])
         for index, (layer, above) in enumerate(pairwise(self.layers), start=1):
             self.backend.activate(z, layer.biases, layer.activation)
+            if dropout is not None:
+                rate, key = dropout.rate, dropout.keys[index - 1]
+                self.backend.drop(z, rate=rate, scale=1 / (1 - rate), key=key)
             a, z = z, work.activations[index]
             self.backend.gemm(a, above.weights, z, transpose_b=True)
         return z
@@ -390,6 +441,8 @@ class Network:
         update: Update,
         row_losses: Array,
         outputs: Array | None = None,
+        row_weights: Array | None = None,
+        dropout: Dropout | None = None,
     ) -> None:
         """Change the network in place by one step of training; nothing crosses to the host.
 
@@ -406,8 +459,14 @@ class Network:
             Gets each sample's error added, computed from the weights before the update.
         outputs : Array, shape (n, n_L), optional
             Gets the outputs before the update.
+        row_weights : Array, shape (n,), optional
+            What each sample's error is multiplied by.
+        dropout : Dropout, optional
+            Which hidden units sit out.
         """
-        self._step_by(self.learn_from, inputs, targets, update, row_losses, outputs)
+        self._step_by(
+            self.learn_from, inputs, targets, update, row_losses, outputs, row_weights, dropout
+        )
 
     def _step_by(
         self,
@@ -417,12 +476,14 @@ class Network:
         update: Update,
         row_losses: Array,
         outputs: Array | None = None,
+        row_weights: Array | None = None,
+        dropout: Dropout | None = None,
     ) -> None:
         """Do what `step` says by some class's `learn_from`."""
         work = self._work_arrays(inputs.shape[0])
         z, delta = work.activations[0], work.deltas[0]
         self.backend.gemm(inputs, self.layers[0].weights, z, transpose_b=True)
-        learn_from(z, delta, targets, update, row_losses, outputs)
+        learn_from(z, delta, targets, update, row_losses, outputs, row_weights, dropout)
         update(0, self.layers[0], delta, inputs)
 
     def learn_from(
@@ -433,6 +494,8 @@ class Network:
         update: Update,
         row_losses: Array,
         outputs: Array | None = None,
+        row_weights: Array | None = None,
+        dropout: Dropout | None = None,
     ) -> None:
         """Change all layers above the first in place by one step, given the first one's sums.
 
@@ -442,34 +505,59 @@ class Network:
             ``Z_1`` without biases; becomes A_1 in place.
         delta : Array, shape (n, n_1)
             Gets ``D_1``, from which the first layer's gradient is made.
-        targets, update, row_losses, outputs
+        targets, update, row_losses, outputs, row_weights, dropout
             As in `step`.
         """
         backend, work = self.backend, self._work_arrays(z.shape[0])
         top = self.layers[-1]
+        if dropout is not None and not self.layers[0].activation.elementwise:
+            raise ParameterError(
+                "dropout is for hidden units that are active by themselves, not for "
+                f"{self.architecture.hidden_activation}"
+            )
         n_layers = len(self.layers)
-        z_top = self._forward_from(z)
+        z_top = self._forward_from(z, dropout)
         activations = [z, *work.activations[1:]]
         deltas = [delta, *work.deltas[1:-1], z_top][:n_layers]
         if outputs is not None:
             self._write_outputs(z_top, outputs)
-        backend.output_delta(z_top, top.biases, targets, top.activation, self.loss, row_losses)
+        backend.output_delta(
+            z_top, top.biases, targets, top.activation, self.loss, row_losses, row_weights
+        )
         if n_layers == 1:
             backend.copy_into(z_top, delta)
         for index in range(n_layers - 1, 0, -1):
             layer, below = self.layers[index], self.layers[index - 1]
             backend.gemm(deltas[index], layer.weights, deltas[index - 1])
             update(index, layer, deltas[index], activations[index - 1])
+            if dropout is not None:
+                rate, key = dropout.rate, dropout.keys[index - 1]
+                backend.drop(deltas[index - 1], rate=rate, scale=1 / (1 - rate), key=key)
+                # The derivative is written from the activation as it was before.
+                backend.drop(activations[index - 1], rate=rate, scale=1 - rate, key=key)
             backend.backpropagate_activation(
                 deltas[index - 1], activations[index - 1], below.activation
             )
 
-    def add_losses(self, inputs: Array, targets: Array, row_losses: Array, outputs: Array) -> None:
+    def add_losses(
+        self,
+        inputs: Array,
+        targets: Array,
+        row_losses: Array,
+        outputs: Array,
+        row_weights: Array | None = None,
+    ) -> None:
         """Change `row_losses` and `outputs` in place to samples' errors (added) and outputs."""
         top = self.layers[-1]
         z = self._forward(inputs)
         self._write_outputs(z, outputs)
-        self.backend.output_delta(z, top.biases, targets, top.activation, self.loss, row_losses)
+        self.backend.output_delta(
+            z, top.biases, targets, top.activation, self.loss, row_losses, row_weights
+        )
+
+    def write_outputs(self, inputs: Array, outputs: Array) -> None:
+        """Change `outputs` in place to the outputs for some inputs, both on the device."""
+        self._write_outputs(self._forward(inputs), outputs)
 
     def loss_and_gradients(
         self, X: ArrayLike, T: ArrayLike
@@ -592,7 +680,7 @@ class Network:
         OutputError
             If it could not be written. What was there before is still there.
         """
-        write_model(path, self.parameters(), self._header())
+        write_model(path, self.parameters(), self.header())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: str | Backend = "auto") -> Self:
@@ -619,18 +707,35 @@ class Network:
         """
         parameters, header = read_model(path)
         backend = get_backend(device)
-        network = cls.__new__(cls)
         try:
-            network._restore(parameters, header, backend)
+            return cls.from_file_contents(parameters, header, backend)
         except ModelFileError as error:
             raise ModelFileError(f"{path}: {error}") from error
         except (GpunnError, TypeError, KeyError, ValueError) as error:
             raise ModelFileError(
                 f"{path}: its description does not make a network: {error}"
             ) from error
+
+    @classmethod
+    def from_file_contents(
+        cls, parameters: dict[str, NDArray[Any]], header: dict[str, Any], device: str | Backend
+    ) -> Self:
+        """Return the network of what `gpunn.model_file.read_model` returned.
+
+        Raises
+        ------
+        ModelFileError, TypeError, KeyError, ValueError
+            If it makes no network.
+        DeviceError
+            If the device cannot be had.
+        """
+        backend = get_backend(device)
+        network = cls.__new__(cls)
+        network._restore(parameters, header, backend)
         return network
 
-    def _header(self) -> dict[str, Any]:
+    def header(self) -> dict[str, Any]:
+        """Return what a model file says beside the parameters."""
         return {
             "architecture": {
                 **vars(self.architecture),
@@ -656,14 +761,7 @@ class Network:
                     else None,
                 )
             )
-        self._set_up(
-            architecture,
-            backend,
-            (
-                (backend.asarray(weights), None if biases is None else backend.asarray(biases))
-                for weights, biases in host
-            ),
-        )
+        self._set_up(architecture, backend, _uploaded(backend, host))
         self.scaling = Scaling.from_dict(header["scaling"])
         if self.scaling.n_features not in (None, self.n_inputs):
             raise ModelFileError(
@@ -748,6 +846,14 @@ class Network:
             [self.backend.empty((n_rows, size), self.dtype) for size in sizes],
             [self.backend.empty((n_rows, size), self.dtype) for size in sizes],
         )
+
+
+def _uploaded(
+    backend: Backend, parameters: Iterable[tuple[NDArray[Any], NDArray[Any] | None]]
+) -> Iterator[tuple[Array, Array | None]]:
+    """Yield each layer's weights and biases on the device."""
+    for weights, biases in parameters:
+        yield backend.asarray(weights), None if biases is None else backend.asarray(biases)
 
 
 def _draw_layer(

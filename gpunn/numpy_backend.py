@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gpunn.activations import Activation
-from gpunn.backend import Backend, Connections, MemoryInfo, Sequencer
+from gpunn.backend import Array, Backend, Connections, MemoryInfo, Sequencer
 from gpunn.losses import Loss
 from gpunn.numpy_blas import Blas
 from gpunn.numpy_online import NumpySequencer
+from gpunn.sparse_rows import SparseRows
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +33,9 @@ CACHE_LINE = 64
 
 WORTH_SHARING = 8
 """Fewer pieces than this are done before another thread has heard of them."""
+
+GOLDEN = 0x9E3779B1
+"""A prime near 2^32 over the golden ratio, which scatters consecutive numbers."""
 
 Tile = tuple[slice, slice]
 _Item = TypeVar("_Item")
@@ -76,6 +80,19 @@ def _aligned(size: int, dtype: np.dtype[Any]) -> NDArray[Any]:
     return memory[start : start + size * dtype.itemsize].view(dtype)
 
 
+@cache
+def _places() -> NDArray[np.uint32]:
+    return np.arange(PIECE, dtype=np.uint32)
+
+
+@lru_cache(maxsize=256)
+def _number(value: float, code: str) -> NDArray[Any]:
+    # NumPy converts Python's numbers at every call, and these only once.
+    number = np.array(value, code)
+    number.flags.writeable = False
+    return number
+
+
 @lru_cache(maxsize=64)
 def _ones(code: str, n: int) -> NDArray[Any]:
     ones = np.ones(n, code)
@@ -87,6 +104,7 @@ class NumpyBackend(Backend):
     """The contract of `Backend` on the CPU."""
 
     name = "cpu"
+    multiplies_sparse_rows = True
 
     def __init__(self) -> None:
         self._blas = Blas()
@@ -109,6 +127,32 @@ class NumpyBackend(Backend):
 
     def owns(self, array: object) -> bool:
         return type(array) is np.ndarray
+
+    def gemm(
+        self,
+        a: Array,
+        b: Array,
+        out: NDArray[Any],
+        *,
+        transpose_a: bool = False,
+        transpose_b: bool = False,
+        alpha: float = 1.0,
+        beta: float = 0.0,
+    ) -> None:
+        if isinstance(a, SparseRows):
+            a.add_sums(b, out, alpha=alpha, beta=beta)
+        elif isinstance(b, SparseRows):
+            b.add_gradient(a, out, alpha=alpha, beta=beta)
+        else:
+            super().gemm(
+                a,
+                b,
+                out,
+                transpose_a=transpose_a,
+                transpose_b=transpose_b,
+                alpha=alpha,
+                beta=beta,
+            )
 
     def _gemm(
         self,
@@ -171,14 +215,19 @@ class NumpyBackend(Backend):
         activation: Activation,
         loss: Loss,
         row_losses: NDArray[Any],
+        row_weights: NDArray[Any] | None = None,
     ) -> None:
         with np.errstate(over="ignore"):
             for rows, _ in _tiles(*z.shape, True):
                 piece, errors = z[rows], row_losses[rows]
+                weights = None if row_weights is None else row_weights[rows]
                 if bias is not None:
                     np.add(piece, bias, out=piece)
                 a, t = self._columns(piece, 1), self._columns(targets[rows], 2)
-                np.copyto(piece, self._output_columns(a, t, activation, loss, errors).T)
+                delta = self._output_columns(a, t, activation, loss, errors, weights)
+                if weights is not None:
+                    np.multiply(delta, weights, delta)
+                np.copyto(piece, delta.T)
 
     def _output_columns(
         self,
@@ -187,19 +236,23 @@ class NumpyBackend(Backend):
         activation: Activation,
         loss: Loss,
         errors: NDArray[Any],
+        weights: NDArray[Any] | None,
     ) -> NDArray[Any]:
-        """Return dE/dz for `a`, which holds z and is overwritten; all but `errors` (n_L, n)."""
+        """Return dE/dz for `a`, which holds z and is overwritten; matrices are (n_L, n).
+
+        The samples' weights are in the errors, but not in what is returned.
+        """
         n_outputs, n_samples = a.shape
         out = self._memory(a.shape, a.dtype, 3)
         scratch = self._memory((n_outputs + 1, n_samples), a.dtype, 0)
         sums = self._memory((n_samples,), np.dtype(np.float64), 4)
         if loss.fused:
-            loss.add_errors(a, t, errors, out, scratch, sums)
+            loss.add_errors(a, t, errors, out, scratch, sums, weights)
             activation.forward(a, scratch[:-1])
             loss.derivative(a, t, a, scratch)
             return a
         activation.forward(a, scratch[:-1])
-        loss.add_errors(a, t, errors, out, scratch, sums)
+        loss.add_errors(a, t, errors, out, scratch, sums, weights)
         loss.derivative(a, t, out, scratch)
         np.multiply(out, loss.share(n_outputs), out)
         activation.backward(out, a, scratch[:-1])
@@ -220,7 +273,8 @@ class NumpyBackend(Backend):
         self, source: NDArray[Any], out: NDArray[Any], *, alpha: float, beta: float
     ) -> None:
         flat_source, flat_out = source.reshape(-1), out.reshape(-1)
-        factor, factor_out = np.array(alpha, out.dtype), np.array(beta, out.dtype)
+        code = out.dtype.char
+        factor, factor_out = _number(alpha, code), _number(beta, code)
 
         def work(piece: slice) -> None:
             x, y = flat_source[piece], flat_out[piece]
@@ -234,6 +288,32 @@ class NumpyBackend(Backend):
             np.add(y, x, y)
 
         self._spread(_pieces(out.size), work)
+
+    def add_squares(self, a: NDArray[Any], out: NDArray[Any], *, alpha: float) -> None:
+        flat = a.reshape(-1)
+        out += alpha * float(self._blas.dot[flat.dtype.char](flat, flat))
+
+    def drop(self, a: NDArray[Any], *, rate: float, scale: float, key: int) -> None:
+        flat, limit = a.reshape(-1), np.uint32(int(rate * 2**32))
+
+        def work(piece: slice) -> None:
+            numbers = flat[piece]
+            h = self._memory((numbers.size,), np.dtype(np.uint32), 5)
+            shifted = self._memory((numbers.size,), np.dtype(np.uint32), 6)
+            # The place in the array, scattered; then the finalizer of MurmurHash3.
+            start = (piece.start * GOLDEN + key) % 2**32
+            np.multiply(_places()[: numbers.size], np.uint32(GOLDEN), h)
+            np.add(h, np.uint32(start), h)
+            for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35), (16, 1)):
+                np.right_shift(h, np.uint32(shift), shifted)
+                np.bitwise_xor(h, shifted, h)
+                np.multiply(h, np.uint32(factor), h)
+            kept = self._scratch(numbers)
+            np.greater_equal(h, limit, kept)
+            np.multiply(kept, _number(scale, kept.dtype.char), kept)
+            np.multiply(numbers, kept, numbers)
+
+        self._spread(_pieces(a.size), work)
 
     def adam_update(
         self,
@@ -249,10 +329,9 @@ class NumpyBackend(Backend):
         weight_decay: float,
     ) -> None:
         whole = [array.reshape(-1) for array in (parameter, gradient, first_moment, second_moment)]
-        # NumPy converts Python's numbers at every call, and these only once.
+        code = parameter.dtype.char
         keep1, keep2, pace, least, decay = (
-            np.array(number, parameter.dtype)
-            for number in (beta1, beta2, step_size, epsilon, weight_decay)
+            _number(number, code) for number in (beta1, beta2, step_size, epsilon, weight_decay)
         )
 
         def work(piece: slice) -> None:

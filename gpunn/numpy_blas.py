@@ -23,6 +23,7 @@ class Blas:
 
         self._gemm = {"f": blas.sgemm, "d": blas.dgemm}
         self.gemv = {"f": blas.sgemv, "d": blas.dgemv}
+        self.dot = {"f": blas.sdot, "d": blas.ddot}
         self.ger = {"f": blas.sger, "d": blas.dger}
         self._library = _library()
 

@@ -57,6 +57,16 @@ def _new_memory(network: Network) -> list[_Memory]:
     return [_Memory(zeros(layer.weights), zeros(layer.biases)) for layer in network.layers]
 
 
+def _by_name(name: str, memories: list[_Memory]) -> dict[str, Array]:
+    """Return each layer's arrays with names such as ``velocity.0.weight``."""
+    arrays = {}
+    for index, memory in enumerate(memories):
+        arrays[f"{name}.{index}.weight"] = memory.weights
+        if memory.biases is not None:
+            arrays[f"{name}.{index}.bias"] = memory.biases
+    return arrays
+
+
 def _largest_layer(network: Network) -> int:
     """Return how many weights the largest layer has."""
     return max(int(layer.weights.size) for layer in network.layers)
@@ -73,9 +83,16 @@ class Optimizer(ABC):
         """Return how much memory `prepare` takes on the network's device."""
         return 0
 
+    def arrays(self) -> dict[str, Array]:
+        """Return what is remembered from step to step, itself and on the device, by name."""
+        return {}
+
     @abstractmethod
     def begin_step(self, learning_rate: float) -> None:
-        """Begin a step of that size; `update` follows once for each layer."""
+        """Begin a step of that size; `update` follows once for each layer.
+
+        A rule's numbers, such as its weight decay, may be changed before a step begins.
+        """
 
     @abstractmethod
     def update(self, index: int, layer: Layer, delta: Array, inputs: Array) -> None:
@@ -168,6 +185,9 @@ class Momentum(Optimizer):
         self._backend: Backend = network.backend
         self._velocities = _new_memory(network)
 
+    def arrays(self) -> dict[str, Array]:
+        return _by_name("velocity", self._velocities)
+
     def begin_step(self, learning_rate: float) -> None:
         self._learning_rate = learning_rate
 
@@ -243,17 +263,20 @@ class Adam(Optimizer):
 
     def prepare(self, network: Network) -> None:
         self._backend: Backend = network.backend
-        self._n_steps = 0
+        self.n_steps = 0
         self._first, self._second = _new_memory(network), _new_memory(network)
         self._gradient = self._backend.empty((_largest_layer(network),), network.dtype)
 
+    def arrays(self) -> dict[str, Array]:
+        return _by_name("first", self._first) | _by_name("second", self._second)
+
     def begin_step(self, learning_rate: float) -> None:
-        self._n_steps += 1
+        self.n_steps += 1
         # The device's m and v lack the factors 1 - beta, which saves it two operations. Here they
         # join the bias corrections: m' = share m, v' = root^2 v, and so m' / (sqrt(v') + epsilon)
         # is share / root m / (sqrt(v) + epsilon / root).
-        share = (1 - self.beta1) / (1 - self.beta1**self._n_steps)
-        root = math.sqrt((1 - self.beta2) / (1 - self.beta2**self._n_steps))
+        share = (1 - self.beta1) / (1 - self.beta1**self.n_steps)
+        root = math.sqrt((1 - self.beta2) / (1 - self.beta2**self.n_steps))
         self._step_size = learning_rate * share / root
         self._epsilon = self.epsilon / root
 
@@ -282,6 +305,23 @@ class Adam(Optimizer):
             epsilon=self._epsilon,
             weight_decay=weight_decay,
         )
+
+
+class AdamEpsilonHat(Adam):
+    """Adam in the shorter form of its authors' section 2, with another place for epsilon.
+
+    ``w <- w - lr_t m / (sqrt(v) + epsilon)`` with
+    ``lr_t = lr sqrt(1 - beta2^t) / (1 - beta1^t)``: epsilon is added before the means are corrected
+    for their start from zero. It is the form that scikit-learn has.
+    """
+
+    def begin_step(self, learning_rate: float) -> None:
+        self.n_steps += 1
+        # As in `Adam`, the device's m and v lack the factors 1 - beta.
+        root = math.sqrt(1 - self.beta2)
+        rate = math.sqrt(1 - self.beta2**self.n_steps) / (1 - self.beta1**self.n_steps)
+        self._step_size = learning_rate * rate * (1 - self.beta1) / root
+        self._epsilon = self.epsilon / root
 
 
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "adam")

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from gpunn.activations import IDENTITY
 from gpunn.backend import Array, Backend
 from gpunn.errors import ModelFileError, ParameterError
-from gpunn.network import Architecture, Layer, Network, Update, add_gradient
+from gpunn.network import Architecture, Dropout, Layer, Network, Update, add_gradient
 from gpunn.online import OnlineTrainer
 
 
@@ -81,8 +81,12 @@ class ThreeLayerNetwork(Network):
         update: Update,
         row_losses: Array,
         outputs: Array | None = None,
+        row_weights: Array | None = None,
+        dropout: Dropout | None = None,
     ) -> None:
         """Change the output layer in place by the textbook's rule; see `Network.learn_from`."""
+        if dropout is not None:
+            raise ParameterError("the textbook's rule knows no dropout: use gpunn.Network")
         backend, work = self.backend, self._work_arrays(z.shape[0])
         hidden, top = self.layers
         o, errors = work.activations[1], work.deltas[1]
@@ -91,7 +95,9 @@ class ThreeLayerNetwork(Network):
         if outputs is not None:
             backend.copy_into(o, outputs)
         backend.copy_into(o, errors)
-        backend.output_delta(errors, None, targets, IDENTITY, self.loss, row_losses)  # o - t
+        backend.output_delta(  # o - t
+            errors, None, targets, IDENTITY, self.loss, row_losses, row_weights
+        )
         backend.gemm(errors, top.weights, delta)
         backend.backpropagate_activation(errors, o, top.activation)
         update(1, top, errors, z)
@@ -136,8 +142,9 @@ class ThreeLayerNetwork(Network):
         rate = self.learning_rate
         add_gradient(self.backend, delta, inputs, layer.weights, layer.biases, alpha=-rate)
 
-    def _header(self) -> dict[str, Any]:
-        return {**super()._header(), "learning_rate": self.learning_rate}
+    def header(self) -> dict[str, Any]:
+        """Return what a model file says beside the parameters."""
+        return {**super().header(), "learning_rate": self.learning_rate}
 
     def _restore(
         self, parameters: dict[str, NDArray[Any]], header: dict[str, Any], backend: Backend

@@ -14,6 +14,7 @@ import pytest
 import gpunn
 from gpunn.activations import ACTIVATIONS
 from gpunn.losses import LOSSES
+from gpunn.network import Dropout
 from gpunn.online import OnlineTrainer
 from gpunn.optimizers import OPTIMIZERS, Optimizer, get_optimizer
 
@@ -30,6 +31,7 @@ RULES = [
     for output in ACTIVATIONS
     if loss.required_activation in (None, output)
 ]
+ESTIMATORS_RULES = [("softmax", "log_loss"), ("sigmoid", "binary_log_loss"), ("exp", "poisson")]
 
 
 @pytest.fixture
@@ -83,12 +85,41 @@ def test_optimizers(
     assert most_bytes(step) < MOST_BYTES
 
 
-@pytest.mark.parametrize(("output", "loss"), RULES)
+@pytest.mark.parametrize(("output", "loss"), RULES + ESTIMATORS_RULES)
 @pytest.mark.parametrize(("sizes", "n_samples"), SHAPES)
 def test_outputs_and_errors(
     most_bytes: Any, sizes: list[int], n_samples: int, output: str, loss: str
 ) -> None:
     step = make_step(sizes, n_samples, get_optimizer("sgd"), output_activation=output, loss=loss)
+    step()
+    assert most_bytes(step) < MOST_BYTES
+
+
+@pytest.mark.parametrize(("sizes", "n_samples"), SHAPES[:2])
+def test_weights_of_samples_penalty_and_dropout(
+    most_bytes: Any, sizes: list[int], n_samples: int
+) -> None:
+    network = gpunn.Network(sizes, hidden_activation="tanh", device="cpu")
+    inputs = np.zeros((n_samples, sizes[0]), np.float32)
+    targets = np.zeros((n_samples, sizes[-1]), np.float32)
+    weights, row_losses = np.ones(n_samples, np.float32), np.zeros(n_samples)
+    optimizer, penalty = get_optimizer("adam"), np.zeros(1)
+    optimizer.prepare(network)
+    dropout = Dropout(0.3, range(len(sizes) - 2))
+
+    def step() -> None:
+        for layer in network.layers:
+            network.backend.add_squares(layer.weights, penalty, alpha=1.0)
+        optimizer.begin_step(1e-3)
+        network.step(
+            inputs,
+            targets,
+            optimizer.update,
+            row_losses,
+            row_weights=weights,
+            dropout=dropout,
+        )
+
     step()
     assert most_bytes(step) < MOST_BYTES
 

@@ -9,12 +9,13 @@ import host_cupy
 import numpy as np
 import pytest
 
-from gpunn.activations import ACTIVATIONS
+from gpunn.activations import ACTIVATIONS, get_activation
 from gpunn.backend import Backend
-from gpunn.losses import LOSSES
+from gpunn.losses import BINARY_LOG_LOSS, LOG_LOSS, LOSSES, POISSON
 from gpunn.network import Layer
 
 NVCC = shutil.which("nvcc")
+ESTIMATORS_LOSSES = (LOG_LOSS, BINARY_LOG_LOSS, POISSON)
 ARCHITECTURES = ("75", "80", "90", "120")
 
 
@@ -32,6 +33,16 @@ def launch_every_kernel(backend: Backend, dtype: str) -> None:
             for loss in LOSSES.values():
                 if loss.required_activation in (None, activation.name):
                     backend.output_delta(zeros(2, 3), bias, zeros(2, 3), activation, loss, losses)
+    for loss in ESTIMATORS_LOSSES:
+        activation = get_activation(str(loss.required_activation))
+        backend.activate(zeros(2, 3), None, activation)
+        backend.backpropagate_activation(zeros(2, 3), zeros(2, 3), activation)
+        for bias in (None, zeros(3)):
+            backend.output_delta(
+                zeros(2, 3), bias, zeros(2, 3), activation, loss, losses, row_weights=zeros(2)
+            )
+    backend.add_squares(zeros(70, 3), backend.zeros((1,), np.float64), alpha=0.5)
+    backend.drop(zeros(2, 3), rate=0.5, scale=2.0, key=1)
     for beta in (0.0, 1.0):
         backend.sum_rows(zeros(70, 3), zeros(3), beta=beta)
     backend.take_rows(zeros(2, 3), backend.zeros((4,), np.int64), zeros(4, 3))
@@ -87,7 +98,7 @@ def test_no_kernel_is_left_out(sources: list[str]) -> None:
     assert [name for name in makers if not getattr(module, name).cache_info().currsize] == []
     n_outputs = sum("gpunn_output_" in text for text in sources)
     n_pairs = 4 * len(ACTIVATIONS) + 2
-    assert n_outputs == 2 * 2 * n_pairs
+    assert n_outputs == 2 * 2 * (n_pairs + len(ESTIMATORS_LOSSES))
     assert sum("gpunn_learn_in_order(" in text for text in sources) == 2 * (n_pairs + 1)
 
 
