@@ -14,6 +14,7 @@ from gpunn.data import Dataset, load_dataset
 from gpunn.devices import get_backend
 from gpunn.errors import GpunnError, MissingPackageError
 from gpunn.gradient_check import check_gradients, numerical_gradients
+from gpunn.interchange import from_sklearn, from_torch, to_onnx, to_sklearn, to_torch
 from gpunn.network import Network
 from gpunn.optimizers import SGD, Adam, Momentum
 from gpunn.scaling import Scaling
@@ -41,10 +42,15 @@ __all__ = [
     "check_gradients",
     "evaluate",
     "fit",
+    "from_sklearn",
+    "from_torch",
     "get_backend",
     "load_dataset",
     "numerical_gradients",
     "parity",
+    "to_onnx",
+    "to_sklearn",
+    "to_torch",
 ]
 
 # Not in __all__: `from gpunn import *` is to work without scikit-learn.

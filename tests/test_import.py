@@ -46,6 +46,7 @@ ORDER = [
     "mlp_files",
     "mlp_base",
     "estimators",
+    "interchange",
     "gradient_check",
     "error_model",
     "parity_checks",
@@ -65,7 +66,7 @@ ORDER = [
     "cli",
 ]
 HEAVY = (
-    "cupy", "sklearn", "matplotlib", "scipy.linalg", "torch", "pooch", "pandas", "PIL",
+    "cupy", "sklearn", "matplotlib", "scipy.linalg", "torch", "onnx", "pooch", "pandas", "PIL",
     "safetensors", "psutil", "tqdm", "requests", "pytest", "gpunn.cli", "gpunn.cupy_backend",
     "gpunn.cupy_online", "gpunn.cupy_staging", "gpunn.cupy_kernels", "gpunn.cupy_batches",
 )  # fmt: skip
