@@ -338,14 +338,12 @@ def to_onnx(model: "Network | MLPClassifier | MLPRegressor", path: str | os.Path
             f"an ONNX file holds less than 2 GiB, and the parameters are {size / 2**30:.1f} GiB: "
             "export a smaller model, or one in float32"
         )
-    with _needing("onnx", "gpunn[onnx]"):
-        import onnx
-    classes = _classes(model)
     both = hasattr(model, "classes_") and architecture.layer_sizes[-1] == 1
-    proto = _onnx_model(architecture, parameters, classes, complement=both)
+    with _needing("onnx", "gpunn[onnx]"):
+        graph = _onnx_model(architecture, parameters, _classes(model), complement=both)
     try:
         with replacing(path) as temporary:
-            onnx.save(proto, str(temporary))
+            temporary.write_bytes(graph.SerializeToString())
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
 
@@ -389,7 +387,7 @@ def _onnx_model(
         ir_version=helper.find_min_ir_version_for(opset),
     )
     if classes is not None:
-        helper.set_model_props(model, {"classes": json.dumps(classes)})
+        helper.set_model_props(model, {"classes": json.dumps(classes, default=str)})
     return model
 
 
@@ -419,11 +417,11 @@ def _parts(model: Any) -> tuple[Architecture, Parameters]:
     from sklearn.utils.validation import check_is_fitted
 
     check_is_fitted(model)
-    parameters: Parameters = {}
+    architecture, parameters = model._architecture(), {}
     for index, (coefs, biases) in enumerate(zip(model.coefs_, model.intercepts_, strict=True)):
-        parameters[f"layers.{index}.weight"] = np.array(coefs.T, order="C")
-        parameters[f"layers.{index}.bias"] = np.array(biases)
-    return model._architecture(), parameters
+        parameters[f"layers.{index}.weight"] = np.array(coefs.T, architecture.dtype, order="C")
+        parameters[f"layers.{index}.bias"] = np.array(biases, architecture.dtype)
+    return architecture, parameters
 
 
 def _classes(model: Any) -> Any:
