@@ -7,15 +7,18 @@
 """
 
 from gpunn import parity
+from gpunn.checkpoints import Checkpoints
 from gpunn.data import Dataset, load_dataset
 from gpunn.devices import get_backend
 from gpunn.errors import GpunnError
+from gpunn.evaluation import evaluate
 from gpunn.gradient_check import check_gradients, numerical_gradients
+from gpunn.history import Callback, EarlyStopping, History
 from gpunn.network import Network
 from gpunn.optimizers import SGD, Adam, Momentum
 from gpunn.scaling import Scaling
 from gpunn.three_layer import ThreeLayerNetwork
-from gpunn.training import Callback, EarlyStopping, History, evaluate, fit
+from gpunn.training import fit
 
 __version__ = "0.1.0"
 
@@ -23,6 +26,7 @@ __all__ = [
     "SGD",
     "Adam",
     "Callback",
+    "Checkpoints",
     "Dataset",
     "EarlyStopping",
     "GpunnError",

@@ -55,7 +55,7 @@ def write_model(
             save_file(tensors, temporary, metadata)
     except (OSError, SafetensorError) as error:
         raise OutputError(
-            f"cannot write {path}: {_reason(error)}; check that the folder exists, can be "
+            f"cannot write {path}: {reason(error)}; check that the folder exists, can be "
             f"written to and has {_mebibytes(tensors)} free"
         ) from error
 
@@ -106,7 +106,7 @@ def check_writable(path: str | os.PathLike[str]) -> None:
         with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {_reason(error)}") from error
+        raise OutputError(f"cannot write {path}: {reason(error)}") from error
 
 
 def read_model(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
@@ -140,7 +140,7 @@ def read_model(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], d
             parameters = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, TypeError, ValueError, KeyError, AttributeError) as error:
         raise ModelFileError(
-            f"{path} is damaged or not a safetensors file: {_reason(error)}"
+            f"{path} is damaged or not a safetensors file: {reason(error)}"
         ) from error
     if FORMAT not in metadata:
         raise ModelFileError(
@@ -172,7 +172,8 @@ def _flush_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
+    """Return what an error says of itself, in one line."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join(text.split()) or type(error).__name__
 

@@ -592,7 +592,7 @@ class Network:
         OutputError
             If it could not be written. What was there before is still there.
         """
-        write_model(path, self.parameters(), self._header())
+        write_model(path, self.parameters(), self.header())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: str | Backend = "auto") -> Self:
@@ -630,7 +630,8 @@ class Network:
             ) from error
         return network
 
-    def _header(self) -> dict[str, Any]:
+    def header(self) -> dict[str, Any]:
+        """Return what a file says of the network beside its parameters, in plain values."""
         return {
             "architecture": {
                 **vars(self.architecture),

@@ -57,6 +57,16 @@ def _new_memory(network: Network) -> list[_Memory]:
     return [_Memory(zeros(layer.weights), zeros(layer.biases)) for layer in network.layers]
 
 
+def _named(kind: str, memories: list[_Memory]) -> dict[str, Array]:
+    """Return memories by name, such as ``layers.0.weight.velocity``."""
+    arrays = {}
+    for index, memory in enumerate(memories):
+        arrays[f"layers.{index}.weight.{kind}"] = memory.weights
+        if memory.biases is not None:
+            arrays[f"layers.{index}.bias.{kind}"] = memory.biases
+    return arrays
+
+
 def _largest_layer(network: Network) -> int:
     """Return how many weights the largest layer has."""
     return max(int(layer.weights.size) for layer in network.layers)
@@ -72,6 +82,21 @@ class Optimizer(ABC):
     def extra_bytes(self, network: Network) -> int:
         """Return how much memory `prepare` takes on the network's device."""
         return 0
+
+    def state(self) -> dict[str, Array]:
+        """Return the very arrays, on the device, in which it remembers the past, by name.
+
+        Raises
+        ------
+        ParameterError
+            If it does not say what they are, so that its trainings cannot be resumed.
+        """
+        raise ParameterError(
+            f"{type(self).__name__} does not say what it remembers: give it a method state()"
+        )
+
+    n_steps = 0
+    """How many steps it has taken, if it needs to know."""
 
     @abstractmethod
     def begin_step(self, learning_rate: float) -> None:
@@ -116,6 +141,9 @@ class SGD(Optimizer):
 
     def prepare(self, network: Network) -> None:
         self._backend: Backend = network.backend
+
+    def state(self) -> dict[str, Array]:
+        return {}
 
     def begin_step(self, learning_rate: float) -> None:
         self._learning_rate = learning_rate
@@ -167,6 +195,9 @@ class Momentum(Optimizer):
     def prepare(self, network: Network) -> None:
         self._backend: Backend = network.backend
         self._velocities = _new_memory(network)
+
+    def state(self) -> dict[str, Array]:
+        return _named("velocity", self._velocities)
 
     def begin_step(self, learning_rate: float) -> None:
         self._learning_rate = learning_rate
@@ -243,17 +274,20 @@ class Adam(Optimizer):
 
     def prepare(self, network: Network) -> None:
         self._backend: Backend = network.backend
-        self._n_steps = 0
+        self.n_steps = 0
         self._first, self._second = _new_memory(network), _new_memory(network)
         self._gradient = self._backend.empty((_largest_layer(network),), network.dtype)
 
+    def state(self) -> dict[str, Array]:
+        return _named("first", self._first) | _named("second", self._second)
+
     def begin_step(self, learning_rate: float) -> None:
-        self._n_steps += 1
+        self.n_steps += 1
         # The device's m and v lack the factors 1 - beta, which saves it two operations. Here they
         # join the bias corrections: m' = share m, v' = root^2 v, and so m' / (sqrt(v') + epsilon)
         # is share / root m / (sqrt(v) + epsilon / root).
-        share = (1 - self.beta1) / (1 - self.beta1**self._n_steps)
-        root = math.sqrt((1 - self.beta2) / (1 - self.beta2**self._n_steps))
+        share = (1 - self.beta1) / (1 - self.beta1**self.n_steps)
+        root = math.sqrt((1 - self.beta2) / (1 - self.beta2**self.n_steps))
         self._step_size = learning_rate * share / root
         self._epsilon = self.epsilon / root
 

@@ -136,8 +136,9 @@ class ThreeLayerNetwork(Network):
         rate = self.learning_rate
         add_gradient(self.backend, delta, inputs, layer.weights, layer.biases, alpha=-rate)
 
-    def _header(self) -> dict[str, Any]:
-        return {**super()._header(), "learning_rate": self.learning_rate}
+    def header(self) -> dict[str, Any]:
+        """Return what a file says of the network; see `Network.header`."""
+        return {**super().header(), "learning_rate": self.learning_rate}
 
     def _restore(
         self, parameters: dict[str, NDArray[Any]], header: dict[str, Any], backend: Backend
