@@ -6,12 +6,7 @@ by Ctrl-C; 143 ended by SIGTERM.
 
 import os
 import sys
-from argparse import (
-    ArgumentParser,
-    ArgumentTypeError,
-    RawDescriptionHelpFormatter,
-    _ArgumentGroup,
-)
+from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
@@ -211,10 +206,10 @@ def _add_train(parser: ArgumentParser) -> None:
         "--on-divergence",
         choices=ON_DIVERGENCE,
         default="stop",
-        help="when an epoch's error is no longer a finite number: stop, with status 1, or halve-lr, "
-        "go back to the newest checkpoint and on with half the learning rate (default: stop)",
+        help="when an epoch's error is no finite number: stop, with status 1; or halve-lr, go "
+        "back to the newest checkpoint and on with half the learning rate (default: stop)",
     )
-    _add_checkpoint(parser.add_argument_group("checkpoints"))
+    _add_checkpoint(parser)
     _add_data_dir(parser)
     _add_device(parser)
     _add_precision(parser)
@@ -225,7 +220,8 @@ def _add_train(parser: ArgumentParser) -> None:
     _add_json(parser)
 
 
-def _add_checkpoint(group: _ArgumentGroup) -> None:
+def _add_checkpoint(parser: ArgumentParser) -> None:
+    group = parser.add_argument_group("checkpoints")
     group.add_argument(
         "--checkpoint",
         metavar="DIR",

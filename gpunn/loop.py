@@ -330,6 +330,8 @@ class Loop:
                     "its checkpoints are of another training: " + "; ".join(other[:6])
                 )
             progress = Progress(**state["progress"])
+            if len(state["progress"]) != len(dataclasses.fields(progress)):
+                raise ModelFileError("its state is not all there")
             progress.check(plan.n_epochs, plan.samples.n_samples)
             records = [EpochRecord(**record) for record in state["history"]]
             _check_records(records, progress.epoch)

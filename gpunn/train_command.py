@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunn import __version__
+from gpunn.checkpoints import Checkpoints
 from gpunn.console import Console, choose_device, plain
 from gpunn.data import Dataset, load_dataset
 from gpunn.errors import DataError, DivergenceError, OutputError, ParameterError
