@@ -152,7 +152,7 @@ class Checkpoints:
             Path(self.folder).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"cannot make the folder {self.folder}: {reason(error)}") from error
-        write_model(path, content.arrays, {**content.header, "sha256": _checksum(content)})
+        write_model(path, content.arrays, {**content.header, "sha256": checksum(content)})
         for old in self.paths()[KEPT:]:
             old.unlink(missing_ok=True)
         return path
@@ -215,16 +215,16 @@ def read_checkpoint(path: Path) -> Content:
         If it is damaged, or a file of another kind.
     """
     arrays, header = read_model(path)
-    checksum = header.pop("sha256", None)
+    expected = header.pop("sha256", None)
     content = Content(arrays, header)
-    if checksum is None or "checkpoint" not in header:
+    if expected is None or "checkpoint" not in header:
         raise ModelFileError(f"{path} is a model, and no checkpoint to go on from")
-    if _checksum(content) != checksum:
+    if checksum(content) != expected:
         raise ModelFileError(f"{path} is damaged: its checksum is not that of its content")
     return content
 
 
-def _checksum(content: Content) -> str:
+def checksum(content: Content) -> str:
     """Return the SHA-256 of all values, each with its name, type and shape."""
     digest = hashlib.sha256(json.dumps(content.header, sort_keys=True).encode())
     for name, array in sorted(content.arrays.items()):

@@ -13,7 +13,7 @@ import pytest
 from conftest import make_backend
 
 from gpunn import Callback, Checkpoints, EarlyStopping, Network, ThreeLayerNetwork, fit
-from gpunn.checkpoints import Content, _checksum, parse_period, read_checkpoint
+from gpunn.checkpoints import Content, checksum, parse_period, read_checkpoint
 from gpunn.errors import ModelFileError, OutputError, ParameterError
 from gpunn.model_file import read_model, write_model
 from gpunn.optimizers import Momentum, Optimizer, cosine
@@ -302,7 +302,7 @@ def forge(path, change):
     arrays, header = read_model(path)
     del header["sha256"]
     change(arrays, header["checkpoint"]["state"])
-    write_model(path, arrays, {**header, "sha256": _checksum(Content(arrays, header))})
+    write_model(path, arrays, {**header, "sha256": checksum(Content(arrays, header))})
 
 
 FORGERIES = {
