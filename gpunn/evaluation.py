@@ -10,7 +10,7 @@ from gpunn.backend import Array
 from gpunn.errors import DataError
 from gpunn.feeding import Samples, place_samples
 from gpunn.memory import bytes_per_sample
-from gpunn.network import Network
+from gpunn.network import Network, host_array
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def as_targets(network: Network, y: ArrayLike) -> ArrayLike:
     """
     if network.backend.owns(y) and not isinstance(y, np.ndarray):
         return y
-    y = np.asarray(y)
+    y = host_array(y, "targets", network.backend.name)
     if y.ndim != 1:
         return y
     if network.n_outputs == 1:

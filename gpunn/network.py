@@ -557,7 +557,7 @@ class Network:
         """
         if self.backend.owns(targets):
             targets = self.backend.to_host(targets)
-        given = _host_array(targets, "targets", self.backend.name)
+        given = host_array(targets, "targets", self.backend.name)
         _check_numbers(given, "targets")
         signals = np.atleast_2d(given).astype(self.dtype)
         if given.ndim not in (1, 2) or signals.shape[1] != self.n_outputs:
@@ -688,7 +688,7 @@ class Network:
             If they lie on another device.
         """
         if not self.backend.owns(values):
-            values = _host_array(values, name, self.backend.name)
+            values = host_array(values, name, self.backend.name)
         array: Array = values
         _check_numbers(array, name)
         single = array.ndim == 1
@@ -775,7 +775,16 @@ def _whole_numbers(sizes: Sequence[int]) -> tuple[int, ...]:
         ) from None
 
 
-def _host_array(values: ArrayLike, name: str, device: str) -> NDArray[Any]:
+def host_array(values: ArrayLike, name: str, device: str) -> NDArray[Any]:
+    """Return values as an array on the host.
+
+    Raises
+    ------
+    DeviceError
+        If they lie on a GPU.
+    ShapeError
+        If they are no rectangular array.
+    """
     if hasattr(values, "__cuda_array_interface__"):
         raise DeviceError(
             f"{name} lie on a GPU, but the network is on {device}: "

@@ -37,7 +37,16 @@ from pathlib import Path
 
 import numpy as np
 
-from gpunn import Callback, Checkpoints, GpunnError, Network, evaluate, fit
+from gpunn import (
+    Callback,
+    Checkpoints,
+    GpunnError,
+    Network,
+    Scaling,
+    check_gradients,
+    evaluate,
+    fit,
+)
 from gpunn.checkpoints import Content, checksum, read_checkpoint
 from gpunn.data import read_csv, read_idx, read_npy_pair, read_npz
 from gpunn.model_file import read_model, write_model
@@ -81,7 +90,7 @@ def train(kind: int, folder: Path | None, callbacks: tuple[Callback, ...] = ()) 
     return network
 
 
-def start(task: Callable[[], object]) -> int:
+def start(task: Callable[..., object], *arguments: object) -> int:
     """Run a task in a process of its own, whose exit status is 0 if it ends well."""
     sys.stdout.flush()
     child = os.fork()
@@ -89,7 +98,7 @@ def start(task: Callable[[], object]) -> int:
         return child
     status = 1
     try:
-        task()
+        task(*arguments)
         status = 0
     except BaseException:
         traceback.print_exc()
@@ -127,10 +136,10 @@ def reference(folder: Path) -> dict[int, tuple[bytes, float]]:
     """Return each kind's final weights, and how long its training takes with checkpoints."""
     done = {}
     for kind in range(len(KINDS)):
-        child = start(lambda kind=kind: train_and_save(kind, None, folder / "alone"))
+        child = start(train_and_save, kind, None, folder / "alone")
         assert wait(child) == 0
         began = time.monotonic()
-        assert wait(start(lambda kind=kind: train(kind, folder / f"timed-{kind}"))) == 0
+        assert wait(start(train, kind, folder / f"timed-{kind}")) == 0
         duration = time.monotonic() - began
         done[kind] = bits(Network.load(folder / "alone", "cpu")), duration
     return done
@@ -145,7 +154,7 @@ def kill(n_runs: int, rng: random.Random) -> Iterator[str]:
             kind, folder, out = run % len(KINDS), place / f"run-{run}", place / f"out-{run}"
             weights, duration = expected[kind]
             for attempt in range(6):
-                child = start(lambda: train_and_save(kind, folder, out))
+                child = start(train_and_save, kind, folder, out)
                 if attempt < 5:
                     time.sleep(rng.uniform(0, duration if attempt else 0.9 * duration))
                     os.kill(child, signal.SIGKILL)
@@ -168,54 +177,41 @@ def kill(n_runs: int, rng: random.Random) -> Iterator[str]:
 # Places that fail.
 
 
+Harm = Callable[[Path, random.Random], None]
+
+
 def fail_while_writing(
-    n_runs: int, rng: random.Random, harm: Callable[[Path, random.Random], None], *, within: bool
+    n_runs: int, rng: random.Random, harm: Harm, *, within: bool
 ) -> Iterator[str]:
     """Harm the folder during trainings; yield what went wrong.
 
     The old model, in another folder, must stay, the training must end as if nothing had been, and
-    the checkpoints that are left must be whole. `within` is whether the harm is done by the process
-    itself, as it begins.
+    the checkpoints that are left must be whole. `within` is whether the harm is done to the process
+    itself, after some steps; then the old model cannot be written over at the end, either.
     """
+    n_failed = 0
     with workplace() as place:
         place.chmod(0o777)
         expected = reference(place)
         for run in range(n_runs):
             kind = run % len(KINDS)
             weights, duration = expected[kind]
-            folder, old = place / f"run-{run}", place / f"old-{run}" / "model"
+            folder, old, log = place / f"run-{run}", place / f"old-{run}/model", place / "log"
+            log.unlink(missing_ok=True)
+            log.touch()
+            log.chmod(0o666)
             for path in (folder, old.parent):
                 path.mkdir()
                 path.chmod(0o777)
             make_network().save(old)
             before = old.read_bytes()
-            result = place / f"result-{run}"
-            result.touch()
-            result.chmod(0o666)
-
-            def work() -> None:
-                if os.geteuid() == 0:
-                    os.setuid(65534)  # who may do anything notices no lost right
-                if within:
-                    train_callbacks = (_HarmAfter(rng.randrange(1, 30), harm, folder, old.parent),)
-                else:
-                    train_callbacks = ()
-                network = train(kind, folder, train_callbacks)
-                if within:
-                    try:
-                        network.save(old)
-                    except GpunnError:
-                        pass
-                with result.open("r+b") as stream:
-                    os.write(stream.fileno(), b"")
-                digest = "same" if bits(network) == weights else "other"
-                os._exit(0 if digest == "same" else 7)
-
-            child = start(work)
+            listener = _Listener(log, harm if within else None, folder, rng.randrange(1, 30))
+            child = start(train_in_harm, kind, folder, old if within else None, listener, weights)
             if not within:
                 time.sleep(rng.uniform(0.3 * duration, duration))
                 harm(folder, rng)
             status = wait(child)
+            n_failed += len(log.read_bytes())
             if status:
                 yield f"run {run}: the training ended with {status}"
             if old.read_bytes() != before:
@@ -227,18 +223,40 @@ def fail_while_writing(
                     read_checkpoint(path)
                 except GpunnError as error:
                     yield f"run {run}: {error}"
+    print(f"    {n_failed} checkpoints could not be written", flush=True)
 
 
-class _HarmAfter(Callback):
-    """Do harm after so many steps."""
+def train_in_harm(
+    kind: int, folder: Path, old: Path | None, listener: Callback, weights: bytes
+) -> None:
+    """Train without the rights of root, who notices no lost right; the result must be the same."""
+    if os.geteuid() == 0:
+        os.setuid(65534)
+    network = train(kind, folder, (listener,))
+    assert bits(network) == weights
+    if old is not None:
+        try:
+            network.save(old)
+        except GpunnError:
+            return
+        raise AssertionError("the model could be saved")
 
-    def __init__(self, n_steps, harm, *folders):
-        self.n_steps, self.harm, self.folders = n_steps, harm, folders
 
-    def on_step_end(self, n_samples):
+class _Listener(Callback):
+    """Count the checkpoints that fail, a byte each, and do harm after so many steps."""
+
+    def __init__(self, log: Path, harm: Harm | None, folder: Path, n_steps: int) -> None:
+        self.log = os.open(log, os.O_WRONLY | os.O_APPEND)
+        self.harm, self.folder, self.n_steps = harm, folder, n_steps
+
+    def on_step_end(self, n_samples: int) -> None:
         self.n_steps -= 1
-        if self.n_steps == 0:
-            self.harm(self.folders[0], random.Random(0))
+        if self.n_steps == 0 and self.harm is not None:
+            self.harm(self.folder, random.Random(0))
+
+    def on_notice(self, text: str) -> None:
+        if text.startswith("no checkpoint"):
+            os.write(self.log, b"x")
 
 
 def full(n_runs: int, rng: random.Random) -> Iterator[str]:
@@ -419,9 +437,7 @@ def files(n_files: int, rng: random.Random) -> Iterator[str]:
                 log = Path(folder, "log")
                 log.write_text("")
                 others = [entry[0] for entry in good.values()]
-                child = start(
-                    lambda: read_mutants(data, mutator, read, place / name, n, seed, others, log)
-                )
+                child = start(read_mutants, data, mutator, read, place / name, n, seed, others, log)
                 status = wait(child)
                 found = log.read_text().splitlines()
                 n_refused += sum(int(line[1:]) for line in found if line.startswith("="))
@@ -467,9 +483,9 @@ def read_mutants(
         except GpunnError as error:
             n_refused += 1
             if "\n" in str(error) or not str(error):
-                problem = f"its message is not one line: {str(error)!r:.200}"
+                problem = f"its message is not one line: {error}"[:300]
             elif str(path.parent) not in str(error):
-                problem = f"its message does not name the file: {str(error):.200}"
+                problem = f"its message does not name the file: {error}"[:300]
         except Exception as error:
             last = traceback.extract_tb(error.__traceback__)[-1]
             problem = f"{error!r:.200} at {last.filename}:{last.lineno}"
@@ -546,13 +562,17 @@ def examples(n_examples: int, rng: random.Random) -> Iterator[str]:
             ),
             "loss_and_gradients": lambda: network.loss_and_gradients(X, y),
             "backquery": lambda: network.backquery(y),
+            "check_gradients": lambda: check_gradients(network, X, y),
+            "per_feature": lambda: Scaling.per_feature(X).apply(X, "float32"),
+            "to_range": lambda: Scaling.to_range(0, 2).apply(X, "float64"),
+            "load_parameters": lambda: network.load_parameters(network.parameters() | {"x": X}),
         }
         for name, call in calls.items():
             try:
                 result = call()
             except GpunnError as error:
-                assert "\n" not in str(error), name
-                assert name != "predict" or not (numbers and fits), f"predict: {error}"
+                if "\n" in str(error) or (name == "predict" and numbers and fits):
+                    raise AssertionError(f"{name}: {error}") from error
             else:
                 if name == "predict":
                     assert fits, f"predict took {given_X.shape}"
@@ -597,13 +617,11 @@ def together(n_runs: int, rng: random.Random) -> Iterator[str]:
                 yield f"run {run}: threads differ"
             outs = [place / f"out-{n}" for n in range(8)]
             children = [
-                start(lambda n=n: train_and_save(n % 4, place / f"process-{n}", outs[n]))
-                for n in range(8)
+                start(train_and_save, n % 4, place / f"process-{n}", outs[n]) for n in range(8)
             ]
-            if any([wait(child) for child in children]):
-                yield f"run {run}: a process failed"
-            elif any(bits(Network.load(outs[n], "cpu")) != expected[n % 4][0] for n in range(8)):
-                yield f"run {run}: processes differ"
+            for n, (child, out) in enumerate(zip(children, outs, strict=True)):
+                if wait(child) or bits(Network.load(out, "cpu")) != expected[n % 4][0]:
+                    yield f"run {run}: process {n} differs or failed"
             for n in range(8):
                 shutil.rmtree(place / f"thread-{n}", ignore_errors=True)
                 shutil.rmtree(place / f"process-{n}", ignore_errors=True)
