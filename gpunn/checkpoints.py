@@ -172,7 +172,7 @@ class Checkpoints:
         ----------
         take : callable
             Is given a checkpoint's content. If it raises ModelFileError, having changed nothing,
-            that checkpoint counts as damaged.
+            that checkpoint counts as damaged. A ParameterError ends the search.
         notice : callable
             Is told in a line of each damaged checkpoint.
 
@@ -194,6 +194,8 @@ class Checkpoints:
                     take(content)
                 except ModelFileError as error:
                     raise ModelFileError(f"{path} is damaged: {error}") from error
+                except ParameterError as error:
+                    raise ParameterError(f"{path} was {error}") from error
             except ModelFileError as error:
                 notice(f"{error}; going back to the checkpoint before it")
             else:

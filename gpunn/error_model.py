@@ -47,8 +47,8 @@ DERIVATIVE = 4.0
 FACTOR_ROUNDOFF = {"fp32": 0.0, "tf32": 2.0**-10, "bf16": 2.0**-7}
 """How far, relative to their size, the factors of a product may be changed.
 
-Twice the unit roundoff of 11 and 8 significant bits: NVIDIA does not say whether factors are rounded
-to the nearest number or cut off.
+Twice the unit roundoff of 11 and 8 significant bits: NVIDIA does not say whether factors are
+rounded to the nearest number or cut off.
 """
 
 _FLOAT64 = float(np.finfo(np.float64).eps)

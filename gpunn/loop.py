@@ -204,11 +204,11 @@ class Loop:
             progress.n_samples_trained += stop - start
             for callback in plan.callbacks:
                 callback.on_step_end(stop - start)
-            if interrupt.kind is not None:
-                self.history.stopped = interrupt.kind
+            # Looked at once only, for a signal may come at any moment.
+            self.history.stopped = interrupt.kind or "finished"
             if self._keeper is not None:
                 self._keeper.after_steps(-(-(stop - start) // plan.batch_size))
-            if interrupt.kind is not None:
+            if self.history.stopped != "finished":
                 return
         self._finish_epoch()
 
@@ -326,9 +326,7 @@ class Loop:
             checkpoint = content.header["checkpoint"]
             made_for, state = checkpoint["made_for"], checkpoint["state"]
             if other := differences(made_for, plan.made_for):
-                raise ParameterError(
-                    "its checkpoints are of another training: " + "; ".join(other[:6])
-                )
+                raise ParameterError(f"made for another training: {'; '.join(other[:6])}")
             progress = Progress(**state["progress"])
             if len(state["progress"]) != len(dataclasses.fields(progress)):
                 raise ModelFileError("its state is not all there")

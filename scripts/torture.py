@@ -170,6 +170,8 @@ def kill(n_runs: int, rng: random.Random) -> Iterator[str]:
                     read_checkpoint(path)
             if status == 0 and bits(Network.load(out, "cpu")) != weights:
                 yield f"run {run}: other weights"
+            if any(folder.glob(".*")):
+                yield f"run {run}: something unfinished was left behind"
             shutil.rmtree(folder, ignore_errors=True)
     print(f"    {n_kills} kills, {n_writing} of them while a checkpoint was written", flush=True)
 
