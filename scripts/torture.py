@@ -1,6 +1,6 @@
 """Do to trainings and files what years do to them, and count what is lost.
 
-    python scripts/torture.py             in full: an hour or so
+    python scripts/torture.py             in full: a quarter of an hour
     python scripts/torture.py --quick     in short, as the test suite does
     python scripts/torture.py kill files  some of it
 
