@@ -10,16 +10,16 @@
 from typing import TYPE_CHECKING, Any
 
 from gpunn import parity
+from gpunn.checkpoints import Checkpoints
 from gpunn.data import Dataset, load_dataset
 from gpunn.devices import get_backend
 from gpunn.errors import GpunnError, MissingPackageError
-from gpunn.gradient_check import check_gradients, numerical_gradients
-from gpunn.interchange import from_sklearn, from_torch, to_onnx, to_sklearn, to_torch
+from gpunn.evaluation import evaluate
 from gpunn.network import Network
 from gpunn.optimizers import SGD, Adam, Momentum
 from gpunn.scaling import Scaling
 from gpunn.three_layer import ThreeLayerNetwork
-from gpunn.training import Callback, EarlyStopping, History, evaluate, fit
+from gpunn.training import fit
 
 if TYPE_CHECKING:
     from gpunn.estimators import MLPClassifier, MLPRegressor  # noqa: F401
@@ -30,6 +30,7 @@ __all__ = [
     "SGD",
     "Adam",
     "Callback",
+    "Checkpoints",
     "Dataset",
     "EarlyStopping",
     "GpunnError",

@@ -164,9 +164,9 @@ class MemoryInfo(NamedTuple):
     total: int
 
 
-def row_blocks(n_rows: int, step: int) -> Iterator[slice]:
-    """Yield slices that go through so many rows, `step` of them at a time."""
-    for start in range(0, n_rows, step):
+def row_blocks(n_rows: int, step: int, first: int = 0) -> Iterator[slice]:
+    """Yield slices that go through so many rows, `step` of them at a time, from row `first` on."""
+    for start in range(first, n_rows, step):
         yield slice(start, min(start + step, n_rows))
 
 

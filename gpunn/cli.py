@@ -1,7 +1,7 @@
 """The command line: options, help texts, and errors turned into one line and an exit status.
 
 Exit status: 0 done; 1 the work failed; 2 wrong use or wrong input, with one clear line; 130 ended
-by Ctrl-C.
+by Ctrl-C; 143 ended by SIGTERM.
 """
 
 import os
@@ -14,7 +14,7 @@ from gpunn import __version__
 from gpunn.activations import ACTIVATIONS
 from gpunn.backend import PRECISIONS
 from gpunn.console import Console
-from gpunn.errors import GpunnError
+from gpunn.errors import DivergenceError, GpunnError
 from gpunn.info_command import info
 from gpunn.losses import LOSSES
 from gpunn.model_commands import backquery, evaluate_model, predict
@@ -22,6 +22,7 @@ from gpunn.optimizers import OPTIMIZERS
 from gpunn.parity_command import parity
 from gpunn.recipes import RECIPES
 from gpunn.train_command import train
+from gpunn.training import ON_DIVERGENCE
 
 _DATA = (
     "digits (8 x 8 pictures that come with gpunn), mnist, fashion-mnist, or a path: "
@@ -201,6 +202,14 @@ def _add_train(parser: ArgumentParser) -> None:
         default=0,
         help="the same number gives the same training again (default: 0)",
     )
+    training.add_argument(
+        "--on-divergence",
+        choices=ON_DIVERGENCE,
+        default="stop",
+        help="when an epoch's error is no finite number: stop, with status 1; or halve-lr, go "
+        "back to the newest checkpoint and on with half the learning rate (default: stop)",
+    )
+    _add_checkpoint(parser)
     _add_data_dir(parser)
     _add_device(parser)
     _add_precision(parser)
@@ -209,6 +218,27 @@ def _add_train(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--quiet", action="store_true", help="print the result alone")
     _add_json(parser)
+
+
+def _add_checkpoint(parser: ArgumentParser) -> None:
+    group = parser.add_argument_group("checkpoints")
+    group.add_argument(
+        "--checkpoint",
+        metavar="DIR",
+        help="keep the state of the training in this folder, from time to time and at a signal",
+    )
+    group.add_argument(
+        "--checkpoint-every",
+        metavar="PERIOD",
+        help="how often: '5 minutes' (seconds, hours), '50 steps' or '1 epoch' (default: "
+        "5 minutes)",
+    )
+    group.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from the newest checkpoint in DIR, from the beginning if there is none; data "
+        "and options must be the same",
+    )
 
 
 def _add_evaluate(parser: ArgumentParser) -> None:
@@ -356,14 +386,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status: int = options.run(options, console)
     except GpunnError as error:
         print(f"gpunn: error: {error}", file=sys.stderr)
-        return 1 if isinstance(error, MemoryError) else 2
+        return 1 if isinstance(error, MemoryError | DivergenceError) else 2
     except MemoryError:
         print(
             "gpunn: error: out of memory; try a smaller --hidden or --batch-size", file=sys.stderr
         )
         return 1
     except KeyboardInterrupt:
-        print("gpunn: ended by Ctrl-C; nothing was saved", file=sys.stderr)
+        folder = getattr(options, "checkpoint", None)
+        kept = "nothing was saved" if folder is None else f"the checkpoints in {folder} are whole"
+        print(f"gpunn: ended by Ctrl-C; {kept}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # Whoever read the output, such as `head`, has had enough.

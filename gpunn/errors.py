@@ -39,6 +39,10 @@ class OutOfMemoryError(GpunnError, MemoryError):
     """The device has too little memory for what was asked; nothing has been changed."""
 
 
+class DivergenceError(GpunnError, ArithmeticError):
+    """A training's error is no longer a finite number, and its weights are of no use."""
+
+
 class MissingPackageError(GpunnError, ImportError):
     """An optional package is needed for this and is not installed."""
 

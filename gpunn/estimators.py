@@ -25,8 +25,8 @@ from sklearn.utils.multiclass import (
 )
 
 from gpunn.errors import ModelFileError
+from gpunn.history import Callback
 from gpunn.mlp_base import MultilayerPerceptron, keep_parameters
-from gpunn.training import Callback
 
 
 def _has_partial_fit(estimator: Any) -> bool:

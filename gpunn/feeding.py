@@ -55,8 +55,11 @@ class Samples(ABC):
         self.n_samples, self.n_rows = n_samples, min(n_rows, n_samples)
 
     @abstractmethod
-    def batches(self, order: NDArray[np.int64] | None = None) -> Iterator[Batch]:
-        """Yield all samples in an order, or in their own; each batch is gone with the next one."""
+    def batches(self, order: NDArray[np.int64] | None = None, first: int = 0) -> Iterator[Batch]:
+        """Yield samples in an order, or in their own; each batch is gone with the next one.
+
+        Those before the place `first` in that order are left out.
+        """
 
 
 class ResidentSamples(Samples):
@@ -67,15 +70,15 @@ class ResidentSamples(Samples):
         self._backend = network.backend
         self.inputs, self.targets = network.as_matrix(inputs), network.as_matrix(targets)
 
-    def batches(self, order: NDArray[np.int64] | None = None) -> Iterator[Batch]:
+    def batches(self, order: NDArray[np.int64] | None = None, first: int = 0) -> Iterator[Batch]:
         if order is None:
-            for rows in row_blocks(self.n_samples, self.n_rows):
+            for rows in row_blocks(self.n_samples, self.n_rows, first):
                 yield Batch(rows, self.inputs[rows], self.targets[rows])
             return
         backend, device_order = self._backend, self._backend.asarray(order)
         sources = (self.inputs, self.targets)
         batch = [backend.empty((self.n_rows, a.shape[1]), a.dtype) for a in sources]
-        for rows in row_blocks(self.n_samples, self.n_rows):
+        for rows in row_blocks(self.n_samples, self.n_rows, first):
             outs = [out[: rows.stop - rows.start] for out in batch]
             for source, out in zip(sources, outs, strict=True):
                 backend.take_rows(source, device_order[rows], out)
@@ -108,8 +111,8 @@ class StreamedSamples(Samples):
         size = self._piece_rows // self.n_rows * sum(self._rooms)
         self._buffers = [network.backend.make_staging_buffer(size, network.dtype) for _ in range(2)]
 
-    def batches(self, order: NDArray[np.int64] | None = None) -> Iterator[Batch]:
-        pieces = self._sent_pieces(order)
+    def batches(self, order: NDArray[np.int64] | None = None, first: int = 0) -> Iterator[Batch]:
+        pieces = self._sent_pieces(order, first)
         try:
             ahead = next(pieces, None)
             while ahead is not None:
@@ -123,10 +126,10 @@ class StreamedSamples(Samples):
                 buffer.wait()
 
     def _sent_pieces(
-        self, order: NDArray[np.int64] | None
+        self, order: NDArray[np.int64] | None, first: int
     ) -> Iterator[tuple[StagingBuffer, slice]]:
         """Gather the samples piece by piece, and yield the buffer that each was sent through."""
-        pieces = row_blocks(self.n_samples, self._piece_rows)
+        pieces = row_blocks(self.n_samples, self._piece_rows, first)
         for buffer, piece in zip(cycle(self._buffers), pieces, strict=False):
             buffer.wait()
             for rows, at in self._layout(piece):

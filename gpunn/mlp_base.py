@@ -26,6 +26,7 @@ from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from gpunn.feeding import Samples
+from gpunn.history import Callback
 from gpunn.memory import check_memory
 from gpunn.mlp_data import (
     Data,
@@ -43,7 +44,6 @@ from gpunn.mlp_report import Report, make_report
 from gpunn.mlp_samples import place, predict, rows_at_once
 from gpunn.network import Architecture, Network
 from gpunn.optimizers import SGD, AdamEpsilonHat, Momentum
-from gpunn.training import Callback
 
 STOCHASTIC = ("sgd", "adam")
 

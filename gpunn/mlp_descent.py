@@ -24,10 +24,10 @@ from sklearn.utils import shuffle
 
 from gpunn.backend import Array
 from gpunn.feeding import Samples
+from gpunn.history import Callback, EpochRecord, History
 from gpunn.mlp_engine import StepRule
 from gpunn.mlp_report import Report
 from gpunn.network import Dropout, Network
-from gpunn.training import Callback, EpochRecord, History
 
 
 class Task(NamedTuple):

@@ -67,9 +67,9 @@ class StepRule:
         remembered = self._on_host()
         n_steps = getattr(self.optimizer, "n_steps", 0)
         self.optimizer.prepare(network)
-        self.optimizer.n_steps = n_steps  # type: ignore[attr-defined]
+        self.optimizer.n_steps = n_steps
         self._network, self._remembered = network, {}
-        for name, array in self.optimizer.arrays().items():
+        for name, array in self.optimizer.state().items():
             if name in remembered:
                 host = remembered[name].astype(network.dtype, copy=False)
                 network.backend.copy_into(network.backend.asarray(host), array)
@@ -90,7 +90,7 @@ class StepRule:
         if self._network is None:
             return self._remembered
         backend = self._network.backend
-        return {name: backend.to_host(a) for name, a in self.optimizer.arrays().items()}
+        return {name: backend.to_host(a) for name, a in self.optimizer.state().items()}
 
     def __getstate__(self) -> dict[str, Any]:
         numbers = {f.name: getattr(self.optimizer, f.name) for f in fields(self.optimizer)}  # type: ignore[arg-type]
@@ -106,7 +106,7 @@ class StepRule:
         kind, numbers, n_steps = state["optimizer"]
         self.optimizer = kind()
         vars(self.optimizer).update(numbers)
-        self.optimizer.n_steps = n_steps  # type: ignore[attr-defined]
+        self.optimizer.n_steps = n_steps
 
 
 class Engine:

@@ -44,11 +44,11 @@ class SparseSamples(Samples):
         self._targets = network.as_matrix(targets)
         self._as_they_are = _stay_sparse(network, inputs)
 
-    def batches(self, order: NDArray[np.int64] | None = None) -> Iterator[Batch]:
+    def batches(self, order: NDArray[np.int64] | None = None, first: int = 0) -> Iterator[Batch]:
         backend, targets = self._network.backend, self._targets
         device_order = None if order is None else backend.asarray(order)
         gathered = backend.empty((self.n_rows, targets.shape[1]), targets.dtype)
-        for rows in row_blocks(self.n_samples, self.n_rows):
+        for rows in row_blocks(self.n_samples, self.n_rows, first):
             if order is None or device_order is None:
                 yield Batch(rows, self._batch(self._inputs[rows]), targets[rows])
                 continue

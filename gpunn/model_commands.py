@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from gpunn.console import Console, choose_device
 from gpunn.data import load_dataset
 from gpunn.errors import DataError, OutputError, ParameterError
+from gpunn.evaluation import evaluate
 from gpunn.model_file import check_writable, replacing
 from gpunn.network import Network
 from gpunn.plots import check_matplotlib, save_images
 from gpunn.readers import read_csv_table, read_npy
 from gpunn.scaling import class_numbers
 from gpunn.train_command import HELD_OUT
-from gpunn.training import evaluate
 
 
 def evaluate_model(options: Namespace, console: Console) -> int:

@@ -23,6 +23,9 @@ from gpunn.errors import ModelFileError, OutputError
 
 FORMAT = "gpunn-1"
 
+LARGEST_HEADER = 2**24
+"""Bytes of the header of a model file; as lists in lists, more of it could fill the memory."""
+
 
 def write_model(
     path: str | os.PathLike[str], parameters: dict[str, NDArray[Any]], header: dict[str, Any]
@@ -47,15 +50,21 @@ def write_model(
     from safetensors.numpy import save_file
 
     path = Path(path)
+    described = json.dumps(header, allow_nan=False)
+    if len(described) > LARGEST_HEADER // 2:
+        raise OutputError(
+            f"cannot write {path}: what is to be said of the model takes {len(described)} bytes, "
+            f"and a model file has room for {LARGEST_HEADER // 2}"
+        )
     # One entry alone: safetensors writes several in any order, and equal models make equal files.
-    metadata = {FORMAT: json.dumps(header, allow_nan=False)}
+    metadata = {FORMAT: described}
     tensors = {name: np.ascontiguousarray(array) for name, array in parameters.items()}
     try:
         with replacing(path) as temporary:
             save_file(tensors, temporary, metadata)
     except (OSError, SafetensorError) as error:
         raise OutputError(
-            f"cannot write {path}: {_reason(error)}; check that the folder exists, can be "
+            f"cannot write {path}: {reason(error)}; check that the folder exists, can be "
             f"written to and has {_mebibytes(tensors)} free"
         ) from error
 
@@ -106,7 +115,7 @@ def check_writable(path: str | os.PathLike[str]) -> None:
         with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {_reason(error)}") from error
+        raise OutputError(f"cannot write {path}: {reason(error)}") from error
 
 
 def read_model(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
@@ -135,12 +144,23 @@ def read_model(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], d
     if not path.is_file():
         raise ModelFileError(f"no model file at {path}")
     try:
+        with path.open("rb") as raw:
+            n_header = int.from_bytes(raw.read(8), "little")
+        if n_header > min(LARGEST_HEADER, path.stat().st_size):
+            raise ModelFileError(
+                f"{path} is damaged or not a safetensors file: its first 8 bytes announce a header "
+                f"of {n_header} bytes"
+            )
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             parameters = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, TypeError, ValueError, KeyError, AttributeError) as error:
+    except ModelFileError:
+        raise
+    except (
+        OSError, SafetensorError, TypeError, ValueError, KeyError, AttributeError, MemoryError,
+    ) as error:  # fmt: skip
         raise ModelFileError(
-            f"{path} is damaged or not a safetensors file: {_reason(error)}"
+            f"{path} is damaged or not a safetensors file: {reason(error)}"
         ) from error
     if FORMAT not in metadata:
         raise ModelFileError(
@@ -172,7 +192,8 @@ def _flush_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
+    """Return what an error says of itself, in one line."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join(text.split()) or type(error).__name__
 

@@ -645,7 +645,7 @@ class Network:
         """
         if self.backend.owns(targets):
             targets = self.backend.to_host(targets)
-        given = _host_array(targets, "targets", self.backend.name)
+        given = host_array(targets, "targets", self.backend.name)
         _check_numbers(given, "targets")
         signals = np.atleast_2d(given).astype(self.dtype)
         if given.ndim not in (1, 2) or signals.shape[1] != self.n_outputs:
@@ -735,7 +735,7 @@ class Network:
         return network
 
     def header(self) -> dict[str, Any]:
-        """Return what a model file says beside the parameters."""
+        """Return what a file says of the network beside its parameters, in plain values."""
         return {
             "architecture": {
                 **vars(self.architecture),
@@ -785,7 +785,7 @@ class Network:
             If they lie on another device.
         """
         if not self.backend.owns(values):
-            values = _host_array(values, name, self.backend.name)
+            values = host_array(values, name, self.backend.name)
         array: Array = values
         _check_numbers(array, name)
         single = array.ndim == 1
@@ -880,7 +880,16 @@ def _whole_numbers(sizes: Sequence[int]) -> tuple[int, ...]:
         ) from None
 
 
-def _host_array(values: ArrayLike, name: str, device: str) -> NDArray[Any]:
+def host_array(values: ArrayLike, name: str, device: str) -> NDArray[Any]:
+    """Return values as an array on the host.
+
+    Raises
+    ------
+    DeviceError
+        If they lie on a GPU.
+    ShapeError
+        If they are no rectangular array.
+    """
     if hasattr(values, "__cuda_array_interface__"):
         raise DeviceError(
             f"{name} lie on a GPU, but the network is on {device}: "

@@ -57,13 +57,13 @@ def _new_memory(network: Network) -> list[_Memory]:
     return [_Memory(zeros(layer.weights), zeros(layer.biases)) for layer in network.layers]
 
 
-def _by_name(name: str, memories: list[_Memory]) -> dict[str, Array]:
-    """Return each layer's arrays with names such as ``velocity.0.weight``."""
+def _named(kind: str, memories: list[_Memory]) -> dict[str, Array]:
+    """Return memories by name, such as ``layers.0.weight.velocity``."""
     arrays = {}
     for index, memory in enumerate(memories):
-        arrays[f"{name}.{index}.weight"] = memory.weights
+        arrays[f"layers.{index}.weight.{kind}"] = memory.weights
         if memory.biases is not None:
-            arrays[f"{name}.{index}.bias"] = memory.biases
+            arrays[f"layers.{index}.bias.{kind}"] = memory.biases
     return arrays
 
 
@@ -83,9 +83,20 @@ class Optimizer(ABC):
         """Return how much memory `prepare` takes on the network's device."""
         return 0
 
-    def arrays(self) -> dict[str, Array]:
-        """Return what is remembered from step to step, itself and on the device, by name."""
-        return {}
+    def state(self) -> dict[str, Array]:
+        """Return the very arrays, on the device, in which it remembers the past, by name.
+
+        Raises
+        ------
+        ParameterError
+            If it does not say what they are, so that its trainings cannot be resumed.
+        """
+        raise ParameterError(
+            f"{type(self).__name__} does not say what it remembers: give it a method state()"
+        )
+
+    n_steps = 0
+    """How many steps it has taken, if it needs to know."""
 
     @abstractmethod
     def begin_step(self, learning_rate: float) -> None:
@@ -133,6 +144,9 @@ class SGD(Optimizer):
 
     def prepare(self, network: Network) -> None:
         self._backend: Backend = network.backend
+
+    def state(self) -> dict[str, Array]:
+        return {}
 
     def begin_step(self, learning_rate: float) -> None:
         self._learning_rate = learning_rate
@@ -185,8 +199,8 @@ class Momentum(Optimizer):
         self._backend: Backend = network.backend
         self._velocities = _new_memory(network)
 
-    def arrays(self) -> dict[str, Array]:
-        return _by_name("velocity", self._velocities)
+    def state(self) -> dict[str, Array]:
+        return _named("velocity", self._velocities)
 
     def begin_step(self, learning_rate: float) -> None:
         self._learning_rate = learning_rate
@@ -267,8 +281,8 @@ class Adam(Optimizer):
         self._first, self._second = _new_memory(network), _new_memory(network)
         self._gradient = self._backend.empty((_largest_layer(network),), network.dtype)
 
-    def arrays(self) -> dict[str, Array]:
-        return _by_name("first", self._first) | _by_name("second", self._second)
+    def state(self) -> dict[str, Array]:
+        return _named("first", self._first) | _named("second", self._second)
 
     def begin_step(self, learning_rate: float) -> None:
         self.n_steps += 1

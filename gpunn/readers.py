@@ -16,7 +16,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,9 +33,14 @@ NPZ_KEYS = (("x_train", "y_train"), ("X", "y"), ("inputs", "labels"))
 # More classes than this are surely a column of something else, and would fill the memory later.
 MAX_LABEL = 65_535
 
+_NPY_MAGIC = b"\x93NUMPY"
 _GZIP_MAGIC = b"\x1f\x8b"
 # No byte of a deflate stream can stand for more than this many bytes of data.
 _DEFLATE_LIMIT = 1032
+# Bytes that every machine has: asking takes longer than reading so few.
+_TOO_LITTLE_TO_ASK = 2**26
+# Characters in a line of a CSV file: some millions of fields.
+_LONGEST_LINE = 2**26
 
 
 def read_idx(path: FilePath) -> NDArray[Any]:
@@ -59,11 +64,7 @@ def read_idx(path: FilePath) -> NDArray[Any]:
     with _open(path) as (stream, limit):
         dtype, shape = _read_idx_header(stream, path)
         declared = math.prod(shape) * dtype.itemsize
-        if declared > limit:
-            raise DataError(
-                f"{path}: the header declares {declared} bytes of data, more than a file of this "
-                "size can hold; fetch the file again"
-            )
+        _check_size(path, declared, limit)
         values = stream.read(declared + 1)
     if len(values) != declared:
         came = f"only {len(values)} came" if len(values) < declared else "there are more"
@@ -146,14 +147,12 @@ def read_npz_arrays(path: FilePath) -> list[tuple[str, NDArray[Any]]]:
         # Opened here because numpy.load leaves a damaged file open.
         with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
             names = _npz_names(archive.files, path)
+            _check_members(archive.zip, names, path)
             arrays = [(name, archive[name]) for name in names]
     except DataError:
         raise
     except Exception as error:  # a damaged file makes zipfile and NumPy raise a dozen kinds
         raise DataError(_why_not_read(path, "an .npz file", error)) from None
-    for name, array in arrays:
-        if not isinstance(array, np.ndarray):
-            raise DataError(f"{path}: {name} is not a NumPy array; write the file with numpy.savez")
     return arrays
 
 
@@ -168,7 +167,11 @@ def read_npy(path: FilePath) -> NDArray[Any]:
     _check_is_file(path)
     try:
         with open(path, "rb") as stream:
+            _check_size(path, _declared_by_npy(stream), os.path.getsize(path))
+            stream.seek(0)
             array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
+    except DataError:
+        raise
     except Exception as error:  # as above: NumPy's header parser raises many kinds
         raise DataError(_why_not_read(path, "an .npy file", error)) from None
     return array
@@ -290,6 +293,62 @@ def _open(path: FilePath) -> Iterator[tuple[BinaryIO, int]]:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
+def _check_size(path: FilePath, declared: int, limit: int) -> None:
+    """Raise unless so many bytes of data can be in a file, and in the memory twice."""
+    if declared > limit:
+        raise DataError(
+            f"{path}: the header declares {declared} bytes of data, more than a file of this "
+            "size can hold; fetch the file again"
+        )
+    if declared > _TOO_LITTLE_TO_ASK and 2 * declared > _free_memory():
+        raise DataError(
+            f"{path}: holds {declared} bytes of data, more than this machine has memory for; "
+            "use a part of it"
+        )
+
+
+def _free_memory() -> int:
+    import psutil  # here, because only large files need it
+
+    return int(psutil.virtual_memory().available)
+
+
+def _declared_by_npy(stream: IO[bytes]) -> int:
+    """Return how many bytes of data the header of an .npy stream declares."""
+    version = np.lib.format.read_magic(stream)
+    readers = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    if version not in readers:
+        raise ValueError(f"version {version} of the format is for other things than numbers")
+    shape, _, dtype = readers[version](stream)
+    if dtype.hasobject:
+        raise ValueError("Object arrays are never loaded")
+    if not all(0 <= size < 2**63 for size in shape):
+        raise ValueError(f"its header declares the shape {shape}")
+    return math.prod(shape) * dtype.itemsize
+
+
+def _check_members(archive: zipfile.ZipFile, names: list[str], path: FilePath) -> None:
+    """Raise unless the arrays of an .npz file are as large as their headers say, and fit."""
+    total, size = 0, os.path.getsize(path)
+    for name in names:
+        member = name if name in archive.namelist() else f"{name}.npy"
+        info = archive.getinfo(member)
+        with archive.open(info) as stream:
+            if stream.read(len(_NPY_MAGIC)) != _NPY_MAGIC:
+                raise DataError(
+                    f"{path}: {name} is not a NumPy array; write the file with numpy.savez"
+                )
+        with archive.open(info) as stream:
+            declared = _declared_by_npy(stream)
+        _check_size(f"{os.fspath(path)}: {name}", declared, info.file_size)
+        _check_size(f"{os.fspath(path)}: {name}", declared, size * _DEFLATE_LIMIT)
+        total += declared
+    _check_size(path, total, size * _DEFLATE_LIMIT * len(names))
+
+
 def _read_idx_header(stream: BinaryIO, path: FilePath) -> tuple[np.dtype[Any], tuple[int, ...]]:
     magic = stream.read(4)
     code, n_dimensions = (magic[2], magic[3]) if len(magic) == 4 else (0, 0)
@@ -315,10 +374,29 @@ def _csv_rows(path: FilePath) -> Iterator[Iterator[tuple[int, str]]]:
         _open(path) as (stream, _),
         io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace") as lines,
     ):
-        rows = ((number, line) for number, line in enumerate(lines, 1) if not line.isspace())
+        rows = _nonblank(lines, path)
         first = next(rows, (0, ""))
         is_header = all(_number(field) is None for field in first[1].split(","))
         yield rows if is_header else itertools.chain([first], rows)
+
+
+def _nonblank(lines: io.TextIOWrapper, path: FilePath) -> Iterator[tuple[int, str]]:
+    """Yield the lines that are not blank, as long as they and their numbers fit the memory."""
+    n_characters = 0
+    for number, line in enumerate(iter(lambda: lines.readline(_LONGEST_LINE), ""), 1):
+        n_characters += len(line)
+        if len(line) == _LONGEST_LINE:
+            raise DataError(f"{path}, line {number}: longer than {_LONGEST_LINE} characters")
+        # Two characters can make a number of 8 bytes, and NumPy keeps numbers twice while it reads.
+        # What is free by now is without those that came before.
+        asks = n_characters > _TOO_LITTLE_TO_ASK and n_characters % _TOO_LITTLE_TO_ASK < len(line)
+        if asks and _free_memory() < 8 * _TOO_LITTLE_TO_ASK:
+            raise DataError(
+                f"{path}, line {number}: more data than this machine has memory for; use a part "
+                "of it"
+            )
+        if not line.isspace():
+            yield number, line
 
 
 def _first_bad_line(path: FilePath, labelled: bool) -> str | None:

@@ -229,8 +229,10 @@ class Scaling:
         array = np.asarray(labels)
         if array.ndim != 1:
             raise ShapeError(f"labels must have shape (n_samples,), got {array.shape}")
-        if array.size and array.dtype.kind not in "biuf":
-            raise DataError(f"labels must be whole numbers, got {array[0]!r} at position 0")
+        if array.dtype.kind not in "biuf":
+            if array.size:
+                raise DataError(f"labels must be whole numbers, got {array[0]!r} at position 0")
+            array = np.empty(0, np.intp)
         good = (array >= 0) & (array < n_classes)
         if array.dtype.kind == "f":
             good &= array == np.floor(array)

@@ -143,7 +143,7 @@ class ThreeLayerNetwork(Network):
         add_gradient(self.backend, delta, inputs, layer.weights, layer.biases, alpha=-rate)
 
     def header(self) -> dict[str, Any]:
-        """Return what a model file says beside the parameters."""
+        """Return what a file says of the network; see `Network.header`."""
         return {**super().header(), "learning_rate": self.learning_rate}
 
     def _restore(

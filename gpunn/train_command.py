@@ -1,6 +1,7 @@
 """``gpunn train``: data, recipe and options to a trained, measured and saved network."""
 
 import dataclasses
+import math
 import os
 import shutil
 import tempfile
@@ -12,9 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunn import __version__
+from gpunn.checkpoints import Checkpoints
 from gpunn.console import Console, choose_device, plain
 from gpunn.data import Dataset, load_dataset
-from gpunn.errors import DataError, OutputError, ParameterError
+from gpunn.errors import DataError, DivergenceError, OutputError, ParameterError
+from gpunn.evaluation import evaluate
+from gpunn.history import Callback, EarlyStopping, EpochRecord, History
 from gpunn.model_file import check_writable
 from gpunn.network import Network
 from gpunn.optimizers import (
@@ -29,13 +33,16 @@ from gpunn.optimizers import (
 )
 from gpunn.recipes import RECIPES, STANDARD, Recipe
 from gpunn.scaling import Scaling, class_numbers
-from gpunn.training import Callback, EarlyStopping, EpochRecord, History, evaluate, fit
+from gpunn.training import fit
 
 HELD_OUT = 0.2
 """The part of a data set without a test part of its own that is held out for testing."""
 
 # Step sizes that suit an optimizer when nobody says one.
 _LEARNING_RATES = {"sgd": 0.1, "momentum": 0.01, "nesterov": 0.01, "adam": 0.001}
+
+
+_STATUS = {"interrupted": 130, "terminated": 143, "diverged": 1}
 
 
 class _Progress(Callback):
@@ -60,6 +67,14 @@ class _Progress(Callback):
     def on_step_end(self, n_samples: int) -> None:
         self.bar.update(n_samples)
 
+    def on_resume(self, n_samples: int) -> None:
+        self.bar.n = n_samples
+        self.bar.refresh()
+
+    def on_notice(self, text: str) -> None:
+        self.bar.clear()
+        self.console.say(text)
+
     def on_streaming(self, reason: str) -> None:
         self.bar.clear()
         self.console.say(f"samples: streamed from the host in each epoch, because {reason}")
@@ -83,6 +98,7 @@ def train(options: Namespace, console: Console) -> int:
     recipe = _recipe(options)
     out = Path(options.out or _default_name(options))
     check_writable(out)
+    checkpoints = _checkpoints(options)
     dataset = load_dataset(options.data, options.data_dir).split(HELD_OUT, options.seed)
     classes = classes_of(dataset)
     scaling = scaling_of(dataset, recipe)
@@ -105,8 +121,12 @@ def train(options: Namespace, console: Console) -> int:
     # Before the training, so that a bad label in it does not come to light hours later.
     test = _test_part(network, dataset, classes)
     parts = _parts(network, dataset, test, classes, recipe, options, console)
-    history = _fit(network, parts, recipe, options, console)
-    test_accuracy = None if test is None else evaluate(network, *test).accuracy
+    history = _fit(network, parts, recipe, options, checkpoints, console)
+    tested = None if test is None else evaluate(network, *test)
+    test_accuracy = None if tested is None else tested.accuracy
+    # What the last steps did shows in no epoch's error.
+    if history.stopped == "diverged" or (tested is not None and not math.isfinite(tested.loss)):
+        _say_diverged(history, options)
     result = _train_result(network, len(parts.y), history, test_accuracy, out)
     network.training_record = {
         **{key: value for key, value in result.items() if key != "model"},
@@ -121,7 +141,21 @@ def train(options: Namespace, console: Console) -> int:
     network.training_record = plain(network.training_record)
     _save(network, out)
     console.report(_train_text(result, history, options), result)
-    return 130 if history.stopped == "interrupted" else 0
+    return _STATUS.get(history.stopped, 0)
+
+
+def _checkpoints(options: Namespace) -> Checkpoints | None:
+    if options.checkpoint is None:
+        for name in ("checkpoint_every", "resume"):
+            if getattr(options, name):
+                raise ParameterError(f"--{name.replace('_', '-')} goes with --checkpoint DIR")
+        if options.on_divergence == "halve-lr":
+            raise ParameterError("--on-divergence halve-lr goes with --checkpoint DIR")
+        return None
+    every = options.checkpoint_every or "5 minutes"
+    checkpoints = Checkpoints(options.checkpoint, every, options.resume)
+    checkpoints.check()
+    return checkpoints
 
 
 def _recipe(options: Namespace) -> Recipe:
@@ -267,7 +301,12 @@ def _divide(
 
 
 def _fit(
-    network: Network, parts: _Parts, recipe: Recipe, options: Namespace, console: Console
+    network: Network,
+    parts: _Parts,
+    recipe: Recipe,
+    options: Namespace,
+    checkpoints: Checkpoints | None,
+    console: Console,
 ) -> History:
     history = fit(
         network,
@@ -282,6 +321,8 @@ def _fit(
         shuffle=recipe.shuffle,
         seed=[options.seed, 1],
         callbacks=[_Progress(console)],
+        checkpoints=checkpoints,
+        on_divergence=options.on_divergence,
     )
     weights = "its latest weights"
     if history.restored_best:
@@ -291,6 +332,20 @@ def _fit(
             f"{history.stopped} after {len(history.epochs)} whole epochs: the network has {weights}"
         )
     return history
+
+
+def _say_diverged(history: History, options: Namespace) -> None:
+    """Raise unless the network was left with weights from before the training diverged."""
+    if history.restored_best:
+        return
+    message = (
+        f"the training diverged: in epoch {len(history.epochs)} its error was no finite number; "
+        "try a smaller --lr, --warmup 1, or inputs and targets of a smaller range"
+    )
+    if options.checkpoint is not None:
+        message += f"; the last good checkpoint is in {options.checkpoint}"
+        message += ", and --on-divergence halve-lr goes back to such a one by itself"
+    raise DivergenceError(f"{message}; no model was saved")
 
 
 def _test_part(network: Network, dataset: Dataset, classes: NDArray[np.int64]) -> _Samples | None:

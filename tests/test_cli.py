@@ -390,12 +390,14 @@ def test_a_damaged_model_is_refused(refused, trained, tmp_path):
         assert "half is damaged" in refused(*arguments)
 
 
-def test_a_diverging_training_still_ends_in_good_order(gpunn):
-    options = ("--optimizer", "sgd", "--lr", "1e30", "--loss", "sum_of_squares", "--json")
+def test_a_diverging_training_ends_with_advice_and_saves_nothing(gpunn, tmp_path):
+    options = ("--optimizer", "sgd", "--lr", "1e36", "--json")
     with np.errstate(all="ignore"):
-        status, out, _ = gpunn("train", *SMALL, *options)
-    assert status == 0
-    json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+        status, out, err = gpunn("train", *SMALL, *options)
+    assert (status, out) == (1, "")
+    assert "the training diverged: in epoch " in err
+    assert "try a smaller --lr" in err
+    assert not list(tmp_path.iterdir())
 
 
 # Disks that are full, folders that vanish, Ctrl-C.

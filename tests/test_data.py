@@ -350,7 +350,7 @@ def test_csv_of_one_sample_and_one_feature(write):
         (b"1,2\n1,\0\n", ", line 2, field 2:"),
         ("1,2\n1,1_0\n", ": "),
         ("1,2\n#1,2\n", ", line 2, field 1: '#1'"),
-        (gzip.compress(b"1,2\n" * 9)[:-9], ": gzip data damaged or cut short"),
+        (gzip.compress(b"1,2\n" * 9, mtime=0)[:-9], ": gzip data damaged or cut short"),
     ],
 )
 def test_bad_csv_files(write, text, message):
@@ -494,15 +494,51 @@ def test_npy_pairs_that_are_bad(tmp_path):
     assert "a file of unknown kind" in fails(load_dataset, str(x))
 
 
+def test_what_memory_cannot_hold_is_refused_before_it_is_read(write, tmp_path, monkeypatch):
+    monkeypatch.setattr(readers, "_TOO_LITTLE_TO_ASK", 1000)
+    monkeypatch.setattr(readers, "_free_memory", lambda: 3000)
+    X, y = np.zeros((300, 10), np.uint8), np.zeros(300, np.uint8)
+    np.savez_compressed(tmp_path / "X.npz", X=X, y=y)
+    np.save(tmp_path / "X.npy", X)
+    csv = write("t.csv", "\n".join(["1,2,3"] * 1000).encode())
+    idx = write("t.idx", idx_bytes(X))
+    for read, path in (
+        (read_npz, tmp_path / "X.npz"),
+        (readers.read_npy, tmp_path / "X.npy"),
+        (read_csv, csv),
+        (read_idx, idx),
+    ):
+        message = fails(read, path)
+        assert "than this machine has memory for" in message
+        assert str(path) in message
+
+
+def test_an_npz_member_that_claims_more_than_it_holds_is_refused(tmp_path):
+    header = np.lib.format.magic(1, 0)
+    text = repr({"descr": "|u1", "fortran_order": False, "shape": (10**9,)}).encode() + b"\n"
+    with zipfile.ZipFile(tmp_path / "X.npz", "w") as archive:
+        archive.writestr("X.npy", header + len(text).to_bytes(2, "little") + text + b"few")
+        archive.writestr("y.npy", header + len(text).to_bytes(2, "little") + text + b"few")
+    assert "declares 1000000000 bytes" in fails(read_npz, tmp_path / "X.npz")
+
+
+def test_a_line_without_an_end_is_refused(write, monkeypatch):
+    monkeypatch.setattr(readers, "_LONGEST_LINE", 1000)
+    assert "line 2: longer than 1000 characters" in fails(
+        read_csv, write("t.csv", b"1,2\n" + b"1," * 2000)
+    )
+
+
 def test_an_npy_header_that_lies_is_an_error(tmp_path):
     np.save(tmp_path / "X.npy", np.zeros((2, 3)))
     content = (tmp_path / "X.npy").read_bytes()
-    for shape in (b"(2, 4)", b"(9999999999999999, 9)"):
+    lies = {b"(2, 4)": "or damaged", b"(9999999999999999, 9)": "more than a file of this size"}
+    for shape, said in lies.items():
         lie = content.replace(b"(2, 3), }" + b" " * (len(shape) - 6), shape + b", }")
         assert len(lie) == len(content)
         assert lie != content
         (tmp_path / "X.npy").write_bytes(lie)
-        assert "or damaged" in fails(readers.read_npy, tmp_path / "X.npy")
+        assert said in fails(readers.read_npy, tmp_path / "X.npy")
 
 
 # --- damaged files of all kinds --------------------------------------------------------------

@@ -238,13 +238,10 @@ def test_the_other_place_of_epsilon(backend, rng):
 def test_what_an_optimizer_remembers_has_names(optimizer, n_arrays):
     network = Network([2, 3, 1], device="cpu")
     optimizer.prepare(network)
-    arrays = optimizer.arrays()
+    arrays = optimizer.state()
     assert len(arrays) == n_arrays
-    shapes = {name.split(".", 1)[1]: array.shape for name, array in arrays.items()}
-    assert all(
-        shape == network.device_parameters()[f"layers.{name}"].shape
-        for name, shape in shapes.items()
-    )
+    shapes = {name.rpartition(".")[0]: array.shape for name, array in arrays.items()}
+    assert all(shape == network.device_parameters()[name].shape for name, shape in shapes.items())
 
 
 def test_a_network_of_given_parameters_uses_them_as_they_are():

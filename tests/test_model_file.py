@@ -133,6 +133,14 @@ def test_a_damaged_description_is_refused_or_harmless(path, network):
             refused_or_intact(path, network)
 
 
+def test_a_huge_description_is_neither_written_nor_read(path, network):
+    network.training_record = {"lists": [[]] * 3_000_000}
+    assert "room for" in fails(OutputError, network.save, path)
+    header = b'{"__metadata__":{"gpunn-1":"' + b"[" * 2**24 + b'"}}'
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    assert "announce a header of" in fails(ModelFileError, load, path)
+
+
 @pytest.mark.parametrize(
     "content",
     [b"", b"\0" * 8, b"\xff" * 100, b"PK\x03\x04 a zip", pickle.dumps({"weights": [1.0]})],

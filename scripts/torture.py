@@ -1,0 +1,666 @@
+"""Do to trainings and files what years do to them, and count what is lost.
+
+    python scripts/torture.py             in full: a quarter of an hour
+    python scripts/torture.py --quick     in short, as the test suite does
+    python scripts/torture.py kill files  some of it
+
+Prints a table: what was done, how many times, what went wrong, which must be nothing. Exit status 1
+if something did. Needs a POSIX system and, for `examples`, hypothesis.
+
+kill      `kill -9` at a random moment, also while a checkpoint is written; then resume
+full      a file grows no further than some random size, as on a full disk
+removed   the folder of checkpoints is removed while a training writes there
+forbidden the right to write there is taken away
+files     mutated model, checkpoint, IDX, npz, npy and CSV files
+examples  hypothesis: shapes, dtypes, layouts, strides, empty and single-row inputs
+together  eight trainings at once, in threads and in processes
+"""
+
+import argparse
+import gzip
+import io
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+import traceback
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from gpunn import (
+    Callback,
+    Checkpoints,
+    GpunnError,
+    Network,
+    Scaling,
+    check_gradients,
+    evaluate,
+    fit,
+)
+from gpunn.checkpoints import Content, checksum, read_checkpoint
+from gpunn.data import read_csv, read_idx, read_npy_pair, read_npz
+from gpunn.model_file import read_model, write_model
+
+# How often, in full and in short.
+COUNTS = {
+    "kill": (200, 4),
+    "full": (20, 2),
+    "removed": (20, 2),
+    "forbidden": (20, 2),
+    "files": (100_000, 1_500),
+    "examples": (10_000, 150),
+    "together": (50, 1),
+}
+KINDS = (
+    {"batch_size": 1, "learning_rate": 0.1},
+    {"batch_size": 8, "learning_rate": 0.1},
+    {"batch_size": 50, "learning_rate": 0.1, "optimizer": "nesterov"},
+    {"batch_size": 50, "learning_rate": 0.01, "optimizer": "adam"},
+)
+MEMORY = 2**30
+SECONDS = 20
+
+
+# Trainings, in processes of their own.
+
+
+def make_network() -> Network:
+    return Network([20, 60, 3], device="cpu", seed=2)
+
+
+def train(kind: int, folder: Path | None, callbacks: tuple[Callback, ...] = ()) -> Network:
+    """Train a small network, resuming where that can be done."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(600, 20)).astype(np.float32)
+    y = (X[:, 0] > 0).astype(int) + (X[:, 1] > 0)
+    network = make_network()
+    checkpoints = None if folder is None else Checkpoints(folder, "1 step", resume=True)
+    fit(network, X, y, epochs=4, checkpoints=checkpoints, validation_data=(X[:100], y[:100]),
+        callbacks=callbacks, **KINDS[kind])  # fmt: skip
+    return network
+
+
+def start(task: Callable[..., object], *arguments: object) -> int:
+    """Run a task in a process of its own, whose exit status is 0 if it ends well."""
+    sys.stdout.flush()
+    child = os.fork()
+    if child:
+        return child
+    status = 1
+    try:
+        task(*arguments)
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def wait(child: int) -> int:
+    """Return how a process ended: its exit status, or minus the signal that killed it."""
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def bits(network: Network) -> bytes:
+    return b"".join(value.tobytes() for value in network.parameters().values())
+
+
+def train_and_save(kind: int, folder: Path | None, out: Path) -> None:
+    train(kind, folder).save(out)
+
+
+@contextmanager
+def workplace() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="gpunn-torture-"))
+    try:
+        yield folder
+    finally:
+        for path in (folder, *folder.rglob("*")):
+            if path.is_dir():
+                path.chmod(0o700)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def reference(folder: Path) -> dict[int, tuple[bytes, float]]:
+    """Return each kind's final weights, and how long its training takes with checkpoints."""
+    done = {}
+    for kind in range(len(KINDS)):
+        child = start(train_and_save, kind, None, folder / "alone")
+        assert wait(child) == 0
+        began = time.monotonic()
+        assert wait(start(train, kind, folder / f"timed-{kind}")) == 0
+        duration = time.monotonic() - began
+        done[kind] = bits(Network.load(folder / "alone", "cpu")), duration
+    return done
+
+
+def kill(n_runs: int, rng: random.Random) -> Iterator[str]:
+    """Kill trainings until one gets through; yield what went wrong."""
+    n_kills = n_writing = 0
+    with workplace() as place:
+        expected = reference(place)
+        for run in range(n_runs):
+            kind, folder, out = run % len(KINDS), place / f"run-{run}", place / f"out-{run}"
+            weights, duration = expected[kind]
+            for attempt in range(6):
+                child = start(train_and_save, kind, folder, out)
+                if attempt < 5:
+                    time.sleep(rng.uniform(0, duration if attempt else 0.9 * duration))
+                    os.kill(child, signal.SIGKILL)
+                status = wait(child)
+                if status == 0:
+                    break
+                if status != -signal.SIGKILL:
+                    yield f"run {run}: a resumed training ended with {status}"
+                    break
+                n_kills += 1
+                n_writing += any(folder.glob(".*.tmp"))
+                for path in Checkpoints(folder).paths():
+                    read_checkpoint(path)
+            if status == 0 and bits(Network.load(out, "cpu")) != weights:
+                yield f"run {run}: other weights"
+            if any(folder.glob(".*")):
+                yield f"run {run}: something unfinished was left behind"
+            shutil.rmtree(folder, ignore_errors=True)
+    print(f"    {n_kills} kills, {n_writing} of them while a checkpoint was written", flush=True)
+
+
+# Places that fail.
+
+
+Harm = Callable[[Path, random.Random], None]
+
+
+def fail_while_writing(
+    n_runs: int, rng: random.Random, harm: Harm, *, within: bool
+) -> Iterator[str]:
+    """Harm the folder during trainings; yield what went wrong.
+
+    The old model, in another folder, must stay, the training must end as if nothing had been, and
+    the checkpoints that are left must be whole. `within` is whether the harm is done to the process
+    itself, after some steps; then the old model cannot be written over at the end, either.
+    """
+    n_failed = 0
+    with workplace() as place:
+        place.chmod(0o777)
+        expected = reference(place)
+        for run in range(n_runs):
+            kind = run % len(KINDS)
+            weights, duration = expected[kind]
+            folder, old, log = place / f"run-{run}", place / f"old-{run}/model", place / "log"
+            log.unlink(missing_ok=True)
+            log.touch()
+            log.chmod(0o666)
+            for path in (folder, old.parent):
+                path.mkdir()
+                path.chmod(0o777)
+            make_network().save(old)
+            before = old.read_bytes()
+            listener = _Listener(log, harm if within else None, folder, rng.randrange(1, 30))
+            child = start(train_in_harm, kind, folder, old if within else None, listener, weights)
+            if not within:
+                time.sleep(rng.uniform(0.3 * duration, duration))
+                harm(folder, rng)
+            status = wait(child)
+            n_failed += len(log.read_bytes())
+            if status:
+                yield f"run {run}: the training ended with {status}"
+            if old.read_bytes() != before:
+                yield f"run {run}: the old model was lost"
+            if folder.is_dir():
+                folder.chmod(0o700)
+            for path in Checkpoints(folder).paths():
+                try:
+                    read_checkpoint(path)
+                except GpunnError as error:
+                    yield f"run {run}: {error}"
+    print(f"    {n_failed} checkpoints could not be written", flush=True)
+
+
+def train_in_harm(
+    kind: int, folder: Path, old: Path | None, listener: Callback, weights: bytes
+) -> None:
+    """Train without the rights of root, who notices no lost right; the result must be the same."""
+    if os.geteuid() == 0:
+        os.setuid(65534)
+    network = train(kind, folder, (listener,))
+    assert bits(network) == weights
+    if old is not None:
+        try:
+            network.save(old)
+        except GpunnError:
+            return
+        raise AssertionError("the model could be saved")
+
+
+class _Listener(Callback):
+    """Count the checkpoints that fail, a byte each, and do harm after so many steps."""
+
+    def __init__(self, log: Path, harm: Harm | None, folder: Path, n_steps: int) -> None:
+        self.log = os.open(log, os.O_WRONLY | os.O_APPEND)
+        self.harm, self.folder, self.n_steps = harm, folder, n_steps
+
+    def on_step_end(self, n_samples: int) -> None:
+        self.n_steps -= 1
+        if self.n_steps == 0 and self.harm is not None:
+            self.harm(self.folder, random.Random(0))
+
+    def on_notice(self, text: str) -> None:
+        if text.startswith("no checkpoint"):
+            os.write(self.log, b"x")
+
+
+def full(n_runs: int, rng: random.Random) -> Iterator[str]:
+    def limit(folder: Path, rng: random.Random) -> None:
+        size = rng.randrange(100, 5_000)  # a model has 5,900 bytes
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+    return fail_while_writing(n_runs, rng, limit, within=True)
+
+
+def removed(n_runs: int, rng: random.Random) -> Iterator[str]:
+    def remove(folder: Path, rng: random.Random) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+
+    return fail_while_writing(n_runs, rng, remove, within=False)
+
+
+def forbidden(n_runs: int, rng: random.Random) -> Iterator[str]:
+    def forbid(folder: Path, rng: random.Random) -> None:
+        folder.chmod(0o500)
+        if os.geteuid() == 0:
+            os.chown(folder, 0, 0)
+
+    return fail_while_writing(n_runs, rng, forbid, within=False)
+
+
+# Mutated files.
+
+
+def mutate(data: bytes, other: bytes, rng: random.Random) -> bytes:
+    """Return some bytes with a few things wrong with them."""
+    for _ in range(rng.choice((1, 1, 1, 2, 4, 16))):
+        at, size = rng.randrange(len(data) + 1), rng.choice((1, 1, 2, 4, 8, 40))
+        head, tail = data[:at], data[at + size :]
+        extreme = rng.choice((0, 1, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**64 - 1, 10**6))
+        order = rng.choice(("little", "big"))
+        match rng.randrange(9):
+            case 0 if data[at : at + 1]:
+                data = head + bytes([data[at] ^ 1 << rng.randrange(8)]) + data[at + 1 :]
+            case 1:
+                data = head
+            case 2:
+                data = head + other[rng.randrange(len(other)) :]
+            case 3:
+                data = head + extreme.to_bytes(8, order)[-size:] + tail
+            case 4:
+                data = head + str(rng.choice((extreme, -1, "1e999", "NaN", "null"))).encode() + tail
+            case 5:
+                data = head + tail
+            case 6:
+                data = head + data[at : at + size] * rng.choice((2, 3, 100)) + tail
+            case 7:
+                data = head + rng.randbytes(size) + tail
+            case 8:
+                data = (
+                    head + rng.choice((b"[" * 2000, b"{}", b'"', b",", b"\n", b"(", b"\0")) + tail
+                )
+    return data
+
+
+def in_gzip(data: bytes, other: bytes, rng: random.Random) -> bytes:
+    if rng.random() < 0.5:
+        return mutate(data, other, rng)
+    return gzip.compress(mutate(gzip.decompress(data), other, rng), 1)
+
+
+def in_zip(data: bytes, other: bytes, rng: random.Random) -> bytes:
+    if rng.random() < 0.5:
+        return mutate(data, other, rng)
+    mutated = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as source, zipfile.ZipFile(mutated, "w") as target:
+        for name in source.namelist():
+            method = rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))
+            target.writestr(name, mutate(source.read(name), other, rng), method)
+    return mutated.getvalue()
+
+
+def in_header(data: bytes, other: bytes, rng: random.Random) -> bytes:
+    if rng.random() < 0.5:
+        return mutate(data, other, rng)
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = mutate(data[8:end], other, rng)
+    return len(header).to_bytes(8, "little") + header + data[end:]
+
+
+def in_values(value: object, rng: random.Random, rate: float) -> object:
+    """Return JSON values with some of them replaced."""
+    if rng.random() < rate:
+        return rng.choice((None, -1, 0, 1, 10**30, 1e300, "", "x" * 99, [], {}, True, [[]], 2**63))
+    if isinstance(value, dict):
+        return {k: in_values(v, rng, rate) for k, v in value.items() if rng.random() > rate / 4}
+    if isinstance(value, list):
+        return [in_values(item, rng, rate) for item in value]
+    return value
+
+
+def in_checkpoint(data: bytes, other: bytes, rng: random.Random) -> bytes:
+    """Mutate a checkpoint's state and give it a checksum that fits, half of the times."""
+    if rng.random() < 0.5:
+        return in_header(data, other, rng)
+    with tempfile.NamedTemporaryFile(dir=_scratch()) as file:
+        file.write(data)
+        file.flush()
+        arrays, header = read_model(file.name)
+    del header["sha256"]
+    checkpoint = header["checkpoint"]
+    checkpoint["state"] = in_values(checkpoint["state"], rng, rng.choice((0.02, 0.1)))
+    header = json.loads(json.dumps(header))
+    with tempfile.TemporaryDirectory(dir=_scratch()) as folder:
+        path = Path(folder, "forged")
+        write_model(path, arrays, {**header, "sha256": checksum(Content(arrays, header))})
+        return path.read_bytes()
+
+
+def _scratch() -> str | None:
+    return "/dev/shm" if os.path.isdir("/dev/shm") else None
+
+
+def small_data() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(1)
+    return rng.integers(0, 256, (12, 3, 3)).astype(np.uint8), np.arange(12) % 3
+
+
+def resume_from(path: Path) -> None:
+    X, y = small_data()
+    network = Network([9, 4, 3], device="cpu")
+    fit(network, X.reshape(12, 9) / 255.0, y, epochs=2, batch_size=4, learning_rate=0.1,
+        optimizer="adam", validation_data=(X.reshape(12, 9) / 255.0, y),
+        checkpoints=Checkpoints(path.parent, "1 step", resume=True))  # fmt: skip
+
+
+def load_and_use(path: Path) -> None:
+    network = Network.load(path, "cpu")
+    network.predict(network.scaling.apply(np.ones((2, network.n_inputs)), network.dtype))
+
+
+def samples_of_files(folder: Path) -> dict[str, tuple[bytes, Callable, Callable, str]]:
+    """Return for each kind of file a good one, how to mutate it, how to read it, and its name."""
+    X, y = small_data()
+    resume_from(folder / "checkpoint-000000.safetensors")
+    checkpoint = Checkpoints(folder).paths()[1].read_bytes()
+    network = Network([9, 4, 3], device="cpu")
+    network.class_labels, network.training_record = [3, 5, 7], {"history": [{"epoch": 1}]}
+    network.save(folder / "model")
+    np.savez_compressed(folder / "z.npz", x_train=X, y_train=y, x_test=X, y_test=y)
+    np.save(folder / "x.npy", X)
+    np.save(folder / "y.npy", y)
+    idx = b"\0\0\x08\x03" + np.array(X.shape, ">u4").tobytes() + X.tobytes()
+    rows = np.column_stack([y, X.reshape(12, 9)])
+    csv = "\n".join(["label,a,b,c,d,e,f,g,h,i", *(",".join(map(str, r)) for r in rows)]).encode()
+
+    def read_pair(path: Path) -> None:
+        read_npy_pair(path, folder / "y.npy")
+
+    return {
+        "model": ((folder / "model").read_bytes(), in_header, load_and_use, "m.safetensors"),
+        "checkpoint": (checkpoint, in_checkpoint, resume_from, "checkpoint-000001.safetensors"),
+        "IDX": (idx, mutate, read_idx, "i"),
+        "IDX, gzip": (gzip.compress(idx), in_gzip, read_idx, "i.gz"),
+        "npz": ((folder / "z.npz").read_bytes(), in_zip, read_npz, "z.npz"),
+        "npy": ((folder / "x.npy").read_bytes(), mutate, read_pair, "x.npy"),
+        "CSV": (csv, mutate, read_csv, "t.csv"),
+        "CSV, gzip": (gzip.compress(csv), in_gzip, read_csv, "t.csv.gz"),
+    }
+
+
+def files(n_files: int, rng: random.Random) -> Iterator[str]:
+    """Read mutated files; yield whatever is no GpunnError, takes too long or too much."""
+    with tempfile.TemporaryDirectory(dir=_scratch()) as folder:
+        good = samples_of_files(Path(folder))
+        per_child = 500
+        for kind, (data, mutator, read, name) in good.items():
+            n_left, n_refused, began = n_files // len(good), 0, time.monotonic()
+            while n_left > 0:
+                n, seed = min(per_child, n_left), rng.randrange(2**32)
+                place = Path(folder, "mutant")
+                place.mkdir()
+                log = Path(folder, "log")
+                log.write_text("")
+                others = [entry[0] for entry in good.values()]
+                child = start(read_mutants, data, mutator, read, place / name, n, seed, others, log)
+                status = wait(child)
+                found = log.read_text().splitlines()
+                n_refused += sum(int(line[1:]) for line in found if line.startswith("="))
+                yield from (f"{kind}: {line}" for line in found if not line.startswith("="))
+                if status:
+                    keep = Path(tempfile.gettempdir(), f"gpunn-torture-{seed}-{name}")
+                    if (place / name).exists():
+                        shutil.copy(place / name, keep)
+                    yield f"{kind}: the reading process ended with {status}; see {keep}"
+                shutil.rmtree(place)
+                n_left -= n
+            n_read = n_files // len(good)
+            print(
+                f"    {kind}: {n_read} mutants, {n_refused} refused, "
+                f"{time.monotonic() - began:.0f} s",
+                flush=True,
+            )
+
+
+def read_mutants(
+    data: bytes,
+    mutator: Callable,
+    read: Callable[[Path], object],
+    path: Path,
+    n_mutants: int,
+    seed: int,
+    others: list[bytes],
+    log: Path,
+) -> None:
+    """Read mutants in this process, and write to the log what should not have been."""
+    rng, n_refused = random.Random(seed), 0
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for number in range(n_mutants):
+        for stale in path.parent.iterdir():
+            stale.unlink()
+        path.write_bytes(mutator(data, rng.choice(others), rng))
+        mutant = path.read_bytes()
+        signal.alarm(SECONDS)
+        problem = None
+        try:
+            with np.errstate(all="ignore"):
+                read(path)
+        except GpunnError as error:
+            n_refused += 1
+            if "\n" in str(error) or not str(error):
+                problem = f"its message is not one line: {error}"[:300]
+            elif str(path.parent) not in str(error):
+                problem = f"its message does not name the file: {error}"[:300]
+        except Exception as error:
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            problem = f"{error!r:.200} at {last.filename}:{last.lineno}"
+        signal.alarm(0)
+        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+        if grown * 1024 > MEMORY:
+            problem = f"{grown >> 10} MiB of memory"
+        if problem is not None:
+            keep = Path(tempfile.gettempdir(), f"gpunn-torture-{seed}-{number}-{path.name}")
+            keep.write_bytes(mutant)
+            with log.open("a") as lines:
+                lines.write(f"{' '.join(problem.split())}; see {keep}\n")
+            if grown * 1024 > MEMORY:
+                return
+    with log.open("a") as lines:
+        lines.write(f"={n_refused}\n")
+
+
+# Examples.
+
+
+def examples(n_examples: int, rng: random.Random) -> Iterator[str]:
+    """Call public functions with arrays of all shapes; yield wrong results and unclear errors."""
+    from hypothesis import HealthCheck, given, seed, settings
+    from hypothesis import strategies as st
+    from hypothesis.extra import numpy as hnp
+
+    dtypes = st.sampled_from(
+        ["f4", "f8", ">f4", "f2", "i1", "u1", "i8", ">i2", "?", "c8", "O", "U3"]
+    )
+    kinds = st.sampled_from(["C", "F", "strided", "reversed", "read-only", "list"])
+
+    @st.composite
+    def arrays(draw):
+        shape = draw(hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=5))
+        if draw(st.booleans()):
+            shape = (draw(st.integers(0, 6)), 4)
+        dtype, kind = np.dtype(draw(dtypes)), draw(kinds)
+        values = np.random.default_rng(draw(st.integers(0, 9))).integers(0, 2, shape)
+        array = values.astype(dtype)
+        if kind == "F":
+            array = np.asfortranarray(array)
+        elif kind == "strided" and array.ndim:
+            array = np.repeat(array, 2, axis=-1)[..., ::2]
+        elif kind == "reversed" and array.ndim:
+            array = np.ascontiguousarray(array[::-1])[::-1]
+        elif kind == "read-only":
+            array.flags.writeable = False
+        return array.tolist() if kind == "list" else array
+
+    network = Network([4, 5, 2], device="cpu", dtype="float64")
+    problems: list[str] = []
+
+    def oracle(X: np.ndarray) -> np.ndarray:
+        a = X.astype(np.float64)
+        for index in range(2):
+            p = network.parameters()
+            a = 1 / (1 + np.exp(-(a @ p[f"layers.{index}.weight"].T + p[f"layers.{index}.bias"])))
+        return a
+
+    @seed(rng.randrange(2**32))
+    @settings(max_examples=n_examples, database=None, deadline=None,
+              suppress_health_check=list(HealthCheck))  # fmt: skip
+    @given(arrays(), arrays())
+    def check(X, y):
+        given_X = np.asarray(X)
+        numbers = given_X.dtype.kind in "biuf"
+        fits = given_X.ndim in (1, 2) and given_X.shape[-1] == 4
+        calls = {
+            "predict": lambda: network.predict(X),
+            "evaluate": lambda: evaluate(network, X, y),
+            "fit": lambda: fit(
+                Network([4, 5, 2], device="cpu"), X, y, epochs=1, batch_size=2, learning_rate=0.1
+            ),
+            "loss_and_gradients": lambda: network.loss_and_gradients(X, y),
+            "backquery": lambda: network.backquery(y),
+            "check_gradients": lambda: check_gradients(network, X, y),
+            "per_feature": lambda: Scaling.per_feature(X).apply(X, "float32"),
+            "to_range": lambda: Scaling.to_range(0, 2).apply(X, "float64"),
+            "load_parameters": lambda: network.load_parameters(network.parameters() | {"x": X}),
+        }
+        for name, call in calls.items():
+            try:
+                result = call()
+            except GpunnError as error:
+                if "\n" in str(error) or (name == "predict" and numbers and fits):
+                    raise AssertionError(f"{name}: {error}") from error
+            else:
+                if name == "predict":
+                    assert fits, f"predict took {given_X.shape}"
+                    # 4 and 5 products of numbers of at most about 2, and two exponentials.
+                    np.testing.assert_allclose(result, oracle(given_X), rtol=0, atol=1e-14)
+
+    try:
+        check()
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        problems.append(" ".join(f"{error!r}".split())[:600])
+        problems.append(" | ".join(getattr(error, "__notes__", []))[:600].replace("\n", " "))
+    yield from problems
+
+
+# Together.
+
+
+def together(n_runs: int, rng: random.Random) -> Iterator[str]:
+    """Train eight networks at once; yield whatever differs from one alone."""
+    with workplace() as place:
+        expected = reference(place)
+
+        def in_threads() -> None:
+            networks: dict[int, Network] = {}
+            threads = [
+                threading.Thread(
+                    target=lambda n=n: networks.update({n: train(n % 4, place / f"thread-{n}")})
+                )
+                for n in range(8)
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert len(networks) == 8
+            assert all(bits(networks[n]) == expected[n % 4][0] for n in range(8))
+
+        for run in range(n_runs):
+            if wait(start(in_threads)):
+                yield f"run {run}: threads differ"
+            outs = [place / f"out-{n}" for n in range(8)]
+            children = [
+                start(train_and_save, n % 4, place / f"process-{n}", outs[n]) for n in range(8)
+            ]
+            for n, (child, out) in enumerate(zip(children, outs, strict=True)):
+                if wait(child) or bits(Network.load(out, "cpu")) != expected[n % 4][0]:
+                    yield f"run {run}: process {n} differs or failed"
+            for n in range(8):
+                shutil.rmtree(place / f"thread-{n}", ignore_errors=True)
+                shutil.rmtree(place / f"process-{n}", ignore_errors=True)
+
+
+TESTS = {
+    "kill": kill,
+    "full": full,
+    "removed": removed,
+    "forbidden": forbidden,
+    "files": files,
+    "examples": examples,
+    "together": together,
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("tests", nargs="*", choices=[*TESTS, []], help="default: all")
+    parser.add_argument("--quick", action="store_true", help="a few of each")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    rows, total = [], 0
+    for name in options.tests or TESTS:
+        count = COUNTS[name][options.quick]
+        print(f"{name}: {count}", flush=True)
+        began, problems = time.monotonic(), []
+        for problem in TESTS[name](count, random.Random(f"{options.seed} {name}")):
+            problems.append(problem)
+            print(f"    WRONG: {problem}", flush=True)
+        rows.append((name, count, len(problems), time.monotonic() - began))
+        total += len(problems)
+    print(f"\n{'test':<12}{'runs':>9}{'wrong':>7}{'seconds':>9}")
+    for name, count, n_problems, seconds in rows:
+        print(f"{name:<12}{count:>9,}{n_problems:>7}{seconds:>9.0f}")
+    return 1 if total else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
