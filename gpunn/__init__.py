@@ -15,6 +15,9 @@ from gpunn.data import Dataset, load_dataset
 from gpunn.devices import get_backend
 from gpunn.errors import GpunnError, MissingPackageError
 from gpunn.evaluation import evaluate
+from gpunn.gradient_check import check_gradients, numerical_gradients
+from gpunn.history import Callback, EarlyStopping, History
+from gpunn.interchange import from_sklearn, from_torch, to_onnx, to_sklearn, to_torch
 from gpunn.network import Network
 from gpunn.optimizers import SGD, Adam, Momentum
 from gpunn.scaling import Scaling
