@@ -232,6 +232,10 @@ def train_in_harm(
     kind: int, folder: Path, old: Path | None, listener: Callback, weights: bytes
 ) -> None:
     """Train without the rights of root, who notices no lost right; the result must be the same."""
+    # All modules are loaded first: those of an environment of root's own could not be, afterwards.
+    import safetensors.numpy  # noqa: F401
+
+    train(kind, None)
     if os.geteuid() == 0:
         os.setuid(65534)
     network = train(kind, folder, (listener,))
