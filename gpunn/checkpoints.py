@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,7 +162,7 @@ class Checkpoints:
         """Remove what processes left behind that were killed while they wrote."""
         for path in Path(self.folder).glob(".checkpoint-*.tmp"):
             if _UNFINISHED.fullmatch(path.name):
-                path.unlink(missing_ok=True)
+                shutil.rmtree(path, ignore_errors=True)
 
     def restore(
         self, take: Callable[[Content], None], notice: Callable[[str], None]

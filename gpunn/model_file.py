@@ -3,14 +3,15 @@
 The format is a length, a JSON header and the raw numbers: reading it runs no code. This module
 knows only names, arrays and a dictionary of plain values; `gpunn.network` makes a network of them.
 
-A file is written beside its destination under a temporary name, flushed to the disk and renamed,
-so that a crash at any moment leaves the old file or the new one, never half of one.
+A file is written in a temporary folder beside its destination, flushed to the disk and renamed, so
+that a crash at any moment leaves the old file or the new one, never half of one.
 """
 
 import contextlib
 import json
 import os
 import secrets
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,20 +76,27 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     If anything goes wrong, the temporary file is removed and what was at `path` is still there.
     What is no regular file, such as a pipe, cannot be replaced and is written to as it is.
+
+    The temporary file has a folder of its own, beside `path`: a library may write further temporary
+    files beside the one it was asked for, and what a killed process leaves behind is then in one
+    place whose name tells what it is.
     """
     path = Path(path).resolve()
     if path.exists() and not path.is_file() and not path.is_dir():
         yield path
         return
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    folder = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    temporary = folder / path.name
     try:
+        folder.mkdir()
         yield temporary
+        # A library may have made it for its owner alone; the user's umask says whose it is.
+        temporary.chmod(folder.stat().st_mode & 0o666)
         _flush(temporary)
         temporary.replace(path)
         _flush_folder(path.parent)
     finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:

@@ -381,6 +381,28 @@ def test_a_folder_that_vanishes_is_made_again(samples, tmp_path):
     assert bits(Network.load(Checkpoints(folder).paths()[0], "cpu")) == bits(network)
 
 
+KILLED = """
+import os, signal, sys
+from gpunn.model_file import replacing
+with replacing(sys.argv[1]) as temporary:
+    temporary.write_bytes(b"half")
+    temporary.with_name(".tmpLibrary").write_bytes(b"of a library's own")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@posix
+def test_what_a_killed_process_left_behind_is_removed(samples, tmp_path):
+    path = tmp_path / "checkpoint-000007.safetensors"
+    killed = subprocess.run([sys.executable, "-c", KILLED, path], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    (tmp_path / ".checkpoint-of-someone-else.tmp").mkdir()
+    assert len(list(tmp_path.iterdir())) == 2
+    fit(make(), *samples, epochs=1, learning_rate=0.1, checkpoints=Checkpoints(tmp_path))
+    hidden = [each.name for each in tmp_path.iterdir() if each.name.startswith(".")]
+    assert hidden == [".checkpoint-of-someone-else.tmp"]
+
+
 def test_a_place_that_fails_later_is_told_and_the_training_goes_on(samples, tmp_path):
     class Replace(StopAfter):
         def on_epoch_end(self, network, record):

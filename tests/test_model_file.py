@@ -286,6 +286,17 @@ def test_a_full_disk_keeps_the_old_file_and_leaves_nothing_behind(path, network)
     assert_untouched(path, network)
 
 
+@posix
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_the_umask_says_who_may_read_a_model(path, network, umask):
+    before = os.umask(umask)
+    try:
+        network.save(path)
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o666 & ~umask
+
+
 KILLED = """
 import os, signal, sys, time
 import numpy as np
