@@ -83,11 +83,7 @@ def from_sklearn(estimator: Any, *, device: str = "cpu") -> "MLPClassifier | MLP
     MissingPackageError
         If scikit-learn is not installed.
     """
-    with _needing("scikit-learn", "gpunn[sklearn]"):
-        from sklearn import neural_network
-
-        from gpunn import estimators
-
+    neural_network, estimators = _both_families()
     fitted = _converted(estimator, neural_network, estimators)
     return fitted.set_params(device=device)  # type: ignore[no-any-return]
 
@@ -115,17 +111,23 @@ def to_sklearn(estimator: "MLPClassifier | MLPRegressor") -> Any:
     MissingPackageError
         If scikit-learn is not installed.
     """
-    with _needing("scikit-learn", "gpunn[sklearn]"):
-        from sklearn import neural_network
-
-        from gpunn import estimators
-
+    neural_network, estimators = _both_families()
     fitted = _converted(estimator, estimators, neural_network)
     if fitted.early_stopping:
         # Where a warm start finds nothing better, it goes back to these.
         fitted._best_coefs = [array.copy() for array in fitted.coefs_]
         fitted._best_intercepts = [array.copy() for array in fitted.intercepts_]
     return fitted
+
+
+def _both_families() -> tuple[Any, Any]:
+    """Return the modules of scikit-learn's estimators and of gpunn's."""
+    with _needing("scikit-learn", "gpunn[sklearn]"):
+        from sklearn import neural_network
+
+        from gpunn import estimators
+
+    return neural_network, estimators
 
 
 def _converted(estimator: Any, origin: Any, destination: Any) -> Any:

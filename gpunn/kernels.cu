@@ -185,6 +185,14 @@ extern "C" __global__ void __launch_bounds__(1024) gpunn_learn_in_order(
     }
 }
 
+// The sum over a batch of numbers `stride` apart, by a warp; in its first thread.
+static __device__ T sum_of_batch(const T* values, int stride, int batch_size)
+{
+    T sum = T(0);
+    for (int i = threadIdx.x % WARP; i < batch_size; i += WARP) { sum += values[i * stride]; }
+    return sum_of_warp(sum);
+}
+
 // Waits until all blocks of the grid have come here, and shows each what the others have written.
 // `arrived` counts the blocks, from 0 at the start of the launch; `n_barriers` is this one's number.
 static __device__ void wait_for_the_grid(unsigned int* arrived, unsigned int n_barriers)
@@ -383,11 +391,7 @@ extern "C" __global__ void __launch_bounds__(256) gpunn_learn_batches(
         learn_tile(tile, batch_size, rate, kept);
         if (hidden_biases && input_tile == 0) {
             for (int j = me / WARP; j < tile.n_units; j += n_warps) {
-                T sum = T(0);
-                for (int i = lane; i < batch_size; i += WARP) {
-                    sum += tile.rest[i * tile.n_units + j];
-                }
-                sum = sum_of_warp(sum);
+                const T sum = sum_of_batch(tile.rest + j, tile.n_units, batch_size);
                 if (lane == 0) hidden_biases[tile.first_unit + j] -= rate * sum;
             }
         }
@@ -403,11 +407,7 @@ extern "C" __global__ void __launch_bounds__(256) gpunn_learn_batches(
         }
         if (biases && blockIdx.x == gridDim.x - 1) {
             for (int k = me / WARP; k < n_outputs; k += n_warps) {
-                T sum = T(0);
-                for (int i = lane; i < batch_size; i += WARP) {
-                    sum += steps[(size_t)i * n_outputs + k];
-                }
-                sum = sum_of_warp(sum);
+                const T sum = sum_of_batch(steps + k, n_outputs, batch_size);
                 if (lane == 0) biases[k] -= rate * sum;
             }
         }

@@ -147,8 +147,8 @@ def _binary_cross_entropy(z: Values, t: Values, out: Values, scratch: Values) ->
     np.add(out, term, out)
 
 
-def _cross_entropy(z: Values, t: Values, out: Values, scratch: Values) -> None:
-    # -t log(a) = t (log(sum(exp(z))) - z), where the largest z is taken out of the sum.
+def _minus_log_softmax(z: Values, out: Values, scratch: Values) -> None:
+    # log(sum(exp(z))) - z, where the largest z is taken out of the sum.
     largest, log_sum = scratch[:1], scratch[1:2]
     np.maximum.reduce(z, axis=0, keepdims=True, out=largest)
     np.subtract(z, largest, out)
@@ -157,19 +157,16 @@ def _cross_entropy(z: Values, t: Values, out: Values, scratch: Values) -> None:
     np.log(log_sum, log_sum)
     np.add(log_sum, largest, log_sum)
     np.subtract(log_sum, z, out)
+
+
+def _cross_entropy(z: Values, t: Values, out: Values, scratch: Values) -> None:
+    _minus_log_softmax(z, out, scratch)
     np.multiply(out, t, out)
 
 
 def _log_loss(z: Values, t: Values, out: Values, scratch: Values) -> None:
-    # -t log(p), where -log(p) = log(sum(exp(z))) - z stays between those of 1 - eps and eps.
-    largest, log_sum = scratch[:1], scratch[1:2]
-    np.maximum.reduce(z, axis=0, keepdims=True, out=largest)
-    np.subtract(z, largest, out)
-    np.exp(out, out)
-    np.add.reduce(out, axis=0, keepdims=True, out=log_sum)
-    np.log(log_sum, log_sum)
-    np.add(log_sum, largest, log_sum)
-    np.subtract(log_sum, z, out)
+    # -t log(p), where -log(p) stays between those of 1 - eps and eps.
+    _minus_log_softmax(z, out, scratch)
     np.minimum(out, MOST[z.dtype.char], out=out)
     np.maximum(out, EPSILON[z.dtype.char], out=out)
     np.multiply(out, t, out)

@@ -55,15 +55,9 @@ def save_images(
     OutputError
         If the picture could not be written.
     """
-    check_matplotlib()
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     n_columns = min(5, len(images))
     n_rows = -(-len(images) // n_columns)
-    figure = Figure(figsize=(1.7 * n_columns + 0.6, 1.9 * n_rows + 0.8), layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(heading)
+    figure = _new_figure((1.7 * n_columns + 0.6, 1.9 * n_rows + 0.8), heading)
     axes = np.atleast_1d(np.asarray(figure.subplots(n_rows, n_columns))).ravel()
     for axis, image, title in zip(axes, images, titles, strict=False):
         axis.imshow(image, cmap="gray_r")
@@ -114,15 +108,9 @@ def save_divergence(
     OutputError
         If the picture could not be written.
     """
-    check_matplotlib()
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     units = list(dict.fromkeys(curve.unit for curve in curves))
     groups = list(dict.fromkeys(curve.group for curve in curves))
-    figure = Figure(figsize=(4.5 * len(units), 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(heading)
+    figure = _new_figure((4.5 * len(units), 4.2), heading)
     all_axes = np.atleast_1d(np.asarray(figure.subplots(1, len(units), sharey=True)))
     for axis, unit in zip(all_axes, units, strict=True):
         for curve in (curve for curve in curves if curve.unit == unit):
@@ -137,6 +125,18 @@ def save_divergence(
         all_axes[-1].plot([], [], f"C{index}", label=group)
     all_axes[-1].legend()
     _save(figure, path)
+
+
+def _new_figure(size: tuple[float, float], heading: str) -> Any:
+    """Return an empty figure of that size in inches, which needs no screen."""
+    check_matplotlib()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(heading)
+    return figure
 
 
 def _save(figure: Any, path: str | os.PathLike[str]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import host_cupy
 import numpy as np
 import pytest
-from conftest import DEVICES, make_backend
+from conftest import make_backend
 from test_cupy_online import HIDDEN, PAIRS, samples, twins
 from test_online import assert_same, bound
 
@@ -19,12 +19,6 @@ from gpunn import batches, fit
 from gpunn.backend import Backend, BatchLearner
 from gpunn.network import Network
 from gpunn.optimizers import SGD, Optimizer, Schedule, constant, exponential_decay
-
-
-@pytest.fixture(params=DEVICES[1:])
-def gpu(request: pytest.FixtureRequest) -> Backend:
-    """A GPU, or the double of one."""
-    return make_backend(request.param)
 
 
 def learner_of(network: Network, batch_size: int) -> BatchLearner | None:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from conftest import DEVICES, make_backend
+from conftest import make_backend
 from test_online import assert_same, bound
 
 import gpunn
@@ -25,12 +25,6 @@ PAIRS = [
     for name, loss in LOSSES.items()
     if loss.required_activation in (None, activation)
 ]
-
-
-@pytest.fixture(params=DEVICES[1:])
-def gpu(request: pytest.FixtureRequest) -> Backend:
-    """A GPU, or the double of one."""
-    return make_backend(request.param)
 
 
 def samples(rng: np.random.Generator, n: int, n_inputs: int, n_outputs: int) -> tuple[Any, Any]:
