@@ -25,7 +25,7 @@ def test_every_block_is_of_a_kind_that_is_run():
 
 def test_the_first_two_commands_do_their_own_set_up():
     assert SHELL[0] == "python -m pip install . && gpunn train\n"
-    assert SHELL[1] == "python -m pip install -e '.[test]' && python -m pytest\n"
+    assert SHELL[1] == "python -m pip install -e '.[test]' && python -m pytest -n auto\n"
 
 
 @pytest.mark.parametrize("block", PYTHON, ids=range(len(PYTHON)))
