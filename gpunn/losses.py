@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpunn.activations import ONE, ZERO
+from gpunn.activations import ONE, SIGMOID, ZERO
 from gpunn.errors import ParameterError
 
 Values = NDArray[Any]
@@ -50,8 +50,9 @@ class Loss:
         The name users give.
     value : callable
         ``value(a, targets, out, scratch)`` writes each output's share of the error to `out`; a
-        sample's error is the sum of its shares. For a cross-entropy the first argument is z, not a.
-        ``scratch`` is memory, one unit longer than `a`, that it may overwrite.
+        sample's error is the sum of its shares. For a cross-entropy the first argument is z, which
+        it turns into a, since both begin with the same exponentials. ``scratch`` is memory, one
+        unit longer than `a`, that it may overwrite.
     derivative : callable
         ``derivative(a, targets, out, scratch)`` writes dE/da to `out`, which may be `a` itself; for
         a cross-entropy, dE/dz.
@@ -74,7 +75,7 @@ class Loss:
 
     @property
     def fused(self) -> bool:
-        """Whether value takes z and derivative is dE/dz."""
+        """Whether value takes z, which it turns into a, and derivative is dE/dz."""
         return self.required_activation is not None
 
     def share(self, n_outputs: int) -> float:
@@ -93,12 +94,13 @@ class Loss:
     ) -> None:
         """Change `errors` (n,) in place by adding each sample's error, summed in float64.
 
-        `a` (n_L, n) is z if the loss is fused; `out`, `scratch` and `sums` (n,) are overwritten.
-        With `row_weights` (n,), each error is multiplied by its sample's.
+        `a` (n_L, n) is z if the loss is fused, and becomes a then; `out`, `scratch` and `sums` (n,)
+        are overwritten. With `row_weights` (n,), each error is multiplied by its sample's.
         """
         self.value(a, targets, out, scratch)
         np.add.reduce(out, axis=0, dtype=np.float64, out=sums)
-        np.multiply(sums, self.share(len(a)), sums)
+        if self.mean_over_outputs:
+            np.multiply(sums, self.share(len(a)), sums)
         if row_weights is not None:
             np.multiply(sums, row_weights, sums)
         np.add(errors, sums, errors)
@@ -145,28 +147,31 @@ def _binary_cross_entropy(z: Values, t: Values, out: Values, scratch: Values) ->
     np.exp(term, term)
     np.log1p(term, term)
     np.add(out, term, out)
+    SIGMOID.forward(z, term)
 
 
-def _minus_log_softmax(z: Values, out: Values, scratch: Values) -> None:
-    # log(sum(exp(z))) - z, where the largest z is taken out of the sum.
-    largest, log_sum = scratch[:1], scratch[1:2]
-    np.maximum.reduce(z, axis=0, keepdims=True, out=largest)
-    np.subtract(z, largest, out)
-    np.exp(out, out)
-    np.add.reduce(out, axis=0, keepdims=True, out=log_sum)
-    np.log(log_sum, log_sum)
-    np.add(log_sum, largest, log_sum)
-    np.subtract(log_sum, z, out)
+def _softmax_and_minus_log(z: Values, out: Values, scratch: Values) -> None:
+    # z becomes a = exp(z) / sum(exp(z)), and out is -log(a) = log(sum(exp(z))) - z, where the
+    # largest z is taken out of both.
+    exponentials, of_sample = scratch[:-1], scratch[-1:]
+    np.maximum.reduce(z, axis=0, keepdims=True, out=of_sample)
+    np.subtract(z, of_sample, z)
+    np.exp(z, exponentials)
+    np.add.reduce(exponentials, axis=0, keepdims=True, out=of_sample)
+    np.copyto(out, z)
+    np.divide(exponentials, of_sample, z)
+    np.log(of_sample, of_sample)
+    np.subtract(of_sample, out, out)
 
 
 def _cross_entropy(z: Values, t: Values, out: Values, scratch: Values) -> None:
-    _minus_log_softmax(z, out, scratch)
+    _softmax_and_minus_log(z, out, scratch)
     np.multiply(out, t, out)
 
 
 def _log_loss(z: Values, t: Values, out: Values, scratch: Values) -> None:
     # -t log(p), where -log(p) stays between those of 1 - eps and eps.
-    _minus_log_softmax(z, out, scratch)
+    _softmax_and_minus_log(z, out, scratch)
     np.minimum(out, MOST[z.dtype.char], out=out)
     np.maximum(out, EPSILON[z.dtype.char], out=out)
     np.multiply(out, t, out)
@@ -174,13 +179,9 @@ def _log_loss(z: Values, t: Values, out: Values, scratch: Values) -> None:
 
 def _binary_log_loss(z: Values, t: Values, out: Values, scratch: Values) -> None:
     # -log of the target's probability: p where t is 1, 1 - p where it is 0, which is |1 - t - p|.
-    term, one = scratch[:-1], ONE[z.dtype.char]
-    np.negative(z, out)
-    np.exp(out, out)
-    np.add(out, one, out)
-    np.reciprocal(out, out)
-    np.subtract(one, t, term)
-    np.subtract(term, out, out)
+    SIGMOID.forward(z, out)
+    np.subtract(ONE[z.dtype.char], t, out)
+    np.subtract(out, z, out)
     np.abs(out, out)
     np.minimum(out, BELOW_ONE[z.dtype.char], out=out)
     np.maximum(out, EPSILON[z.dtype.char], out=out)
@@ -190,15 +191,14 @@ def _binary_log_loss(z: Values, t: Values, out: Values, scratch: Values) -> None
 
 def _poisson(z: Values, t: Values, out: Values, scratch: Values) -> None:
     # t log(t / a) - t + a with a = exp(z); t log(t) is 0 for t = 0.
-    term = scratch[:-1]
-    np.equal(t, ZERO[z.dtype.char], term)
-    np.add(term, t, term)
-    np.log(term, term)
-    np.subtract(term, z, term)
-    np.multiply(term, t, term)
-    np.exp(z, out)
+    np.equal(t, ZERO[z.dtype.char], out)
+    np.add(out, t, out)
+    np.log(out, out)
+    np.subtract(out, z, out)
+    np.multiply(out, t, out)
+    np.exp(z, z)
     np.subtract(out, t, out)
-    np.add(out, term, out)
+    np.add(out, z, out)
 
 
 def _cross_entropy_derivative(a: Values, t: Values, out: Values, scratch: Values) -> None:

@@ -34,6 +34,9 @@ CACHE_LINE = 64
 WORTH_SHARING = 8
 """Fewer pieces than this are done before another thread has heard of them."""
 
+MANY_VIEWS = 256
+"""In so many shapes a thread's scratch memory is remembered; making a view anew takes a while."""
+
 GOLDEN = 0x9E3779B1
 """A prime near 2^32 over the golden ratio, which scatters consecutive numbers."""
 
@@ -100,6 +103,33 @@ def _ones(code: str, n: int) -> NDArray[Any]:
     return ones
 
 
+class _ScratchMemory(threading.local):
+    """Memory for what lasts no longer than a call, each thread's own."""
+
+    def __init__(self) -> None:
+        self._whole: dict[tuple[str, int], NDArray[Any]] = {}
+        self._views: dict[tuple[Any, ...], NDArray[Any]] = {}
+
+    def __call__(self, shape: tuple[int, ...], dtype: np.dtype[Any], slot: int) -> NDArray[Any]:
+        """Return the memory of that dtype and number, in that shape."""
+        key = (shape, dtype.char, slot)
+        try:
+            return self._views[key]
+        except KeyError:
+            self._views[key] = self._new_view(shape, dtype, slot)
+            return self._views[key]
+
+    def _new_view(self, shape: tuple[int, ...], dtype: np.dtype[Any], slot: int) -> NDArray[Any]:
+        size = math.prod(shape)
+        whole = self._whole.get((dtype.char, slot))
+        if whole is None or whole.size < size:
+            whole = self._whole[dtype.char, slot] = _aligned(max(PIECE, size), dtype)
+            self._views.clear()  # among them those of the smaller memory, which nobody needs now
+        if len(self._views) >= MANY_VIEWS:
+            self._views.clear()
+        return whole[:size].reshape(shape)
+
+
 class NumpyBackend(Backend):
     """The contract of `Backend` on the CPU."""
 
@@ -108,7 +138,7 @@ class NumpyBackend(Backend):
 
     def __init__(self) -> None:
         self._blas = Blas()
-        self._local = threading.local()
+        self._memory = _ScratchMemory()
 
     def asarray(self, host: NDArray[Any], dtype: DTypeLike | None = None) -> NDArray[Any]:
         return np.ascontiguousarray(host, dtype=dtype)
@@ -221,9 +251,7 @@ class NumpyBackend(Backend):
             for rows, _ in _tiles(*z.shape, True):
                 piece, errors = z[rows], row_losses[rows]
                 weights = None if row_weights is None else row_weights[rows]
-                if bias is not None:
-                    np.add(piece, bias, out=piece)
-                a, t = self._columns(piece, 1), self._columns(targets[rows], 2)
+                a, t = self._columns(piece, 1, bias), self._columns(targets[rows], 2)
                 delta = self._output_columns(a, t, activation, loss, errors, weights)
                 if weights is not None:
                     np.multiply(delta, weights, delta)
@@ -238,7 +266,7 @@ class NumpyBackend(Backend):
         errors: NDArray[Any],
         weights: NDArray[Any] | None,
     ) -> NDArray[Any]:
-        """Return dE/dz for `a`, which holds z and is overwritten; matrices are (n_L, n).
+        """Return dE/dz for `a`, which holds z and becomes the outputs; matrices are (n_L, n).
 
         The samples' weights are in the errors, but not in what is returned.
         """
@@ -246,16 +274,14 @@ class NumpyBackend(Backend):
         out = self._memory(a.shape, a.dtype, 3)
         scratch = self._memory((n_outputs + 1, n_samples), a.dtype, 0)
         sums = self._memory((n_samples,), np.dtype(np.float64), 4)
-        if loss.fused:
-            loss.add_errors(a, t, errors, out, scratch, sums, weights)
+        if not loss.fused:
             activation.forward(a, scratch[:-1])
-            loss.derivative(a, t, a, scratch)
-            return a
-        activation.forward(a, scratch[:-1])
         loss.add_errors(a, t, errors, out, scratch, sums, weights)
         loss.derivative(a, t, out, scratch)
-        np.multiply(out, loss.share(n_outputs), out)
-        activation.backward(out, a, scratch[:-1])
+        if loss.mean_over_outputs:
+            np.multiply(out, loss.share(n_outputs), out)
+        if not loss.fused:
+            activation.backward(out, a, scratch[:-1])
         return out
 
     def make_sequencer(
@@ -272,12 +298,10 @@ class NumpyBackend(Backend):
     def combine(
         self, source: NDArray[Any], out: NDArray[Any], *, alpha: float, beta: float
     ) -> None:
-        flat_source, flat_out = source.reshape(-1), out.reshape(-1)
         code = out.dtype.char
         factor, factor_out = _number(alpha, code), _number(beta, code)
 
-        def work(piece: slice) -> None:
-            x, y = flat_source[piece], flat_out[piece]
+        def work(x: NDArray[Any], y: NDArray[Any]) -> None:
             if beta == 0:
                 np.multiply(x, factor, y)
                 return
@@ -287,7 +311,7 @@ class NumpyBackend(Backend):
                 np.multiply(y, factor_out, y)
             np.add(y, x, y)
 
-        self._spread(_pieces(out.size), work)
+        self._piece_by_piece(work, source, out)
 
     def add_squares(self, a: NDArray[Any], out: NDArray[Any], *, alpha: float) -> None:
         flat = a.reshape(-1)
@@ -328,14 +352,12 @@ class NumpyBackend(Backend):
         epsilon: float,
         weight_decay: float,
     ) -> None:
-        whole = [array.reshape(-1) for array in (parameter, gradient, first_moment, second_moment)]
         code = parameter.dtype.char
-        keep1, keep2, pace, least, decay = (
-            _number(number, code) for number in (beta1, beta2, step_size, epsilon, weight_decay)
-        )
+        keep1, keep2 = _number(beta1, code), _number(beta2, code)
+        pace, least = _number(step_size, code), _number(epsilon, code)
+        decay = _number(weight_decay, code)
 
-        def work(piece: slice) -> None:
-            w, g, m, v = (array[piece] for array in whole)
+        def work(w: NDArray[Any], g: NDArray[Any], m: NDArray[Any], v: NDArray[Any]) -> None:
             step = self._scratch(w)
             if weight_decay != 0:
                 g = np.add(g, np.multiply(w, decay, step), step)
@@ -350,7 +372,7 @@ class NumpyBackend(Backend):
             np.multiply(step, pace, step)
             np.subtract(w, step, w)
 
-        self._spread(_pieces(parameter.size), work)
+        self._piece_by_piece(work, parameter, gradient, first_moment, second_moment)
 
     def synchronize(self) -> None:
         pass
@@ -363,6 +385,16 @@ class NumpyBackend(Backend):
 
     def describe(self) -> str:
         return f"cpu (NumPy {np.__version__})"
+
+    def _piece_by_piece(self, work: Callable[..., None], *arrays: NDArray[Any]) -> None:
+        """Do elementwise work on arrays of one shape."""
+        size = arrays[0].size
+        if size <= PIECE:
+            with np.errstate(over="ignore"):
+                work(*arrays)
+            return
+        flat = [array.reshape(-1) for array in arrays]
+        self._spread(_pieces(size), lambda piece: work(*(array[piece] for array in flat)))
 
     def _spread(self, tiles: Sequence[_Item], work: Callable[[_Item], None]) -> None:
         """Do the work on all tiles, on as many threads as BLAS has; NumPy releases the GIL."""
@@ -382,15 +414,13 @@ class NumpyBackend(Backend):
         """Return this thread's scratch memory in the shape and dtype of an array."""
         return self._memory(like.shape, like.dtype, slot)
 
-    def _columns(self, rows: NDArray[Any], slot: int) -> NDArray[Any]:
-        """Return a copy of samples as columns, in scratch memory; see `gpunn.activations`."""
+    def _columns(
+        self, rows: NDArray[Any], slot: int, bias: NDArray[Any] | None = None
+    ) -> NDArray[Any]:
+        """Return samples, plus a bias, as columns in scratch memory; see `gpunn.activations`."""
         columns = self._memory(rows.shape[::-1], rows.dtype, slot)
-        np.copyto(columns, rows.T)
+        if bias is None:
+            np.copyto(columns, rows.T)
+        else:
+            np.add(rows.T, bias[:, np.newaxis], columns)
         return columns
-
-    def _memory(self, shape: tuple[int, ...], dtype: np.dtype[Any], slot: int) -> NDArray[Any]:
-        slots: dict[tuple[str, int], NDArray[Any]] = self._local.__dict__.setdefault("scratch", {})
-        key, size = (dtype.char, slot), math.prod(shape)
-        if key not in slots or slots[key].size < size:
-            slots[key] = _aligned(max(PIECE, size), dtype)
-        return slots[key][:size].reshape(shape)
