@@ -410,7 +410,7 @@ def _parts(model: Any) -> tuple[Architecture, Parameters]:
     """Return what a network or a fitted estimator is, and copies of its numbers on the host."""
     if isinstance(model, Network):
         return model.architecture, model.parameters()
-    if not hasattr(model, "_architecture"):
+    if not hasattr(type(model), "architecture_"):
         raise ParameterError(
             "expected a gpunn Network, MLPClassifier or MLPRegressor, got "
             f"{type(model).__module__}.{type(model).__qualname__}; what is scikit-learn's goes "
@@ -419,7 +419,7 @@ def _parts(model: Any) -> tuple[Architecture, Parameters]:
     from sklearn.utils.validation import check_is_fitted
 
     check_is_fitted(model)
-    architecture, parameters = model._architecture(), {}
+    architecture, parameters = model.architecture_, {}
     for index, (coefs, biases) in enumerate(zip(model.coefs_, model.intercepts_, strict=True)):
         parameters[f"layers.{index}.weight"] = np.array(coefs.T, architecture.dtype, order="C")
         parameters[f"layers.{index}.bias"] = np.array(biases, architecture.dtype)

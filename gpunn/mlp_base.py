@@ -13,6 +13,7 @@ import os
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from numbers import Integral, Real
@@ -257,15 +258,20 @@ class MultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
         if not self.early_stopping and self.best_loss_ is None:
             self.best_loss_ = np.inf
 
-    def _architecture(self, dtype: Any = None) -> Architecture:
+    @property
+    def architecture_(self) -> Architecture:
+        """What the fitted network is, apart from its numbers."""
         sizes = (*(coefs.shape[0] for coefs in self.coefs_), self.coefs_[-1].shape[1])
         output, loss = OUTPUT[self.out_activation_]
-        dtype = np.dtype(dtype or self.coefs_[0].dtype)
-        return Architecture(sizes, HIDDEN[self.activation], output, loss, dtype=dtype.name)
+        dtype = self.coefs_[0].dtype.name
+        return Architecture(sizes, HIDDEN[self.activation], output, loss, dtype=dtype)
 
-    def _network(self, dtype: Any = None) -> Network:
+    def _network(self, dtype: str | None = None) -> Network:
+        architecture = self.architecture_
+        if dtype is not None:
+            architecture = replace(architecture, dtype=dtype)
         return self._own_engine().network_to_train(
-            self._architecture(dtype), self.coefs_, self.intercepts_, self.device
+            architecture, self.coefs_, self.intercepts_, self.device
         )
 
     def _task(self, samples: Samples, weights: NDArray[Any] | None) -> Task:
@@ -275,7 +281,7 @@ class MultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
 
     def _fit_lbfgs(self, data: Data, report: Report) -> None:
         dtype = self.coefs_[0].dtype
-        network = self._network(np.float64)
+        network = self._network("float64")
         n_rows = rows_at_once(network, data.X)
         reserved = 2 * network.n_parameters * network.dtype.itemsize
         samples = place(network, data.X, data.targets, n_rows, reserved)
@@ -364,7 +370,7 @@ class MultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
         check_is_fitted(self)
         X = check_inputs(self, X)
         with self._own_engine().network_to_ask(
-            self._architecture(), self.coefs_, self.intercepts_, self.device
+            self.architecture_, self.coefs_, self.intercepts_, self.device
         ) as network:
             return predict(network, X)
 
@@ -389,7 +395,7 @@ class MultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
         """
         check_is_fitted(self)
         with self._own_engine().network_to_ask(
-            self._architecture(), self.coefs_, self.intercepts_, self.device
+            self.architecture_, self.coefs_, self.intercepts_, self.device
         ) as network:
             save_estimator(self, network, path)
 

@@ -106,7 +106,7 @@ def _restore(
         if name in arrays:
             setattr(estimator, name, float(arrays[name][0]))
     estimator._restore_targets(description["targets"])
-    estimator._architecture()  # raises if the activations are not known
+    estimator.architecture_  # noqa: B018 - raises if the activations are not known
     return estimator
 
 
