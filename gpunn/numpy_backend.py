@@ -41,6 +41,8 @@ GOLDEN = 0x9E3779B1
 """A prime near 2^32 over the golden ratio, which scatters consecutive numbers."""
 
 Tile = tuple[slice, slice]
+# The annotations of an inner function are evaluated whenever it is made, and this one costs nothing.
+Values = NDArray[Any]
 _Item = TypeVar("_Item")
 
 
@@ -301,7 +303,7 @@ class NumpyBackend(Backend):
         code = out.dtype.char
         factor, factor_out = _number(alpha, code), _number(beta, code)
 
-        def work(x: NDArray[Any], y: NDArray[Any]) -> None:
+        def work(x: Values, y: Values) -> None:
             if beta == 0:
                 np.multiply(x, factor, y)
                 return
@@ -357,7 +359,7 @@ class NumpyBackend(Backend):
         pace, least = _number(step_size, code), _number(epsilon, code)
         decay = _number(weight_decay, code)
 
-        def work(w: NDArray[Any], g: NDArray[Any], m: NDArray[Any], v: NDArray[Any]) -> None:
+        def work(w: Values, g: Values, m: Values, v: Values) -> None:
             step = self._scratch(w)
             if weight_decay != 0:
                 g = np.add(g, np.multiply(w, decay, step), step)
