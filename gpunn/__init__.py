@@ -21,6 +21,7 @@ from gpunn.interchange import from_sklearn, from_torch, to_onnx, to_sklearn, to_
 from gpunn.network import Network
 from gpunn.optimizers import SGD, Adam, Momentum
 from gpunn.scaling import Scaling
+from gpunn.streams import Stream
 from gpunn.three_layer import ThreeLayerNetwork
 from gpunn.training import fit
 
@@ -41,6 +42,7 @@ __all__ = [
     "Momentum",
     "Network",
     "Scaling",
+    "Stream",
     "ThreeLayerNetwork",
     "__version__",
     "check_gradients",

@@ -191,9 +191,8 @@ class Loop:
     def _epoch(self, interrupt: Interrupt) -> None:
         """Go through the samples of an epoch that are left, unless a signal comes."""
         plan, progress = self.plan, self.progress
-        n_samples = plan.samples.n_samples
         self._epoch_began = time.perf_counter() - progress.epoch_seconds
-        order = plan.generator.permutation(n_samples) if plan.shuffle else None
+        order = plan.samples.draw_order(plan.generator) if plan.shuffle else None
         for part, inputs, targets in plan.samples.batches(order, progress.first):
             start, stop = part.start, part.stop
             for run in self._runs(start, stop):

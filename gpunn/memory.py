@@ -93,6 +93,18 @@ def why_too_large(backend: Backend, n_bytes: int, reserved: int) -> str | None:
     return f"they take {in_gib(n_bytes)}, and {backend.name} has room for {in_gib(room)} of them"
 
 
+def why_no_room(n_bytes: int) -> str | None:
+    """Say why something does not fit the host's memory; None if it does, in a person's words."""
+    if n_bytes < TOO_LITTLE_TO_ASK:
+        return None
+    import psutil  # here, because only much data needs it
+
+    free = psutil.virtual_memory().available
+    if n_bytes <= SHARE * free:
+        return None
+    return f"they take {in_gib(n_bytes)}, and the machine has {in_gib(free)} free"
+
+
 def bytes_per_sample(network: Network) -> int:
     """Return what a sample of a batch takes: itself, and each layer's activations and deltas."""
     n_inputs, *others = network.architecture.layer_sizes

@@ -34,6 +34,7 @@ from gpunn.errors import (
 from gpunn.initializers import draw_biases, draw_weights, make_generator
 from gpunn.losses import get_loss
 from gpunn.model_file import read_model, write_model
+from gpunn.rows import Rows
 from gpunn.scaling import Scaling
 
 _WORK_NUMBERS = 2**22
@@ -881,7 +882,7 @@ def _whole_numbers(sizes: Sequence[int]) -> tuple[int, ...]:
 
 
 def host_array(values: ArrayLike, name: str, device: str) -> NDArray[Any]:
-    """Return values as an array on the host.
+    """Return values as an array on the host; `Rows` stay what they are.
 
     Raises
     ------
@@ -890,6 +891,8 @@ def host_array(values: ArrayLike, name: str, device: str) -> NDArray[Any]:
     ShapeError
         If they are no rectangular array.
     """
+    if isinstance(values, Rows):
+        return values  # type: ignore[return-value]
     if hasattr(values, "__cuda_array_interface__"):
         raise DeviceError(
             f"{name} lie on a GPU, but the network is on {device}: "

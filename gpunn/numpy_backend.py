@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gpunn.activations import Activation
-from gpunn.backend import Array, Backend, Connections, MemoryInfo, Sequencer
+from gpunn.backend import Array, Backend, Connections, MemoryInfo, Sequencer, StagingBuffer
 from gpunn.losses import Loss
 from gpunn.numpy_blas import Blas
 from gpunn.numpy_online import NumpySequencer
@@ -156,6 +156,11 @@ class NumpyBackend(Backend):
 
     def copy_into(self, source: NDArray[Any], out: NDArray[Any]) -> None:
         np.copyto(out, source)
+
+    def make_staging_buffer(self, size: int, dtype: DTypeLike) -> StagingBuffer:
+        buffer = StagingBuffer(0, dtype)
+        buffer.host = self.empty((size,), dtype)
+        return buffer
 
     def owns(self, array: object) -> bool:
         return type(array) is np.ndarray

@@ -26,12 +26,12 @@ from gpunn.backend import Backend
 from gpunn.devices import cuda_problem, get_backend
 from gpunn.error_model import Arithmetic, BoundBackend, RandomRoundingBackend
 from gpunn.errors import DeviceError, ParameterError
-from gpunn.evaluation import as_targets
 from gpunn.history import Callback, EpochRecord
 from gpunn.losses import LOSSES
 from gpunn.network import Network
 from gpunn.numpy_backend import NumpyBackend
 from gpunn.parity_checks import Check, Reading, checks_of_epochs, checks_of_steps
+from gpunn.samples import as_targets
 from gpunn.training import fit
 
 STEPS = (1, 2, 3, 4)

@@ -6,8 +6,8 @@ network as much as its weights do: a model that is asked about raw values later 
 exactly as it did in training, so a `Scaling` can be written into a model file and read back.
 """
 
+import copy
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -15,9 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from gpunn.errors import DataError, ModelFileError, ParameterError, ShapeError
-
-# Values that are worked on at once in float64: 1 MiB, which stays in the processor's cache.
-_BLOCK_VALUES = 2**17
+from gpunn.rows import Matrix, Rows, blocks
 
 Coefficients = float | NDArray[np.float64]
 
@@ -94,7 +92,7 @@ class Scaling:
     @classmethod
     def per_feature(
         cls,
-        inputs: ArrayLike,
+        inputs: ArrayLike | Rows,
         low: float = 0.0,
         high: float = 1.0,
         *,
@@ -130,7 +128,7 @@ class Scaling:
 
     @classmethod
     def standard(
-        cls, inputs: ArrayLike, *, target_low: float = 0.0, target_high: float = 1.0
+        cls, inputs: ArrayLike | Rows, *, target_low: float = 0.0, target_high: float = 1.0
     ) -> Self:
         """Return the scaling that gives each feature of `inputs` mean 0 and variance 1.
 
@@ -152,9 +150,15 @@ class Scaling:
         """
         array = _numbers(inputs)
         smallest, largest = _extremes(array)
-        mean = np.mean(array, axis=0, dtype=np.float64)
+        if isinstance(array, Rows):
+            mean = np.zeros(array.shape[1])
+            for rows in blocks(array):
+                mean += array[rows].sum(axis=0, dtype=np.float64)
+            mean /= len(array)
+        else:
+            mean = np.mean(array, axis=0, dtype=np.float64)
         squares = np.zeros_like(mean)
-        for rows in _blocks(array):
+        for rows in blocks(array):
             squares += np.square(array[rows] - mean).sum(axis=0)
         # The mean of equal values may be off by a rounding error, which would look like a spread.
         deviation = np.where(smallest == largest, 0.0, np.sqrt(squares / len(array)))
@@ -169,7 +173,7 @@ class Scaling:
                 return coefficients.size
         return None
 
-    def apply(self, inputs: ArrayLike, dtype: DTypeLike) -> NDArray[Any]:
+    def apply(self, inputs: ArrayLike | Rows, dtype: DTypeLike) -> NDArray[Any]:
         """Return ``inputs * scale + shift`` as a new C-contiguous array.
 
         Parameters
@@ -190,18 +194,32 @@ class Scaling:
             If `inputs` is not a two-dimensional array of numbers, or its number of features is
             not that of the scaling.
         """
+        array = self._checked(inputs)
+        scaled = np.empty(array.shape, dtype)
+        for rows in blocks(array):
+            block = np.multiply(array[rows], self.scale, dtype=np.float64)
+            block += self.shift
+            scaled[rows] = block
+        return scaled
+
+    def rows(self, inputs: ArrayLike | Rows, dtype: DTypeLike) -> "ScaledRows":
+        """Return what `apply` does, worked out a few rows at a time when they are asked for.
+
+        Raises
+        ------
+        ShapeError
+            As `apply` does.
+        """
+        return ScaledRows(self, self._checked(inputs), dtype)
+
+    def _checked(self, inputs: ArrayLike | Rows) -> Matrix:
         array = _numbers(inputs, may_be_empty=True)
         if self.n_features not in (None, array.shape[1]):
             raise ShapeError(
                 f"inputs have {array.shape[1]} features, but this scaling was made for "
                 f"{self.n_features}"
             )
-        scaled = np.empty(array.shape, dtype)
-        for rows in _blocks(array):
-            block = np.multiply(array[rows], self.scale, dtype=np.float64)
-            block += self.shift
-            scaled[rows] = block
-        return scaled
+        return array
 
     def encode_labels(self, labels: ArrayLike, n_classes: int, dtype: DTypeLike) -> NDArray[Any]:
         """Return one row of targets a label: `target_high` at the label, else `target_low`.
@@ -226,25 +244,7 @@ class Scaling:
         ShapeError
             If `labels` is not one-dimensional.
         """
-        array = np.asarray(labels)
-        if array.ndim != 1:
-            raise ShapeError(f"labels must have shape (n_samples,), got {array.shape}")
-        if array.dtype.kind not in "biuf":
-            if array.size:
-                raise DataError(f"labels must be whole numbers, got {array[0]!r} at position 0")
-            array = np.empty(0, np.intp)
-        good = (array >= 0) & (array < n_classes)
-        if array.dtype.kind == "f":
-            good &= array == np.floor(array)
-        if not good.all():
-            position = int(np.argmin(good))
-            raise DataError(
-                f"labels must be whole numbers from 0 to {n_classes - 1}, "
-                f"got {array[position]} at position {position}"
-            )
-        targets = np.full((array.size, n_classes), self.target_low, dtype)
-        targets[np.arange(array.size), array.astype(np.intp)] = self.target_high
-        return targets
+        return np.asarray(TargetRows(self, labels, n_classes, dtype))
 
     def to_dict(self) -> dict[str, float | list[float]]:
         """Return a dict that JSON can hold; `from_dict` gives back an equal `Scaling`."""
@@ -301,6 +301,68 @@ class Scaling:
 
     def __hash__(self) -> int:
         return hash((self.n_features, self.target_low, self.target_high))
+
+
+class ScaledRows(Rows):
+    """Scaled inputs, made by `Scaling.rows`."""
+
+    def __init__(self, scaling: Scaling, inputs: Matrix, dtype: DTypeLike) -> None:
+        super().__init__((inputs.shape[0], inputs.shape[1]), dtype)
+        self._scaling, self._inputs = scaling, inputs
+
+    def __getitem__(self, rows: slice | NDArray[np.int64]) -> NDArray[Any]:
+        return self._scaling.apply(self._inputs[rows], self.dtype)
+
+
+class TargetRows(Rows):
+    """A row of targets for each label, as `Scaling.encode_labels` has them, when asked for.
+
+    Raises
+    ------
+    DataError, ShapeError
+        As `Scaling.encode_labels` does.
+    """
+
+    def __init__(
+        self, scaling: Scaling, labels: ArrayLike, n_classes: int, dtype: DTypeLike
+    ) -> None:
+        self.labels, self._scaling = _checked_labels(labels, n_classes), scaling
+        super().__init__((len(self.labels), n_classes), dtype)
+
+    def __getitem__(self, rows: slice | NDArray[np.int64]) -> NDArray[Any]:
+        labels = self.labels[rows].astype(np.intp)
+        targets = np.full((len(labels), self.shape[1]), self._scaling.target_low, self.dtype)
+        targets[np.arange(len(labels)), labels] = self._scaling.target_high
+        return targets
+
+    def part(self, rows: slice) -> "TargetRows":
+        """Return the targets of some of the labels."""
+        part = copy.copy(self)
+        part.labels = self.labels[rows]
+        part.shape = (len(part.labels), self.shape[1])
+        return part
+
+
+def _checked_labels(labels: ArrayLike, n_classes: int) -> NDArray[Any]:
+    array = np.asarray(labels)
+    if array.ndim != 1:
+        raise ShapeError(f"labels must have shape (n_samples,), got {array.shape}")
+    if array.dtype.kind not in "biuf":
+        if array.size:
+            raise DataError(f"labels must be whole numbers, got {array[0]!r} at position 0")
+        array = np.empty(0, np.intp)
+    for rows in blocks(array[:, np.newaxis]):
+        part = array[rows]
+        good = (part >= 0) & (part < n_classes)
+        if array.dtype.kind == "f":
+            good &= part == np.floor(part)
+        if not good.all():
+            position = rows.start + int(np.argmin(good))
+            raise DataError(
+                f"labels must be whole numbers from 0 to {n_classes - 1}, "
+                f"got {array[position]} at position {position}"
+            )
+    return array
 
 
 def class_numbers(
@@ -365,8 +427,8 @@ def _plain(value: Coefficients) -> float | list[float]:
     return [float(number) for number in value] if isinstance(value, np.ndarray) else value
 
 
-def _numbers(inputs: ArrayLike, *, may_be_empty: bool = False) -> NDArray[Any]:
-    array = np.asarray(inputs)
+def _numbers(inputs: ArrayLike | Rows, *, may_be_empty: bool = False) -> Matrix:
+    array = inputs if isinstance(inputs, Rows) else np.asarray(inputs)
     if array.ndim != 2:
         raise ShapeError(f"inputs must have shape (n_samples, n_features), got {array.shape}")
     if array.dtype.kind not in "biuf":
@@ -376,14 +438,16 @@ def _numbers(inputs: ArrayLike, *, may_be_empty: bool = False) -> NDArray[Any]:
     return array
 
 
-def _blocks(array: NDArray[Any]) -> Iterator[slice]:
-    step = max(1, _BLOCK_VALUES // max(1, array.shape[1]))
-    for start in range(0, len(array), step):
-        yield slice(start, start + step)
-
-
-def _extremes(array: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _extremes(array: Matrix) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return each feature's smallest and largest value, which NaN or infinity cannot hide from."""
+    if isinstance(array, Rows):
+        smallest = np.full(array.shape[1], np.inf)
+        largest = -smallest
+        for rows in blocks(array):
+            low, high = _extremes(array[rows])
+            np.minimum(smallest, low, out=smallest)
+            np.maximum(largest, high, out=largest)
+        return smallest, largest
     smallest, largest = (e.astype(np.float64) for e in (array.min(axis=0), array.max(axis=0)))
     finite = np.isfinite(smallest) & np.isfinite(largest)
     if not finite.all():

@@ -16,12 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from gpunn.backend import Array
+from gpunn.backend import Backend
 from gpunn.batches import BatchTrainer
 from gpunn.checkpoints import Checkpoints, fingerprint
 from gpunn.errors import ParameterError
-from gpunn.evaluation import checked_samples
-from gpunn.feeding import place_samples
+from gpunn.feeding import Given, check_given, place_given
 from gpunn.history import Callback, EarlyStopping, History, check_count
 from gpunn.initializers import make_generator
 from gpunn.loop import Loop, Plan
@@ -29,20 +28,21 @@ from gpunn.memory import check_memory
 from gpunn.network import Network
 from gpunn.online import LARGEST_STEP, OnlineTrainer, rows_in_block
 from gpunn.optimizers import SGD, Optimizer, Schedule, constant, get_optimizer
+from gpunn.streams import Stream
 
 ON_DIVERGENCE = ("stop", "halve-lr")
 
 
 def fit(
     network: Network,
-    X: ArrayLike,
-    y: ArrayLike,
+    X: ArrayLike | Stream,
+    y: ArrayLike | None = None,
     *,
     epochs: int,
     batch_size: int = 32,
     optimizer: str | Optimizer = "sgd",
     learning_rate: float | Schedule,
-    validation_data: tuple[ArrayLike, ArrayLike] | None = None,
+    validation_data: tuple[ArrayLike, ArrayLike] | Stream | None = None,
     early_stopping: EarlyStopping | None = None,
     shuffle: bool = True,
     seed: int | Sequence[int] | np.random.Generator = 0,
@@ -56,11 +56,13 @@ def fit(
     ----------
     network : Network
         The network to train.
-    X : array_like, shape (n, n_0)
+    X : array_like, shape (n, n_0), or Stream
         Inputs, scaled, on the host or already on the network's device. If they do not fit there,
-        they are brought there piece by piece in each epoch, with the same result.
-    y : array_like, shape (n,) or (n, n_L)
-        Class numbers 0 to n_L - 1 or targets.
+        they are brought there piece by piece in each epoch, with the same result; so a mapped file
+        (`numpy.load` with ``mmap_mode="r"``, `Scaling.rows` of it) may be larger than the memory.
+        Or samples that come in chunks, inputs and targets together.
+    y : array_like, shape (n,) or (n, n_L), optional
+        Class numbers 0 to n_L - 1 or targets; to be left out with a stream.
     epochs : int
         How many times to go through the samples.
     batch_size : int
@@ -70,13 +72,14 @@ def fit(
         The rule that turns gradients into steps.
     learning_rate : float or Schedule
         The step size, or how it goes over time.
-    validation_data : tuple of (X, y), optional
+    validation_data : tuple of (X, y) or Stream, optional
         Samples to measure loss and accuracy on after each epoch. The best weights so far are then
         kept in a copy on the device.
     early_stopping : EarlyStopping, optional
         Whether to end early and restore the best weights; needs `validation_data`.
     shuffle : bool
-        Whether each epoch goes through the samples in a new order.
+        Whether each epoch goes through the samples in a new order, in which each is as likely to
+        be anywhere. A stream is shuffled block by block, of `Stream.buffer_rows` samples each.
     seed : int, sequence of int, or numpy.random.Generator
         Where the orders come from.
     callbacks : sequence of Callback
@@ -128,15 +131,18 @@ def fit(
         optimizer = get_optimizer(optimizer)
     generator = make_generator(seed)
     schedule = learning_rate if isinstance(learning_rate, Schedule) else constant(learning_rate)
-    inputs, targets = checked_samples(network, X, y)
-    held_out = None if validation_data is None else checked_samples(network, *validation_data)
-    batch_size = min(int(batch_size), inputs.shape[0])
+    given, held_out = check_given(network, X, y), None
+    if isinstance(validation_data, Stream):
+        held_out = check_given(network, validation_data, None)
+    elif validation_data is not None:
+        held_out = check_given(network, *validation_data)
+    batch_size = min(int(batch_size), given.n_samples)
     launches = None if batch_size == 1 else BatchTrainer.make(network, optimizer, batch_size)
     # Blocks are exact for plain gradient descent alone: other rules need each step's gradient.
     plain = isinstance(optimizer, SGD) and optimizer.weight_decay == 0
     in_blocks = launches is None and plain and batch_size <= LARGEST_STEP
     n_rows = rows_in_block(batch_size) if in_blocks else batch_size
-    n_validated = 0 if held_out is None else min(held_out[0].shape[0], network.rows_at_once)
+    n_validated = 0 if held_out is None else min(held_out.n_samples, network.rows_at_once)
     reserved = check_memory(
         network,
         optimizer,
@@ -147,14 +153,14 @@ def fit(
     if launches is not None:
         n_rows = launches.rows_in_call
         reserved += launches.call_bytes
-    samples = place_samples(network, inputs, targets, n_rows, reserved)
+    samples = place_given(network, given, n_rows, reserved)
     validation = None
     if held_out is not None:
-        validation = place_samples(network, *held_out, n_validated, reserved)
+        validation = place_given(network, held_out, n_validated, reserved)
     trainer = OnlineTrainer(network, batch_size) if in_blocks else launches
     made_for = {}
     if checkpoints is not None:
-        made_for = _fingerprints(network, generator, (inputs, targets), held_out) | {
+        made_for = _fingerprints(network, generator, given, held_out) | {
             "epochs": int(epochs),
             "batch size": batch_size,
             "optimizer": repr(optimizer) if is_dataclass(optimizer) else type(optimizer).__name__,
@@ -187,14 +193,14 @@ def fit(
 def _fingerprints(
     network: Network,
     generator: np.random.Generator,
-    samples: tuple[Array, Array],
-    held_out: tuple[Array, Array] | None,
+    given: Given,
+    held_out: Given | None,
 ) -> dict[str, Any]:
     """Return in plain values what tells networks, random generators and data from others."""
     backend = network.backend
-    arrays = dict(zip(("inputs", "targets"), samples, strict=True))
+    data = _data_fingerprints(backend, given, "")
     if held_out is not None:
-        arrays |= zip(("validation inputs", "validation targets"), held_out, strict=True)
+        data |= _data_fingerprints(backend, held_out, "validation ")
     first = hashlib.sha256()
     for array in network.device_parameters().values():
         first.update(np.ascontiguousarray(backend.to_host(array)).reshape(-1).view(np.uint8).data)
@@ -203,7 +209,20 @@ def _fingerprints(
         "network": type(network).__name__,
         **network.header()["architecture"],
         "precision": backend.precision,
-        **{name: fingerprint(backend, array) for name, array in arrays.items()},
+        **data,
         "first weights SHA-256": first.hexdigest()[:16],
         "random generator": hashlib.sha256(state).hexdigest()[:16],
+    }
+
+
+def _data_fingerprints(backend: Backend, given: Given, prefix: str) -> dict[str, Any]:
+    if given.stream is None:
+        return {
+            f"{prefix}inputs": fingerprint(backend, given.inputs),
+            f"{prefix}targets": fingerprint(backend, given.targets),
+        }
+    return {
+        f"{prefix}samples": given.n_samples,
+        f"{prefix}stream": given.stream.fingerprint,
+        f"{prefix}buffer rows": given.stream.stream.buffer_rows,
     }

@@ -13,6 +13,7 @@ ORDER = [
     "errors",
     "activations",
     "losses",
+    "rows",
     "scaling",
     "sparse_rows",
     "backend",
@@ -35,8 +36,10 @@ ORDER = [
     "optimizers",
     "batches",
     "memory",
-    "feeding",
     "history",
+    "samples",
+    "streams",
+    "feeding",
     "evaluation",
     "checkpoints",
     "interrupts",
@@ -72,8 +75,9 @@ ORDER = [
 ]
 HEAVY = (
     "cupy", "sklearn", "matplotlib", "scipy.linalg", "torch", "onnx", "pooch", "pandas", "PIL",
-    "safetensors", "psutil", "tqdm", "requests", "pytest", "gpunn.cli", "gpunn.cupy_backend",
-    "gpunn.cupy_online", "gpunn.cupy_staging", "gpunn.cupy_kernels", "gpunn.cupy_batches",
+    "pyarrow", "safetensors", "psutil", "tqdm", "requests", "pytest", "gpunn.cli",
+    "gpunn.cupy_backend", "gpunn.cupy_online", "gpunn.cupy_staging", "gpunn.cupy_kernels",
+    "gpunn.cupy_batches",
 )  # fmt: skip
 FOLDER = Path(gpunn.__file__).parent
 
