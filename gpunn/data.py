@@ -8,6 +8,7 @@ is wrong with a file ends in one line of `DataError` that says where, and what t
 import logging
 import math
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -16,17 +17,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.errors import DataError, ParameterError
+from gpunn.parquet import parquet_bytes, parquet_chunks
 from gpunn.readers import (
     FilePath,
     are_bytes,
     check_inputs,
     check_labels,
+    csv_bytes,
+    csv_chunks,
+    fits,
     one_line,
     read_csv_table,
     read_npy,
     read_npz_arrays,
 )
 from gpunn.readers import read_idx as read_idx
+from gpunn.rows import Matrix, select, stays_on_disk
 
 DATA_DIR_VARIABLE = "GPUNN_DATA_DIR"
 _BYTE_RANGE = (0.0, 255.0)
@@ -87,12 +93,15 @@ class Dataset:
         Rows and columns, if the features are the pixels of an image, row by row.
     description : str
         One line that says where the data come from.
+
+    Inputs that are larger than the memory stay in their files: they are a `numpy.memmap`, or
+    `gpunn.rows.Rows` of one after `split`, which also give rows as arrays.
     """
 
     name: str
-    inputs: NDArray[Any]
+    inputs: Matrix
     labels: NDArray[np.int64]
-    test_inputs: NDArray[Any] | None = None
+    test_inputs: Matrix | None = None
     test_labels: NDArray[np.int64] | None = None
     value_range: tuple[float, float] | None = None
     image_shape: tuple[int, int] | None = None
@@ -102,6 +111,11 @@ class Dataset:
     def n_features(self) -> int:
         """Number of values in one input."""
         return int(self.inputs.shape[1])
+
+    @property
+    def stays_on_disk(self) -> bool:
+        """Whether the inputs are larger than the memory, and stay in their files."""
+        return stays_on_disk(self.inputs)
 
     @property
     def n_classes(self) -> int:
@@ -145,9 +159,9 @@ class Dataset:
         train, test = order[~held_out[order]], order[held_out[order]]
         return replace(
             self,
-            inputs=self.inputs[train],
+            inputs=select(self.inputs, train),
             labels=self.labels[train],
-            test_inputs=self.inputs[test],
+            test_inputs=select(self.inputs, test),
             test_labels=self.labels[test],
         )
 
@@ -159,7 +173,8 @@ def load_dataset(data: str, data_dir: FilePath | None = None) -> Dataset:
     ----------
     data : str
         ``digits`` (comes with gpunn), ``mnist`` or ``fashion-mnist``; or the path of a ``.csv``
-        or ``.csv.gz`` file (label first), an ``.npz`` file or a folder of IDX files; or
+        or ``.csv.gz`` or a ``.parquet`` file (label first), an ``.npz`` file or a folder of IDX
+        files; or
         ``X.npy,y.npy``, two paths with a comma between them.
     data_dir : path, optional
         Folder that holds ``mnist`` and ``fashion-mnist``, each a folder of IDX files. Without
@@ -184,15 +199,15 @@ def load_dataset(data: str, data_dir: FilePath | None = None) -> Dataset:
     if "," in data and not os.path.exists(data):
         inputs_path, labels_path = data.split(",", 1)
         return read_npy_pair(inputs_path, labels_path)
-    if data.endswith((".csv", ".csv.gz")):
-        return read_csv(data)
+    if is_table(data):
+        return read_parquet(data) if data.endswith(".parquet") else read_csv(data)
     if data.endswith(".npz"):
         return read_npz(data)
     known = "digits, " + ", ".join(_SOURCES)
     what = "a file of unknown kind" if os.path.exists(data) else "neither a data set nor a path"
     raise DataError(
-        f"{data!r} is {what}; expected {known}, a .csv, .csv.gz or .npz file, X.npy,y.npy, or a "
-        "folder of IDX files"
+        f"{data!r} is {what}; expected {known}, a .csv, .csv.gz, .parquet or .npz file, "
+        "X.npy,y.npy, or a folder of IDX files"
     )
 
 
@@ -226,10 +241,68 @@ def read_csv(path: FilePath) -> Dataset:
     square number of them an image. See `gpunn.readers.read_csv_table` for what a line may hold
     and for the errors.
     """
-    table = read_csv_table(path)
+    return _of_table(path, read_csv_table(path), f"CSV file {path}")
+
+
+def read_parquet(path: FilePath) -> Dataset:
+    """Read a data set from a Parquet file: the first column the label, then the inputs.
+
+    Bytes are told from other numbers as in `read_csv`. See `gpunn.parquet.parquet_chunks` for what
+    a column may hold and for the errors.
+    """
+    if not table_fits(path):
+        raise DataError(
+            f"{path}: holds more data than this machine has memory for; read it in chunks "
+            "(gpunn.data.table_chunks)"
+        )
+    return _of_table(path, np.concatenate(list(parquet_chunks(path))), f"Parquet file {path}")
+
+
+def is_table(path: FilePath) -> bool:
+    """Whether a file is a table by its name: one that can be read in chunks."""
+    return os.fspath(path).endswith((".csv", ".csv.gz", ".parquet"))
+
+
+def table_fits(path: FilePath) -> bool:
+    """Whether a CSV or Parquet file fits the memory twice, going by its beginning or its header.
+
+    Raises
+    ------
+    DataError
+        If it is missing or damaged.
+    """
+    is_parquet = os.fspath(path).endswith(".parquet")
+    return fits(parquet_bytes(path) if is_parquet else csv_bytes(path))
+
+
+def table_chunks(path: FilePath, *, labelled: bool = True) -> Iterator[NDArray[np.float64]]:
+    """Read a CSV or Parquet file some rows at a time, however long it is.
+
+    Parameters
+    ----------
+    path : path
+        The file: ``.csv``, ``.csv.gz`` or ``.parquet``.
+    labelled : bool
+        Whether the first column must be a label.
+
+    Yields
+    ------
+    array of float64, shape (n, n_columns)
+        The next rows, label first.
+
+    Raises
+    ------
+    DataError
+        If the file is bad; the message says where.
+    """
+    is_parquet = os.fspath(path).endswith(".parquet")
+    return (parquet_chunks if is_parquet else csv_chunks)(path, labelled=labelled)
+
+
+def _of_table(path: FilePath, table: NDArray[np.float64], description: str) -> Dataset:
     inputs: NDArray[Any] = table[:, 1:]
     inputs = inputs.astype(np.uint8) if are_bytes(inputs) else np.ascontiguousarray(inputs)
-    return _dataset(path, [("inputs", inputs), ("labels", table[:, 0])], f"CSV file {path}")
+    return _dataset(path, [("inputs", inputs), ("labels", table[:, 0])], description)
 
 
 def read_npz(path: FilePath) -> Dataset:
@@ -298,7 +371,7 @@ def _dataset(path: FilePath, arrays: list[tuple[str, NDArray[Any]]], description
             f"{checked[2].shape[1]}; both must have the same"
         )
     value_range = _BYTE_RANGE if are_bytes(checked[0]) else None
-    image_shape = _image_shape(arrays[0][1], guess=value_range is not None)
+    image_shape = image_shape_of(arrays[0][1].shape[1:], guess=value_range is not None)
     test_inputs, test_labels = checked[2:] or (None, None)
     return Dataset(
         os.path.basename(os.path.abspath(path)),
@@ -312,8 +385,8 @@ def _dataset(path: FilePath, arrays: list[tuple[str, NDArray[Any]]], description
     )
 
 
-def _image_shape(inputs: NDArray[Any], *, guess: bool) -> tuple[int, int] | None:
-    shape = inputs.shape[1:]
+def image_shape_of(shape: tuple[int, ...], *, guess: bool) -> tuple[int, int] | None:
+    """Return rows and columns of inputs of a shape that are images; a square may be guessed."""
     if len(shape) == 2 or (len(shape) == 3 and shape[2] == 1):
         return int(shape[0]), int(shape[1])
     side = math.isqrt(shape[0])

@@ -3,6 +3,8 @@
 import csv
 import math
 from argparse import Namespace
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.console import Console, choose_device
-from gpunn.data import load_dataset
+from gpunn.data import is_table, load_dataset, table_chunks, table_fits
 from gpunn.errors import DataError, OutputError, ParameterError
 from gpunn.evaluation import evaluate
+from gpunn.long_table import TablePart
 from gpunn.model_file import check_writable, replacing
 from gpunn.network import Network
 from gpunn.plots import check_matplotlib, save_images
-from gpunn.readers import read_csv_table, read_npy
+from gpunn.readers import read_npy
+from gpunn.rows import Matrix, blocks, stays_on_disk
 from gpunn.scaling import class_numbers
 from gpunn.train_command import HELD_OUT
 
@@ -24,32 +28,46 @@ from gpunn.train_command import HELD_OUT
 def evaluate_model(options: Namespace, console: Console) -> int:
     """Measure a model on labelled samples: accuracy, a table by class, the confusion matrix."""
     network = _load(options, console)
+    name, part, chunks = _labelled(options, network)
+    classes = _labels_of(network)
+    confusion = np.zeros((len(classes), len(classes)), np.int64)
+    loss, n_samples = 0.0, 0
+    for inputs, labels in chunks:
+        y = class_numbers(labels, classes, name)
+        _check_features(inputs, network, name)
+        X = network.scaling.rows(inputs, network.dtype)
+        outcome = evaluate(network, X, y)
+        np.add.at(confusion, (y, np.asarray(outcome.outputs).argmax(axis=1)), 1)
+        n_samples += len(y)
+        loss += (outcome.loss - loss) * (len(y) / n_samples)
+    result = {
+        "device": network.backend.name,
+        "samples": n_samples,
+        "accuracy": int(confusion.trace()) / n_samples,
+        "loss": loss,
+        "classes": _by_class(confusion, classes),
+        "confusion_matrix": confusion.tolist(),
+    }
+    heading = f"{name}, {part}: {n_samples:,} samples"
+    console.report(_evaluation_text(heading, result, confusion, classes), result)
+    return 0
+
+
+def _labelled(
+    options: Namespace, network: Network
+) -> tuple[str, str, Iterable[tuple[Matrix, NDArray[np.int64]]]]:
+    """Return the name of the data, which part of them is measured, and that part in chunks."""
+    if is_table(options.data) and not table_fits(options.data):
+        return Path(options.data).name, "all samples", TablePart(options.data, 0)
     dataset = load_dataset(options.data, options.data_dir)
     if options.data == "digits":
         # The very samples that training on the digits held out.
         dataset = dataset.split(HELD_OUT, network.training_record.get("seed", 0))
-    part = "all samples"
-    inputs, labels = dataset.inputs, dataset.labels
+    inputs, labels, part = dataset.inputs, dataset.labels, "all samples"
     if dataset.test_inputs is not None and dataset.test_labels is not None:
         inputs, labels, part = dataset.test_inputs, dataset.test_labels, "the test part"
-    classes = _labels_of(network)
-    y = class_numbers(labels, classes, dataset.name)
-    _check_features(inputs, network, dataset.name)
-    outcome = evaluate(network, network.scaling.apply(inputs, network.dtype), y)
-    predicted = outcome.outputs.argmax(axis=1)
-    confusion = np.zeros((len(classes), len(classes)), np.int64)
-    np.add.at(confusion, (y, predicted), 1)
-    result = {
-        "device": network.backend.name,
-        "samples": len(y),
-        "accuracy": outcome.accuracy,
-        "loss": outcome.loss,
-        "classes": _by_class(confusion, classes),
-        "confusion_matrix": confusion.tolist(),
-    }
-    heading = f"{dataset.name}, {part}: {len(y):,} samples"
-    console.report(_evaluation_text(heading, result, confusion, classes), result)
-    return 0
+    parts = blocks(inputs) if stays_on_disk(inputs) else [slice(None)]
+    return dataset.name, part, ((inputs[rows], labels[rows]) for rows in parts)
 
 
 def _by_class(
@@ -110,7 +128,7 @@ def _labels_of(network: Network) -> NDArray[np.int64]:
     )
 
 
-def _check_features(inputs: NDArray[Any], network: Network, where: str) -> None:
+def _check_features(inputs: Matrix, network: Network, where: str) -> None:
     if inputs.shape[1] != network.n_inputs:
         raise DataError(
             f"{where}: its samples have {inputs.shape[1]} values, but the model takes "
@@ -123,57 +141,90 @@ def predict(options: Namespace, console: Console) -> int:
     network = _load(options, console)
     if options.out:
         check_writable(options.out)
-    inputs = _inputs_to_predict(options, network)
-    outputs = network.predict(network.scaling.apply(inputs, network.dtype))
-    labels = _labels_of(network)
-    predictions = labels[outputs.argmax(axis=1)]
-    if options.out:
-        _write_predictions(Path(options.out), labels, predictions, outputs)
+    labels, n_samples = _labels_of(network), 0
+    kept: list[NDArray[np.int64]] = []
+    with _predictions_file(options.out, labels) as write:
+        for inputs in _inputs_to_predict(options, network):
+            outputs = network.predict(network.scaling.rows(inputs, network.dtype))
+            predictions = labels[outputs.argmax(axis=1)]
+            write(predictions, outputs)
+            n_samples += len(predictions)
+            if options.json or not options.out:
+                kept.append(predictions)
+    shown = np.concatenate(kept).tolist() if kept else []
     result = {
         "device": network.backend.name,
-        "samples": len(predictions),
-        "predictions": predictions.tolist(),
+        "samples": n_samples,
+        "predictions": shown,
         "out": options.out,
     }
-    text = "\n".join(map(str, predictions.tolist()))
+    text = "\n".join(map(str, shown))
     if options.out:
-        text = f"wrote {len(predictions):,} predictions to {options.out}"
+        text = f"wrote {n_samples:,} predictions to {options.out}"
     console.report(text, result)
     return 0
 
 
-def _inputs_to_predict(options: Namespace, network: Network) -> NDArray[Any]:
-    """Return raw inputs; the files may have labels, which are not looked at, or none."""
+def _inputs_to_predict(options: Namespace, network: Network) -> Iterator[Matrix]:
+    """Yield raw inputs; the files may have labels, which are not looked at, or none."""
+    n_seen = 0
+    for inputs in _raw_inputs(options, network):
+        _check_features(inputs, network, options.data)
+        if inputs.dtype.kind == "f" and not np.isfinite(inputs).all():
+            row = n_seen + int(np.argwhere(~np.isfinite(inputs))[0, 0])
+            raise DataError(
+                f"{options.data}: sample {row + 1} holds NaN or infinity; mend or remove it"
+            )
+        yield inputs
+        n_seen += len(inputs)
+
+
+def _raw_inputs(options: Namespace, network: Network) -> Iterator[Matrix]:
+    """Yield what the file holds, at once if it fits the memory."""
     data = options.data
-    if data.endswith(".npy") and "," not in data:
+    if is_table(data):
+        tables = table_chunks(data, labelled=False)
+        for table in [np.concatenate(list(tables))] if table_fits(data) else tables:
+            has_labels = table.shape[1] == network.n_inputs + 1
+            yield table[:, 1:] if has_labels else table
+    elif data.endswith(".npy") and "," not in data:
         array = read_npy(data)
-        inputs = array.reshape(len(array), -1) if array.ndim > 1 else array.reshape(1, -1)
-    elif data.endswith((".csv", ".csv.gz")):
-        table = read_csv_table(data, labelled=False)
-        has_labels = table.shape[1] == network.n_inputs + 1
-        inputs = table[:, 1:] if has_labels else table
+        yield from _in_memory(array.reshape((1, -1) if array.ndim < 2 else (len(array), -1)))
     else:
         dataset = load_dataset(data, options.data_dir)
-        inputs = dataset.inputs if dataset.test_inputs is None else dataset.test_inputs
-    _check_features(inputs, network, data)
-    if inputs.dtype.kind == "f" and not np.isfinite(inputs).all():
-        row = int(np.argwhere(~np.isfinite(inputs))[0, 0])
-        raise DataError(f"{data}: sample {row + 1} holds NaN or infinity; mend or remove it")
-    return inputs
+        yield from _in_memory(
+            dataset.inputs if dataset.test_inputs is None else dataset.test_inputs
+        )
 
 
-def _write_predictions(
-    path: Path, labels: NDArray[np.int64], predictions: NDArray[np.int64], outputs: NDArray[Any]
-) -> None:
+def _in_memory(inputs: Matrix) -> Iterator[Matrix]:
+    """Yield inputs, a part at a time if they stay on the disk."""
+    parts = blocks(inputs) if stays_on_disk(inputs) else [slice(None)]
+    return (inputs[rows] for rows in parts)
+
+
+Write = Callable[[NDArray[np.int64], NDArray[Any]], None]
+
+
+@contextmanager
+def _predictions_file(path: str | None, labels: NDArray[np.int64]) -> Iterator[Write]:
+    """Give what adds predictions and outputs to a file, if one is wanted."""
+    if path is None:
+        yield lambda predictions, outputs: None
+        return
     try:
         with (
-            replacing(path) as temporary,
+            replacing(Path(path)) as temporary,
             temporary.open("w", newline="", encoding="utf-8") as file,
         ):
             writer = csv.writer(file)
             writer.writerow(["prediction", *(f"output_{label}" for label in labels)])
-            for prediction, row in zip(predictions, outputs, strict=True):
-                writer.writerow([prediction, *(f"{value:.6g}" for value in row)])
+
+            def write(predictions: NDArray[np.int64], outputs: NDArray[Any]) -> None:
+                for prediction, row in zip(predictions, outputs, strict=True):
+                    writer.writerow([prediction, *(f"{value:.6g}" for value in row)])
+
+            yield write
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}") from error
 

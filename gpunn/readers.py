@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.errors import DataError
+from gpunn.rows import blocks
 
 FilePath = str | os.PathLike[str]
 
@@ -32,6 +33,13 @@ NPZ_KEYS = (("x_train", "y_train"), ("X", "y"), ("inputs", "labels"))
 
 # More classes than this are surely a column of something else, and would fill the memory later.
 MAX_LABEL = 65_535
+
+CHUNK_VALUES = 2**20
+"""Numbers that are read at a time from a file that does not fit: 8 MiB."""
+
+_NO_LINES = "no line of data; expected lines of numbers divided by commas, label first"
+# How much of a CSV file is looked at to guess how many numbers it holds.
+_HEAD_BYTES = 2**20
 
 _NPY_MAGIC = b"\x93NUMPY"
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -54,7 +62,9 @@ def read_idx(path: FilePath) -> NDArray[Any]:
     Returns
     -------
     array
-        Shape and type as the file's header declares them, in the machine's byte order.
+        Shape and type as the file's header declares them, in the machine's byte order. What does
+        not fit the memory twice stays in the file, as a `numpy.memmap` in the file's byte order;
+        compressed files are refused then.
 
     Raises
     ------
@@ -65,14 +75,70 @@ def read_idx(path: FilePath) -> NDArray[Any]:
         dtype, shape = _read_idx_header(stream, path)
         declared = math.prod(shape) * dtype.itemsize
         _check_size(path, declared, limit)
-        values = stream.read(declared + 1)
-    if len(values) != declared:
-        came = f"only {len(values)} came" if len(values) < declared else "there are more"
+        mapped = not fits(declared) and not isinstance(stream, gzip.GzipFile)
+        if mapped:
+            start, values = stream.tell(), b""
+            n_bytes = limit - start
+        else:
+            _check_fits(path, declared, "decompress it with gunzip, and it need not fit")
+            values = stream.read(declared + 1)
+            n_bytes = len(values)
+    if n_bytes != declared:
+        came = f"only {n_bytes} came" if n_bytes < declared else "there are more"
         raise DataError(
             f"{path}: the header declares {' x '.join(map(str, shape))} values = {declared} bytes, "
             f"but {came}; fetch the file again"
         )
+    if mapped:
+        return np.memmap(path, dtype, "r", start, shape)
     return np.frombuffer(values, dtype).reshape(shape).astype(dtype.newbyteorder("="))
+
+
+def csv_chunks(path: FilePath, *, labelled: bool = True) -> Iterator[NDArray[np.float64]]:
+    """Read a CSV file as `read_csv_table` does, `CHUNK_VALUES` numbers at a time.
+
+    Yields
+    ------
+    array of float64, shape (n, n_columns)
+        The next lines.
+
+    Raises
+    ------
+    DataError
+        As `read_csv_table` does, when the line is reached.
+    """
+    n_columns = 0
+    with _csv_rows(path, guarded=False) as numbered_rows:
+        rows = (line for _, line in numbered_rows)
+        while first := next(rows, ""):
+            n_rows = max(1, CHUNK_VALUES // (first.count(",") + 1))
+            some = itertools.chain([first], itertools.islice(rows, n_rows - 1))
+            table = _parse_csv(path, some, labelled=labelled)
+            n_columns = n_columns or table.shape[1]
+            if table.shape[1] != n_columns:
+                raise DataError(_first_bad_line(path, labelled) or f"{path}: changed while read")
+            yield table
+    if not n_columns:
+        raise DataError(f"{path}: {_NO_LINES}")
+
+
+def csv_bytes(path: FilePath) -> int:
+    """Return about how many bytes a CSV file's numbers take in memory, going by its beginning.
+
+    Raises
+    ------
+    DataError
+        If it is missing or damaged.
+    """
+    with _open(path) as (stream, limit):
+        head = stream.read(_HEAD_BYTES)
+        in_memory = 8 * (head.count(b",") + head.count(b"\n") + 1)
+        if len(head) < _HEAD_BYTES:
+            return in_memory
+        compressed = isinstance(stream, gzip.GzipFile)
+        size = limit // _DEFLATE_LIMIT if compressed else limit
+        read = stream.fileobj.tell() if compressed else len(head)  # type: ignore[attr-defined]
+    return in_memory * size // max(1, read)
 
 
 def read_csv_table(path: FilePath, *, labelled: bool = True) -> NDArray[np.float64]:
@@ -99,28 +165,36 @@ def read_csv_table(path: FilePath, *, labelled: bool = True) -> NDArray[np.float
         If the file is missing, damaged or empty, or if a line does not fit; the message says
         which line and field.
     """
-    with _csv_rows(path) as numbered_rows:
+    with _csv_rows(path, guarded=True) as numbered_rows:
         rows = (line for _, line in numbered_rows)
         first = next(rows, "")
-        if not first or (labelled and "," not in first):
-            raise DataError(
-                f"{path}: no line of data; expected lines of numbers divided by commas, label first"
-                if not first
-                else f"{path}: one field a line; expected the label, then the inputs, with commas"
-            )
-        try:
-            table = np.loadtxt(
-                itertools.chain([first], rows), delimiter=",", comments=None, ndmin=2
-            )
-        except ValueError as error:
-            reason = one_line(error)
-        else:
-            labels = table[:, 0]
-            whole = (labels >= 0) & (labels <= MAX_LABEL) & (labels == np.floor(labels))
-            if (whole.all() or not labelled) and np.isfinite(table).all():
-                return table
-            reason = "a value is not finite, or a label is not a whole number"
+        if not first:
+            raise DataError(f"{path}: {_NO_LINES}")
+        return _parse_csv(path, itertools.chain([first], rows), labelled=labelled)
+
+
+def _parse_csv(path: FilePath, rows: Iterator[str], *, labelled: bool) -> NDArray[np.float64]:
+    """Return some lines of a CSV file, at least one, as numbers."""
+    first = next(rows)
+    if labelled and "," not in first:
+        raise DataError(
+            f"{path}: one field a line; expected the label, then the inputs, with commas"
+        )
+    try:
+        table = np.loadtxt(itertools.chain([first], rows), delimiter=",", comments=None, ndmin=2)
+    except ValueError as error:
+        reason = one_line(error)
+    else:
+        if (are_labels(table[:, 0]).all() or not labelled) and np.isfinite(table).all():
+            return table
+        reason = "a value is not finite, or a label is not a whole number"
     raise DataError(_first_bad_line(path, labelled) or f"{path}: {reason}")
+
+
+def are_labels(values: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return for each number whether it can be a label: a whole one from 0 to `MAX_LABEL`."""
+    whole: NDArray[np.bool_] = values == np.floor(values)
+    return whole & (values >= 0) & (values <= MAX_LABEL)
 
 
 def read_npz_arrays(path: FilePath) -> list[tuple[str, NDArray[Any]]]:
@@ -142,7 +216,7 @@ def read_npz_arrays(path: FilePath) -> list[tuple[str, NDArray[Any]]]:
     DataError
         If the file is missing or damaged, has none of these names, or holds Python objects.
     """
-    _check_is_file(path)
+    check_is_file(path)
     try:
         # Opened here because numpy.load leaves a damaged file open.
         with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
@@ -157,17 +231,20 @@ def read_npz_arrays(path: FilePath) -> list[tuple[str, NDArray[Any]]]:
 
 
 def read_npy(path: FilePath) -> NDArray[Any]:
-    """Read the array in an .npy file.
+    """Read the array in an .npy file; what does not fit the memory twice stays there, mapped.
 
     Raises
     ------
     DataError
         If the file is missing or damaged, or holds Python objects.
     """
-    _check_is_file(path)
+    check_is_file(path)
     try:
         with open(path, "rb") as stream:
-            _check_size(path, _declared_by_npy(stream), os.path.getsize(path))
+            declared = _declared_by_npy(stream)
+            _check_size(path, declared, os.path.getsize(path))
+            if not fits(declared):
+                return np.lib.format.open_memmap(path, "r")
             stream.seek(0)
             array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
     except DataError:
@@ -179,6 +256,8 @@ def read_npy(path: FilePath) -> NDArray[Any]:
 
 def check_inputs(array: NDArray[Any], where: str) -> NDArray[Any]:
     """Return inputs as one contiguous row a sample, in the machine's byte order.
+
+    What is mapped stays as it is in its file.
 
     Parameters
     ----------
@@ -199,14 +278,22 @@ def check_inputs(array: NDArray[Any], where: str) -> NDArray[Any]:
             f"{where} must have shape (samples, features) or (samples, rows, columns), none of "
             f"them 0, got {array.shape}"
         )
-    flat = np.ascontiguousarray(array, array.dtype.newbyteorder("=")).reshape(len(array), -1)
-    finite = np.isfinite(flat)
-    if not finite.all():
-        row, column = np.unravel_index(np.argmin(finite), flat.shape)
+    if not isinstance(array, np.memmap):
+        array = np.ascontiguousarray(array, array.dtype.newbyteorder("="))
+    elif array.ndim > 2 and not array.flags.c_contiguous:
         raise DataError(
-            f"{where} holds {flat[row, column]} in row {row}, column {column} (counted from 0); "
-            "remove or replace it"
+            f"{where} is too large for the memory and in Fortran's order; save it in C's"
         )
+    flat = array.reshape(len(array), -1)
+    for rows in blocks(flat) if flat.dtype.kind == "f" else ():
+        finite = np.isfinite(flat[rows])
+        if not finite.all():
+            row, column = np.unravel_index(np.argmin(finite), finite.shape)
+            row += rows.start
+            raise DataError(
+                f"{where} holds {flat[row, column]} in row {row}, column {column} (counted from "
+                "0); remove or replace it"
+            )
     return flat
 
 
@@ -251,7 +338,10 @@ def are_bytes(inputs: NDArray[Any]) -> bool:
     """Whether the values are whole numbers that run from 0 to 255, as 8-bit pixels do."""
     if inputs.min() != 0 or inputs.max() != 255:
         return False
-    return inputs.dtype.kind in "iu" or np.array_equal(inputs, inputs.astype(np.uint8))
+    if inputs.dtype.kind in "iu":
+        return True
+    parts = (inputs[rows] for rows in blocks(inputs))
+    return all(np.array_equal(part, part.astype(np.uint8)) for part in parts)
 
 
 def one_line(message: object) -> str:
@@ -263,7 +353,7 @@ def one_line(message: object) -> str:
     return text if len(text) <= 120 else text[:117] + "..."
 
 
-def _check_is_file(path: FilePath) -> None:
+def check_is_file(path: FilePath) -> None:
     """Raise a `DataError` that says what is wrong if `path` is not a file."""
     if os.path.isdir(path):
         raise DataError(f"{path}: is a folder; expected a file")
@@ -274,7 +364,7 @@ def _check_is_file(path: FilePath) -> None:
 @contextmanager
 def _open(path: FilePath) -> Iterator[tuple[BinaryIO, int]]:
     """Open a file, compressed or not; give it and the most bytes that it can hold."""
-    _check_is_file(path)
+    check_is_file(path)
     try:
         size = os.path.getsize(path)
         with open(path, "rb") as raw:
@@ -294,20 +384,29 @@ def _open(path: FilePath) -> Iterator[tuple[BinaryIO, int]]:
 
 
 def _check_size(path: FilePath, declared: int, limit: int) -> None:
-    """Raise unless so many bytes of data can be in a file, and in the memory twice."""
+    """Raise unless so many bytes of data can be in a file."""
     if declared > limit:
         raise DataError(
             f"{path}: the header declares {declared} bytes of data, more than a file of this "
             "size can hold; fetch the file again"
         )
-    if declared > _TOO_LITTLE_TO_ASK and 2 * declared > _free_memory():
+
+
+def fits(declared: int) -> bool:
+    """Whether the memory has room for so many bytes of data, twice."""
+    return declared <= _TOO_LITTLE_TO_ASK or 2 * declared <= free_memory()
+
+
+def _check_fits(path: FilePath, declared: int, remedy: str) -> None:
+    if not fits(declared):
         raise DataError(
             f"{path}: holds {declared} bytes of data, more than this machine has memory for; "
-            "use a part of it"
+            f"{remedy}"
         )
 
 
-def _free_memory() -> int:
+def free_memory() -> int:
+    """Return how many bytes of memory are free."""
     import psutil  # here, because only large files need it
 
     return int(psutil.virtual_memory().available)
@@ -347,6 +446,7 @@ def _check_members(archive: zipfile.ZipFile, names: list[str], path: FilePath) -
         _check_size(f"{os.fspath(path)}: {name}", declared, size * _DEFLATE_LIMIT)
         total += declared
     _check_size(path, total, size * _DEFLATE_LIMIT * len(names))
+    _check_fits(path, total, "save its arrays with numpy.save, as X.npy,y.npy, which may be larger")
 
 
 def _read_idx_header(stream: BinaryIO, path: FilePath) -> tuple[np.dtype[Any], tuple[int, ...]]:
@@ -367,21 +467,26 @@ def _read_idx_header(stream: BinaryIO, path: FilePath) -> tuple[np.dtype[Any], t
 
 
 @contextmanager
-def _csv_rows(path: FilePath) -> Iterator[Iterator[tuple[int, str]]]:
-    """Open a CSV file; give its lines of data with their numbers, counted from 1."""
+def _csv_rows(path: FilePath, *, guarded: bool) -> Iterator[Iterator[tuple[int, str]]]:
+    """Open a CSV file; give its lines of data with their numbers, counted from 1.
+
+    They are guarded if they are going to be in memory together.
+    """
     # Bytes that are not UTF-8 become a visible mark, which then is reported as not a number.
     with (
         _open(path) as (stream, _),
         io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace") as lines,
     ):
-        rows = _nonblank(lines, path)
+        rows = _nonblank(lines, path, guarded=guarded)
         first = next(rows, (0, ""))
         is_header = all(_number(field) is None for field in first[1].split(","))
         yield rows if is_header else itertools.chain([first], rows)
 
 
-def _nonblank(lines: io.TextIOWrapper, path: FilePath) -> Iterator[tuple[int, str]]:
-    """Yield the lines that are not blank, as long as they and their numbers fit the memory."""
+def _nonblank(
+    lines: io.TextIOWrapper, path: FilePath, *, guarded: bool
+) -> Iterator[tuple[int, str]]:
+    """Yield the lines that are not blank, if guarded as long as their numbers fit the memory."""
     n_characters = 0
     for number, line in enumerate(iter(lambda: lines.readline(_LONGEST_LINE), ""), 1):
         n_characters += len(line)
@@ -390,10 +495,10 @@ def _nonblank(lines: io.TextIOWrapper, path: FilePath) -> Iterator[tuple[int, st
         # Two characters can make a number of 8 bytes, and NumPy keeps numbers twice while it reads.
         # What is free by now is without those that came before.
         asks = n_characters > _TOO_LITTLE_TO_ASK and n_characters % _TOO_LITTLE_TO_ASK < len(line)
-        if asks and _free_memory() < 8 * _TOO_LITTLE_TO_ASK:
+        if guarded and asks and free_memory() < 8 * _TOO_LITTLE_TO_ASK:
             raise DataError(
-                f"{path}, line {number}: more data than this machine has memory for; use a part "
-                "of it"
+                f"{path}, line {number}: more data than this machine has memory for; read it in "
+                "chunks (gpunn.data.table_chunks)"
             )
         if not line.isspace():
             yield number, line
@@ -402,7 +507,7 @@ def _nonblank(lines: io.TextIOWrapper, path: FilePath) -> Iterator[tuple[int, st
 def _first_bad_line(path: FilePath, labelled: bool) -> str | None:
     """Say where a CSV file goes wrong; slow, so only for a file that is known to be bad."""
     expected = 0
-    with _csv_rows(path) as numbered_rows:
+    with _csv_rows(path, guarded=False) as numbered_rows:
         for line_number, line in numbered_rows:
             fields = line.rstrip("\r\n").split(",")
             expected = expected or len(fields)

@@ -496,7 +496,7 @@ def test_npy_pairs_that_are_bad(tmp_path):
 
 def test_what_memory_cannot_hold_is_refused_before_it_is_read(write, tmp_path, monkeypatch):
     monkeypatch.setattr(readers, "_TOO_LITTLE_TO_ASK", 1000)
-    monkeypatch.setattr(readers, "_free_memory", lambda: 3000)
+    monkeypatch.setattr(readers, "free_memory", lambda: 3000)
     X, y = np.zeros((300, 10), np.uint8), np.zeros(300, np.uint8)
     np.savez_compressed(tmp_path / "X.npz", X=X, y=y)
     np.save(tmp_path / "X.npy", X)
