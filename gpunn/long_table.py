@@ -95,7 +95,7 @@ class LongTable:
     n_train, n_test : int
         How many rows they have.
     classes : array of int64, shape (n_classes,)
-        The labels of the training part.
+        The labels that there are.
     extremes : array of float64, shape (2, n_features)
         The smallest and the largest values of the training part.
     value_range, image_shape
@@ -159,7 +159,7 @@ def go_through(path: FilePath, test_fraction: float, seed: int) -> LongTable:
         everything.add(inputs)
         trained.add(inputs[~is_test])
         whole = whole and np.array_equal(inputs, np.floor(inputs))
-        labels.update(np.unique(table[~is_test, 0]).astype(int).tolist())
+        labels.update(np.unique(table[:, 0]).astype(int).tolist())
         counts[0] += int(np.count_nonzero(~is_test))
         counts[1] += int(np.count_nonzero(is_test))
         digest.update(table.reshape(-1).view(np.uint8).data)

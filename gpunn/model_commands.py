@@ -22,7 +22,7 @@ from gpunn.plots import check_matplotlib, save_images
 from gpunn.readers import read_npy
 from gpunn.rows import Matrix, blocks, stays_on_disk
 from gpunn.scaling import class_numbers
-from gpunn.train_command import HELD_OUT
+from gpunn.train_data import HELD_OUT
 
 
 def evaluate_model(options: Namespace, console: Console) -> int:
@@ -66,8 +66,7 @@ def _labelled(
     inputs, labels, part = dataset.inputs, dataset.labels, "all samples"
     if dataset.test_inputs is not None and dataset.test_labels is not None:
         inputs, labels, part = dataset.test_inputs, dataset.test_labels, "the test part"
-    parts = blocks(inputs) if stays_on_disk(inputs) else [slice(None)]
-    return dataset.name, part, ((inputs[rows], labels[rows]) for rows in parts)
+    return dataset.name, part, ((inputs[rows], labels[rows]) for rows in _portions(inputs))
 
 
 def _by_class(
@@ -189,18 +188,17 @@ def _raw_inputs(options: Namespace, network: Network) -> Iterator[Matrix]:
             yield table[:, 1:] if has_labels else table
     elif data.endswith(".npy") and "," not in data:
         array = read_npy(data)
-        yield from _in_memory(array.reshape((1, -1) if array.ndim < 2 else (len(array), -1)))
+        inputs: Matrix = array.reshape((1, -1) if array.ndim < 2 else (len(array), -1))
+        yield from (inputs[rows] for rows in _portions(inputs))
     else:
         dataset = load_dataset(data, options.data_dir)
-        yield from _in_memory(
-            dataset.inputs if dataset.test_inputs is None else dataset.test_inputs
-        )
+        inputs = dataset.inputs if dataset.test_inputs is None else dataset.test_inputs
+        yield from (inputs[rows] for rows in _portions(inputs))
 
 
-def _in_memory(inputs: Matrix) -> Iterator[Matrix]:
-    """Yield inputs, a part at a time if they stay on the disk."""
-    parts = blocks(inputs) if stays_on_disk(inputs) else [slice(None)]
-    return (inputs[rows] for rows in parts)
+def _portions(inputs: Matrix) -> Iterable[slice]:
+    """Return slices of inputs that fit the memory: one of all, unless they stay on the disk."""
+    return blocks(inputs) if stays_on_disk(inputs) else [slice(None)]
 
 
 Write = Callable[[NDArray[np.int64], NDArray[Any]], None]

@@ -19,7 +19,7 @@ from gpunn.parity import Case, Comparison, choose_devices, compare, standard_cas
 from gpunn.plots import Divergence, check_matplotlib, save_divergence
 from gpunn.recipes import STANDARD
 from gpunn.scaling import class_numbers
-from gpunn.train_command import classes_of, scaling_of
+from gpunn.train_data import classes_of, scaling_of
 
 SAMPLES = 200
 ONLINE_SAMPLES = 65

@@ -182,6 +182,8 @@ def _parse_csv(path: FilePath, rows: Iterator[str], *, labelled: bool) -> NDArra
         )
     try:
         table = np.loadtxt(itertools.chain([first], rows), delimiter=",", comments=None, ndmin=2)
+    except DataError:
+        raise
     except ValueError as error:
         reason = one_line(error)
     else:

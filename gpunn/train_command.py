@@ -13,14 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunn import __version__
-from gpunn.backend import in_gib
 from gpunn.checkpoints import Checkpoints
 from gpunn.console import Console, choose_device, plain
-from gpunn.data import Dataset, is_table, load_dataset, table_fits
-from gpunn.errors import DataError, DivergenceError, OutputError, ParameterError
+from gpunn.errors import DivergenceError, OutputError, ParameterError
 from gpunn.evaluation import evaluate
 from gpunn.history import Callback, EarlyStopping, EpochRecord, History
-from gpunn.long_table import LongTable, Prepared, TablePart, go_through
 from gpunn.model_file import check_writable
 from gpunn.network import Network
 from gpunn.optimizers import (
@@ -33,15 +30,20 @@ from gpunn.optimizers import (
     inverse_scaling,
     step_decay,
 )
-from gpunn.readers import free_memory
 from gpunn.recipes import RECIPES, STANDARD, Recipe
-from gpunn.rows import Matrix, select
-from gpunn.scaling import Scaling, class_numbers
-from gpunn.streams import Stream
+from gpunn.train_data import (
+    Data,
+    Samples,
+    as_given,
+    classes_of,
+    counts,
+    open_data,
+    scaling_of,
+    test_part,
+    training_part,
+    where_samples_stay,
+)
 from gpunn.training import fit
-
-HELD_OUT = 0.2
-"""The part of a data set without a test part of its own that is held out for testing."""
 
 # Step sizes that suit an optimizer when nobody says one.
 _LEARNING_RATES = {"sgd": 0.1, "momentum": 0.01, "nesterov": 0.01, "adam": 0.001}
@@ -104,7 +106,7 @@ def train(options: Namespace, console: Console) -> int:
     out = Path(options.out or _default_name(options))
     check_writable(out)
     checkpoints = _checkpoints(options)
-    dataset = _open_data(options)
+    dataset = open_data(options)
     classes = classes_of(dataset)
     scaling = scaling_of(dataset, recipe)
     network = recipe.make_network(
@@ -116,18 +118,18 @@ def train(options: Namespace, console: Console) -> int:
     )
     network.scaling, network.class_labels = scaling, classes.tolist()
     _check_space(out, network)
-    n_train, n_test = _counts(dataset)
+    n_train, n_test = counts(dataset)
     console.say(
         f"{dataset.name}: {n_train:,} samples to train on, {n_test:,} held out for testing, "
         f"{len(classes)} classes"
     )
-    if where := _where_samples_stay(dataset, network):
+    if where := where_samples_stay(dataset, network):
         console.say(f"samples: {where}")
     console.say(f"inputs: {scaling.describe()}")
     console.say(f"network: {network!r}, {network.n_parameters:,} parameters")
 
     # Before the training, so that a bad label in it does not come to light hours later.
-    test = _test_part(network, dataset, classes)
+    test = test_part(network, dataset, classes)
     parts = _parts(network, dataset, test, classes, recipe, options, console)
     history = _fit(network, parts, recipe, options, checkpoints, console)
     tested = None if test is None else evaluate(network, test.X, test.y)
@@ -150,35 +152,6 @@ def train(options: Namespace, console: Console) -> int:
     _save(network, out)
     console.report(_train_text(result, history, options), result)
     return _STATUS.get(history.stopped, 0)
-
-
-def _open_data(options: Namespace) -> Dataset | LongTable:
-    """Return the data; a table that does not fit the memory has been gone through once."""
-    if is_table(options.data) and not table_fits(options.data):
-        return go_through(options.data, HELD_OUT, options.seed)
-    return load_dataset(options.data, options.data_dir).split(HELD_OUT, options.seed)
-
-
-def _counts(dataset: Dataset | LongTable) -> tuple[int, int]:
-    if isinstance(dataset, LongTable):
-        return dataset.n_train, dataset.n_test
-    return len(dataset.labels), 0 if dataset.test_labels is None else len(dataset.test_labels)
-
-
-def _where_samples_stay(dataset: Dataset | LongTable, network: Network) -> str | None:
-    """Say that samples stay on the disk, if they do, and how they are shuffled then."""
-    if isinstance(dataset, LongTable):
-        n_rows = dataset.buffer_rows(network.dtype)
-        shuffle = f"each epoch shuffles {n_rows:,} rows at a time"
-        return f"they stay on the disk, because {dataset.why}; {shuffle}"
-    if not dataset.stays_on_disk:
-        return None
-    inputs = dataset.inputs
-    n_bytes = inputs.size * inputs.dtype.itemsize
-    return (
-        f"they stay on the disk, because they take {in_gib(n_bytes)}, which are to fit twice, and "
-        f"{in_gib(free_memory())} of memory are free; the shuffle is exact"
-    )
 
 
 def _checkpoints(options: Namespace) -> Checkpoints | None:
@@ -248,33 +221,6 @@ def _default_name(options: Namespace) -> str:
     return f"{stem}-{options.recipe}.safetensors" if options.recipe else f"{stem}.safetensors"
 
 
-def classes_of(dataset: Dataset | LongTable) -> NDArray[np.int64]:
-    """Return the labels that there are.
-
-    Raises
-    ------
-    DataError
-        If there is only one.
-    """
-    classes = dataset.classes if isinstance(dataset, LongTable) else np.unique(dataset.labels)
-    if len(classes) < 2:
-        raise DataError(
-            f"{dataset.name}: all training samples have label {classes[0]}; "
-            "a classifier needs at least two classes"
-        )
-    return classes
-
-
-def scaling_of(dataset: Dataset | LongTable, recipe: Recipe) -> Scaling:
-    """Return how a data set's values become a recipe's inputs and targets."""
-    ends = {"target_low": recipe.target_low, "target_high": recipe.target_high}
-    low, high = recipe.input_low, recipe.input_high
-    if dataset.value_range is None:
-        inputs = dataset.extremes if isinstance(dataset, LongTable) else dataset.inputs
-        return Scaling.per_feature(inputs, low, high, **ends)
-    return Scaling.to_range(*dataset.value_range, low, high, **ends)
-
-
 def _check_space(out: Path, network: Network) -> None:
     needed = network.n_parameters * network.dtype.itemsize
     free = shutil.disk_usage(out.resolve().parent).free
@@ -285,26 +231,18 @@ def _check_space(out: Path, network: Network) -> None:
         )
 
 
-class _Samples(NamedTuple):
-    """Samples for `fit` and `evaluate`, and how many they are; a stream has its labels in it."""
-
-    X: Matrix | Stream
-    y: NDArray[np.int64] | None
-    n: int
-
-
 class _Parts(NamedTuple):
     """What a training is given: samples, samples to validate on, and when to end early."""
 
-    samples: _Samples
-    validation: _Samples | None
+    samples: Samples
+    validation: Samples | None
     early_stopping: EarlyStopping | None
 
 
 def _parts(
     network: Network,
-    dataset: Dataset | LongTable,
-    test: _Samples | None,
+    dataset: Data,
+    test: Samples | None,
     classes: NDArray[np.int64],
     recipe: Recipe,
     options: Namespace,
@@ -316,87 +254,14 @@ def _parts(
             "validation: on the test samples, and the best epoch is kept, as the recipe's source "
             "did; that flatters the test accuracy a little"
         )
-        samples, _ = _training_part(network, dataset, classes, recipe, 0.0, options.seed)
+        samples, _ = training_part(network, dataset, classes, recipe, 0.0, options.seed)
         return _Parts(samples, test, EarlyStopping(recipe.epochs, monitor="accuracy"))
     if fraction is None:
         fraction = 0.0 if patience is None else 0.1
-    samples, kept_back = _training_part(network, dataset, classes, recipe, fraction, options.seed)
+    samples, kept_back = training_part(network, dataset, classes, recipe, fraction, options.seed)
     if kept_back is not None:
         console.say(f"validation: {kept_back.n:,} of the samples are kept back for it")
     return _Parts(samples, kept_back, None if patience is None else EarlyStopping(patience))
-
-
-def _training_part(
-    network: Network,
-    dataset: Dataset | LongTable,
-    classes: NDArray[np.int64],
-    recipe: Recipe,
-    fraction: float,
-    seed: int,
-) -> tuple[_Samples, _Samples | None]:
-    """Return the samples to train on, and a fraction of them kept back."""
-    if isinstance(dataset, LongTable):
-        return _streamed_part(network, dataset, classes, recipe, fraction)
-    n_samples = min(recipe.n_train or len(dataset.labels), len(dataset.labels))
-    inputs = dataset.inputs
-    if n_samples < len(inputs):
-        inputs = select(inputs, np.arange(n_samples))
-    X = _scaled(network, dataset, inputs)
-    y = class_numbers(dataset.labels[:n_samples], classes, dataset.name)
-    if fraction == 0:
-        return _Samples(X, y, n_samples), None
-    parts = _divide(n_samples, fraction, seed)
-    chosen, kept_back = (_Samples(select(X, part), y[part], len(part)) for part in parts)
-    return chosen, kept_back
-
-
-def _scaled(network: Network, dataset: Dataset, inputs: Matrix) -> Matrix:
-    rows = network.scaling.rows(inputs, network.dtype)
-    return rows if dataset.stays_on_disk else np.asarray(rows)
-
-
-def _streamed_part(
-    network: Network,
-    table: LongTable,
-    classes: NDArray[np.int64],
-    recipe: Recipe,
-    fraction: float,
-) -> tuple[_Samples, _Samples | None]:
-    if recipe.n_train is not None:
-        raise ParameterError(
-            f"{table.name}: the recipe trains on {recipe.n_train:,} samples, but the file is "
-            "larger than the memory; give it a file of as many"
-        )
-    if fraction == 0:
-        return _stream(network, table, table.train, table.n_train, classes), None
-    chosen, kept_back = table.train.split(fraction)
-    n_kept_back = kept_back.count(table.n_train + table.n_test)
-    if not 0 < n_kept_back < table.n_train:
-        raise ParameterError(f"--val-fraction {fraction} of {table.n_train} samples leaves none")
-    return (
-        _stream(network, table, chosen, table.n_train - n_kept_back, classes),
-        _stream(network, table, kept_back, n_kept_back, classes),
-    )
-
-
-def _stream(
-    network: Network, table: LongTable, part: TablePart, n: int, classes: NDArray[np.int64]
-) -> _Samples:
-    chunks = Prepared(part, network.scaling, classes, network.dtype)
-    fingerprint = f"{table.fingerprint} {part.low:g} {part.high:g}"
-    return _Samples(Stream(chunks, n, table.buffer_rows(network.dtype), fingerprint), None, n)
-
-
-def _divide(
-    n_samples: int, fraction: float, seed: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the rows to train on, and a random fraction kept back."""
-    order = np.random.default_rng([seed, 2]).permutation(n_samples)
-    n_kept_back = round(fraction * n_samples)
-    if not 0 < n_kept_back < n_samples:
-        raise ParameterError(f"--val-fraction {fraction} of {n_samples} samples leaves none")
-    # Sorted, so that a recipe that does not shuffle keeps the order of the file.
-    return np.sort(order[n_kept_back:]), np.sort(order[:n_kept_back])
 
 
 def _fit(
@@ -415,7 +280,7 @@ def _fit(
         batch_size=recipe.batch_size,
         optimizer=_optimizer(recipe, options),
         learning_rate=_schedule(recipe, options),
-        validation_data=_as_given(parts.validation),
+        validation_data=as_given(parts.validation),
         early_stopping=parts.early_stopping,
         shuffle=recipe.shuffle,
         seed=[options.seed, 1],
@@ -445,25 +310,6 @@ def _say_diverged(history: History, options: Namespace) -> None:
         message += f"; the last good checkpoint is in {options.checkpoint}"
         message += ", and --on-divergence halve-lr goes back to such a one by itself"
     raise DivergenceError(f"{message}; no model was saved")
-
-
-def _as_given(samples: _Samples | None) -> Any:
-    """Return samples in the form in which `fit` takes those to validate on."""
-    if samples is None or samples.y is None:
-        return None if samples is None else samples.X
-    return samples.X, samples.y
-
-
-def _test_part(
-    network: Network, dataset: Dataset | LongTable, classes: NDArray[np.int64]
-) -> _Samples | None:
-    if isinstance(dataset, LongTable):
-        return _stream(network, dataset, dataset.test, dataset.n_test, classes)
-    if dataset.test_inputs is None or dataset.test_labels is None:
-        return None
-    X = _scaled(network, dataset, dataset.test_inputs)
-    y = class_numbers(dataset.test_labels, classes, f"{dataset.name} (test part)")
-    return _Samples(X, y, len(y))
 
 
 def _train_result(

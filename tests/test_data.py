@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpunn import data, readers
+from gpunn import data, readers, rows
 from gpunn.data import (
     Dataset,
     load_dataset,
@@ -494,7 +494,9 @@ def test_npy_pairs_that_are_bad(tmp_path):
     assert "a file of unknown kind" in fails(load_dataset, str(x))
 
 
-def test_what_memory_cannot_hold_is_refused_before_it_is_read(write, tmp_path, monkeypatch):
+def test_what_memory_cannot_hold_is_mapped_or_refused_before_it_is_read(
+    write, tmp_path, monkeypatch
+):
     monkeypatch.setattr(readers, "_TOO_LITTLE_TO_ASK", 1000)
     monkeypatch.setattr(readers, "free_memory", lambda: 3000)
     X, y = np.zeros((300, 10), np.uint8), np.zeros(300, np.uint8)
@@ -504,13 +506,47 @@ def test_what_memory_cannot_hold_is_refused_before_it_is_read(write, tmp_path, m
     idx = write("t.idx", idx_bytes(X))
     for read, path in (
         (read_npz, tmp_path / "X.npz"),
-        (readers.read_npy, tmp_path / "X.npy"),
         (read_csv, csv),
-        (read_idx, idx),
+        (read_idx, write("t.idx.gz", gzip.compress(idx_bytes(X)))),
     ):
         message = fails(read, path)
         assert "than this machine has memory for" in message
         assert str(path) in message
+    for read, path in ((readers.read_npy, tmp_path / "X.npy"), (read_idx, idx)):
+        array = read(path)
+        assert isinstance(array, np.memmap)
+        np.testing.assert_array_equal(array, X)
+    for size in (-1, 1):
+        data = idx_bytes(X) + b"x" if size > 0 else idx_bytes(X)[:size]
+        assert "the header declares" in fails(read_idx, write("t.idx", data))
+
+
+def test_checks_of_mapped_inputs_need_no_copy(tmp_path, monkeypatch):
+    monkeypatch.setattr(rows, "BLOCK_VALUES", 20)
+    monkeypatch.setattr(readers, "_TOO_LITTLE_TO_ASK", 1000)
+    monkeypatch.setattr(readers, "free_memory", lambda: 3000)
+    X = np.zeros((100, 2, 3), ">f4")
+    X[7] = 255
+    np.save(tmp_path / "X.npy", X)
+    np.save(tmp_path / "y.npy", np.arange(100) % 3)
+    dataset = read_npy_pair(tmp_path / "X.npy", tmp_path / "y.npy")
+    assert dataset.stays_on_disk
+    assert dataset.inputs.filename == tmp_path / "X.npy"
+    assert (dataset.value_range, dataset.image_shape) == ((0.0, 255.0), (2, 3))
+    parts = dataset.split(0.2, 0)
+    assert parts.stays_on_disk
+    monkeypatch.undo()
+    resident = read_npy_pair(tmp_path / "X.npy", tmp_path / "y.npy").split(0.2, 0)
+    for name in ("inputs", "labels", "test_inputs", "test_labels"):
+        np.testing.assert_array_equal(getattr(parts, name), getattr(resident, name))
+    X[40, 1, 2] = np.nan
+    np.save(tmp_path / "X.npy", X)
+    monkeypatch.setattr(readers, "fits", lambda declared: False)
+    monkeypatch.setattr(rows, "BLOCK_VALUES", 20)
+    assert "nan in row 40, column 5" in fails(read_npy_pair, tmp_path / "X.npy", tmp_path / "y.npy")
+    np.save(tmp_path / "X.npy", np.asfortranarray(X))
+    said = fails(read_npy_pair, tmp_path / "X.npy", tmp_path / "y.npy")
+    assert "Fortran's order" in said
 
 
 def test_an_npz_member_that_claims_more_than_it_holds_is_refused(tmp_path):

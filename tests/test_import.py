@@ -69,6 +69,7 @@ ORDER = [
     "doctor",
     "plots",
     "console",
+    "train_data",
     "train_command",
     "model_commands",
     "info_command",
