@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "torture.py"
-TESTS = ("kill", "full", "removed", "forbidden", "files", "examples", "together")
+TESTS = ("kill", "full", "removed", "forbidden", "files", "examples", "together", "stream")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals, limits and fork")
