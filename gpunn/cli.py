@@ -26,7 +26,7 @@ from gpunn.training import ON_DIVERGENCE
 
 _DATA = (
     "digits (8 x 8 pictures that come with gpunn), mnist, fashion-mnist, or a path: "
-    "CSV with the label first, .npz, X.npy,y.npy, or a folder of IDX files"
+    "CSV or Parquet with the label first, .npz, X.npy,y.npy, or a folder of IDX files"
 )
 
 _DESCRIPTION = """\
@@ -256,8 +256,8 @@ def _add_evaluate(parser: ArgumentParser) -> None:
 
 def _add_predict(parser: ArgumentParser) -> None:
     parser.description = (
-        "Say which class each sample is. Labels in the data are not looked at, and a CSV or .npy "
-        "file may have none."
+        "Say which class each sample is. Labels in the data are not looked at, and a CSV, Parquet "
+        "or .npy file may have none."
     )
     parser.set_defaults(run=predict)
     _add_model(parser)

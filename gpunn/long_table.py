@@ -20,7 +20,7 @@ from gpunn.readers import FilePath, free_memory
 from gpunn.scaling import Scaling, class_numbers
 
 BUFFER_BYTES = 2**28
-"""What is shuffled together takes so much memory."""
+"""What is shuffled together takes so much memory: inputs, labels and their order."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +125,7 @@ class LongTable:
 
     def buffer_rows(self, dtype: np.dtype[np.floating]) -> int:
         """Return how many rows are shuffled together: so many as take 256 MiB."""
-        return max(1, BUFFER_BYTES // (self.n_features * dtype.itemsize))
+        return max(1, BUFFER_BYTES // (self.n_features * dtype.itemsize + 16))
 
 
 def go_through(path: FilePath, test_fraction: float, seed: int) -> LongTable:

@@ -44,7 +44,8 @@ def parquet_chunks(path: FilePath, *, labelled: bool = True) -> Iterator[NDArray
                 if values.null_count:
                     row = n_seen + values.is_null().to_numpy(zero_copy_only=False).argmax()
                     raise DataError(f"{where} has no value in row {row} (counted from 0)")
-                table[:, column] = values.to_numpy(zero_copy_only=False)
+                with np.errstate(invalid="ignore"):  # said below, as of any value
+                    table[:, column] = values.to_numpy(zero_copy_only=False)
                 _check(table[:, column], where, n_seen, is_label=labelled and column == 0)
             if batch.num_rows:
                 yield table

@@ -66,6 +66,10 @@ class SelectedRows(Rows):
     def __getitem__(self, rows: slice | NDArray[np.int64]) -> NDArray[Any]:
         return np.asarray(self._matrix[self._index[rows]])
 
+    def as_in_file(self) -> "SelectedRows":
+        """Return the same rows in the order of the file, in which they are read fastest."""
+        return SelectedRows(self._matrix, np.sort(self._index))
+
 
 def is_on_host(matrix: object) -> TypeGuard[Matrix]:
     """Whether something is a matrix of the host, and none of a GPU."""

@@ -123,7 +123,7 @@ def train(options: Namespace, console: Console) -> int:
         f"{dataset.name}: {n_train:,} samples to train on, {n_test:,} held out for testing, "
         f"{len(classes)} classes"
     )
-    if where := where_samples_stay(dataset, network):
+    if where := where_samples_stay(dataset, network, recipe):
         console.say(f"samples: {where}")
     console.say(f"inputs: {scaling.describe()}")
     console.say(f"network: {network!r}, {network.n_parameters:,} parameters")

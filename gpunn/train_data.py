@@ -10,10 +10,11 @@ from gpunn.backend import in_gib
 from gpunn.data import Dataset, is_table, load_dataset, table_fits
 from gpunn.errors import DataError, ParameterError
 from gpunn.long_table import LongTable, Prepared, TablePart, go_through
+from gpunn.memory import why_no_room
 from gpunn.network import Network
 from gpunn.readers import free_memory
 from gpunn.recipes import Recipe
-from gpunn.rows import Matrix, select
+from gpunn.rows import Matrix, SelectedRows, select
 from gpunn.scaling import Scaling, class_numbers
 from gpunn.streams import Stream
 
@@ -38,19 +39,23 @@ def counts(dataset: Data) -> tuple[int, int]:
     return len(dataset.labels), 0 if dataset.test_labels is None else len(dataset.test_labels)
 
 
-def where_samples_stay(dataset: Data, network: Network) -> str | None:
+def where_samples_stay(dataset: Data, network: Network, recipe: Recipe) -> str | None:
     """Say that samples stay on the disk, if they do, and how they are shuffled then."""
+    shuffle = "they are not shuffled"
     if isinstance(dataset, LongTable):
-        n_rows = dataset.buffer_rows(network.dtype)
-        shuffle = f"each epoch shuffles {n_rows:,} rows at a time"
+        if recipe.shuffle:
+            n_rows = dataset.buffer_rows(network.dtype)
+            shuffle = f"each epoch shuffles {n_rows:,} rows at a time"
         return f"they stay on the disk, because {dataset.why}; {shuffle}"
     if not dataset.stays_on_disk:
         return None
+    if recipe.shuffle:
+        shuffle = "the shuffle is exact"
     inputs = dataset.inputs
     n_bytes = inputs.size * inputs.dtype.itemsize
     return (
         f"they stay on the disk, because they take {in_gib(n_bytes)}, which are to fit twice, and "
-        f"{in_gib(free_memory())} of memory are free; the shuffle is exact"
+        f"{in_gib(free_memory())} of memory are free; {shuffle}"
     )
 
 
@@ -77,6 +82,8 @@ def scaling_of(dataset: Data, recipe: Recipe) -> Scaling:
     low, high = recipe.input_low, recipe.input_high
     if dataset.value_range is None:
         inputs = dataset.extremes if isinstance(dataset, LongTable) else dataset.inputs
+        if isinstance(inputs, SelectedRows):
+            inputs = inputs.as_in_file()
         return Scaling.per_feature(inputs, low, high, **ends)
     return Scaling.to_range(*dataset.value_range, low, high, **ends)
 
@@ -115,7 +122,8 @@ def training_part(
 
 def _scaled(network: Network, dataset: Dataset, inputs: Matrix) -> Matrix:
     rows = network.scaling.rows(inputs, network.dtype)
-    return rows if dataset.stays_on_disk else np.asarray(rows)
+    too_large = why_no_room(rows.size * network.dtype.itemsize) is not None
+    return rows if dataset.stays_on_disk or too_large else np.asarray(rows)
 
 
 def _streamed_part(
