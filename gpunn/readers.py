@@ -130,15 +130,16 @@ def csv_bytes(path: FilePath) -> int:
     DataError
         If it is missing or damaged.
     """
-    with _open(path) as (stream, limit):
+    with _open(path) as (stream, _):
         head = stream.read(_HEAD_BYTES)
         in_memory = 8 * (head.count(b",") + head.count(b"\n") + 1)
         if len(head) < _HEAD_BYTES:
             return in_memory
-        compressed = isinstance(stream, gzip.GzipFile)
-        size = limit // _DEFLATE_LIMIT if compressed else limit
-        read = stream.fileobj.tell() if compressed else len(head)  # type: ignore[attr-defined]
-    return in_memory * size // max(1, read)
+        # What has been read of the file, which may be compressed, holds the head.
+        n_read = len(head)
+        if isinstance(stream, gzip.GzipFile):
+            n_read = stream.fileobj.tell()
+    return in_memory * os.path.getsize(path) // n_read
 
 
 def read_csv_table(path: FilePath, *, labelled: bool = True) -> NDArray[np.float64]:

@@ -33,7 +33,7 @@ from gpunn.optimizers import (
 from gpunn.recipes import RECIPES, STANDARD, Recipe
 from gpunn.train_data import (
     Data,
-    Samples,
+    Lot,
     as_given,
     classes_of,
     counts,
@@ -234,15 +234,15 @@ def _check_space(out: Path, network: Network) -> None:
 class _Parts(NamedTuple):
     """What a training is given: samples, samples to validate on, and when to end early."""
 
-    samples: Samples
-    validation: Samples | None
+    samples: Lot
+    validation: Lot | None
     early_stopping: EarlyStopping | None
 
 
 def _parts(
     network: Network,
     dataset: Data,
-    test: Samples | None,
+    test: Lot | None,
     classes: NDArray[np.int64],
     recipe: Recipe,
     options: Namespace,

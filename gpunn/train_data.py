@@ -88,8 +88,8 @@ def scaling_of(dataset: Data, recipe: Recipe) -> Scaling:
     return Scaling.to_range(*dataset.value_range, low, high, **ends)
 
 
-class Samples(NamedTuple):
-    """Samples for `fit` and `evaluate`, and how many they are; a stream has its labels in it."""
+class Lot(NamedTuple):
+    """A lot of samples, and how many they are; a stream has its labels in it."""
 
     X: Matrix | Stream
     y: NDArray[np.int64] | None
@@ -103,7 +103,7 @@ def training_part(
     recipe: Recipe,
     fraction: float,
     seed: int,
-) -> tuple[Samples, Samples | None]:
+) -> tuple[Lot, Lot | None]:
     """Return the samples to train on, and a fraction of them kept back."""
     if isinstance(dataset, LongTable):
         return _streamed_part(network, dataset, classes, recipe, fraction)
@@ -114,9 +114,9 @@ def training_part(
     X = _scaled(network, dataset, inputs)
     y = class_numbers(dataset.labels[:n_samples], classes, dataset.name)
     if fraction == 0:
-        return Samples(X, y, n_samples), None
+        return Lot(X, y, n_samples), None
     parts = _divide(n_samples, fraction, seed)
-    chosen, kept_back = (Samples(select(X, part), y[part], len(part)) for part in parts)
+    chosen, kept_back = (Lot(select(X, part), y[part], len(part)) for part in parts)
     return chosen, kept_back
 
 
@@ -132,7 +132,7 @@ def _streamed_part(
     classes: NDArray[np.int64],
     recipe: Recipe,
     fraction: float,
-) -> tuple[Samples, Samples | None]:
+) -> tuple[Lot, Lot | None]:
     if recipe.n_train is not None:
         raise ParameterError(
             f"{table.name}: the recipe trains on {recipe.n_train:,} samples, but the file is "
@@ -152,10 +152,10 @@ def _streamed_part(
 
 def _stream(
     network: Network, table: LongTable, part: TablePart, n: int, classes: NDArray[np.int64]
-) -> Samples:
+) -> Lot:
     chunks = Prepared(part, network.scaling, classes, network.dtype)
     fingerprint = f"{table.fingerprint} {part.low:g} {part.high:g}"
-    return Samples(Stream(chunks, n, table.buffer_rows(network.dtype), fingerprint), None, n)
+    return Lot(Stream(chunks, n, table.buffer_rows(network.dtype), fingerprint), None, n)
 
 
 def _divide(
@@ -170,14 +170,14 @@ def _divide(
     return np.sort(order[n_kept_back:]), np.sort(order[:n_kept_back])
 
 
-def as_given(samples: Samples | None) -> Any:
+def as_given(samples: Lot | None) -> Any:
     """Return samples in the form in which `fit` takes those to validate on."""
     if samples is None or samples.y is None:
         return None if samples is None else samples.X
     return samples.X, samples.y
 
 
-def test_part(network: Network, dataset: Data, classes: NDArray[np.int64]) -> Samples | None:
+def test_part(network: Network, dataset: Data, classes: NDArray[np.int64]) -> Lot | None:
     """Return the samples that are held out, as a network takes them."""
     if isinstance(dataset, LongTable):
         return _stream(network, dataset, dataset.test, dataset.n_test, classes)
@@ -185,4 +185,4 @@ def test_part(network: Network, dataset: Data, classes: NDArray[np.int64]) -> Sa
         return None
     X = _scaled(network, dataset, dataset.test_inputs)
     y = class_numbers(dataset.test_labels, classes, f"{dataset.name} (test part)")
-    return Samples(X, y, len(y))
+    return Lot(X, y, len(y))

@@ -7,7 +7,6 @@ import gpunn
 from gpunn import Callback, Checkpoints, Network, Scaling, Stream, batches, evaluate, feeding, fit
 from gpunn.errors import DataError, OutOfMemoryError, ParameterError, ShapeError
 from gpunn.feeding import ChunkedSamples, StreamedSamples
-from gpunn.optimizers import OPTIMIZERS
 from gpunn.rows import SelectedRows
 from gpunn.streams import look_at
 
@@ -75,8 +74,9 @@ def numbered(n, n_columns=7):
 # Mapped files.
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
-@pytest.mark.parametrize("batch_size", [1, 3, 20, N_SAMPLES])
+@pytest.mark.parametrize(
+    ("name", "batch_size"), [("sgd", 1), ("sgd", 20), ("momentum", N_SAMPLES), ("adam", 20)]
+)
 def test_a_mapped_file_trains_as_an_array_does(
     backend, dtype, samples, monkeypatch, small_pieces, tmp_path, name, batch_size
 ):
@@ -167,8 +167,8 @@ def test_the_order_depends_on_the_seed_alone(backend):
     orders = {}
     for device in (backend, "cpu"):
         network = make(device)
-        for sizes in ((1,), (7,), (50,), (N_SAMPLES,), (3, 90, 1)):
-            for n_rows in (1, 64):
+        for sizes in ((1,), (50,), (3, 90, 1)):
+            for n_rows in (9, 64):
                 stream = Stream(Chunks(X, y, *sizes), buffer_rows=50)
                 for seed in (1, 2):
                     orders.setdefault(seed, set()).add(
@@ -197,7 +197,7 @@ def test_any_two_neighbours_change_places_in_some_epoch():
     X, y = numbered(60)
     network, stream, swapped = make("cpu"), Stream([(X, y)], buffer_rows=20), set()
     for seed in range(60):
-        place = np.argsort(rows_of(network, stream, seed))
+        place = np.argsort(rows_of(network, stream, seed, 60))
         swapped.update(np.flatnonzero(place[1:] < place[:-1]))
     assert swapped == set(range(59))
 
@@ -205,8 +205,9 @@ def test_any_two_neighbours_change_places_in_some_epoch():
 # Training on a stream.
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
-@pytest.mark.parametrize("batch_size", [1, 3, 20, N_SAMPLES])
+@pytest.mark.parametrize(
+    ("name", "batch_size"), [("sgd", 1), ("sgd", 20), ("momentum", N_SAMPLES), ("adam", 20)]
+)
 def test_a_stream_that_fits_its_buffer_trains_as_an_array_does(
     backend, dtype, samples, small_pieces, name, batch_size
 ):
@@ -251,6 +252,22 @@ def test_a_stream_of_known_length_is_not_gone_through_to_count_it(samples):
     assert known.n_samples == N_SAMPLES
 
 
+def test_a_stream_that_diverges_goes_back_as_arrays_do(samples, tmp_path):
+    X, y = samples
+    options = {"epochs": 3, "batch_size": 20, "learning_rate": 100.0, "on_divergence": "halve-lr"}
+    networks = [make("cpu", hidden_activation="relu", output_activation="identity") for _ in "ab"]
+    histories = [
+        fit(network, *data, checkpoints=Checkpoints(tmp_path / name), **options)
+        for network, name, data in zip(
+            networks, "ab", ((X, y), (Stream(Chunks(X, y, 30)),)), strict=True
+        )
+    ]
+    rates = [[record.learning_rate for record in history.epochs] for history in histories]
+    assert rates[0] == rates[1]
+    assert rates[0][-1] < 100
+    assert histories[0].stopped == histories[1].stopped
+
+
 def test_a_stream_is_evaluated(backend, samples, small_pieces):
     network = make(backend)
     expected = evaluate(network, *samples)
@@ -272,8 +289,8 @@ class Stop(Callback):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("buffer_rows", [20, 64, 1000])
-@pytest.mark.parametrize("n_steps", [1, 7, 20, 29, 45])
+@pytest.mark.parametrize("buffer_rows", [20, 1000])
+@pytest.mark.parametrize("n_steps", [1, 20, 29, 45])
 def test_a_stream_goes_on_in_the_middle_of_an_epoch(
     backend, samples, tmp_path, buffer_rows, n_steps, small_pieces
 ):
