@@ -41,7 +41,7 @@ GOLDEN = 0x9E3779B1
 """A prime near 2^32 over the golden ratio, which scatters consecutive numbers."""
 
 Tile = tuple[slice, slice]
-# The annotations of an inner function are evaluated whenever it is made, and this one costs nothing.
+# An inner function evaluates its annotations whenever it is made, and this one costs nothing.
 Values = NDArray[Any]
 _Item = TypeVar("_Item")
 
