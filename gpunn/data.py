@@ -328,8 +328,9 @@ def read_npy_pair(inputs_path: FilePath, labels_path: FilePath) -> Dataset:
     DataError
         If a file cannot be read, or the arrays are not inputs with their labels.
     """
-    arrays = [(Path(path).name, read_npy(path)) for path in (inputs_path, labels_path)]
-    return _dataset(inputs_path, arrays, f"NumPy files {inputs_path} and {labels_path}")
+    arrays = [(os.fspath(path), read_npy(path)) for path in (inputs_path, labels_path)]
+    description = f"NumPy files {inputs_path} and {labels_path}"
+    return _dataset(inputs_path, arrays, description, in_one_place=False)
 
 
 def read_idx_folder(folder: FilePath) -> Dataset:
@@ -354,20 +355,30 @@ def read_idx_folder(folder: FilePath) -> Dataset:
     return replace(dataset, value_range=_BYTE_RANGE) if arrays[0][1].dtype == np.uint8 else dataset
 
 
-def _dataset(path: FilePath, arrays: list[tuple[str, NDArray[Any]]], description: str) -> Dataset:
-    """Make a checked data set of named arrays: inputs, labels and perhaps the same for testing."""
+def _dataset(
+    path: FilePath,
+    arrays: list[tuple[str, NDArray[Any]]],
+    description: str,
+    *,
+    in_one_place: bool = True,
+) -> Dataset:
+    """Make a checked data set of named arrays: inputs, labels and perhaps the same for testing.
+
+    They are in the file or folder `path`, or else each has the name of its own file.
+    """
+    within = f"{path}: " if in_one_place else ""
     checked: list[NDArray[Any]] = []
     for (inputs_name, inputs), (labels_name, labels) in zip(arrays[::2], arrays[1::2], strict=True):
-        checked.append(check_inputs(inputs, f"{path}: {inputs_name}"))
-        checked.append(check_labels(labels, f"{path}: {labels_name}"))
+        checked.append(check_inputs(inputs, within + inputs_name))
+        checked.append(check_labels(labels, within + labels_name))
         if len(inputs) != len(labels):
             raise DataError(
-                f"{path}: {inputs_name} has {len(inputs)} samples but {labels_name} has "
+                f"{within}{inputs_name} has {len(inputs)} samples but {labels_name} has "
                 f"{len(labels)}; there must be one label for each"
             )
     if len({inputs.shape[1] for inputs in checked[::2]}) > 1:
         raise DataError(
-            f"{path}: {arrays[0][0]} has {checked[0].shape[1]} features but {arrays[2][0]} has "
+            f"{within}{arrays[0][0]} has {checked[0].shape[1]} features but {arrays[2][0]} has "
             f"{checked[2].shape[1]}; both must have the same"
         )
     value_range = _BYTE_RANGE if are_bytes(checked[0]) else None

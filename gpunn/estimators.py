@@ -27,6 +27,7 @@ from sklearn.utils.multiclass import (
 from gpunn.errors import ModelFileError
 from gpunn.history import Callback
 from gpunn.mlp_base import MultilayerPerceptron, keep_parameters
+from gpunn.model_file import LARGEST_HEADER
 
 
 def _has_partial_fit(estimator: Any) -> bool:
@@ -341,15 +342,23 @@ class MLPClassifier(ClassifierMixin, MultilayerPerceptron):  # type: ignore[misc
         }
 
     def _restore_targets(self, description: dict[str, Any]) -> None:
-        dtype = np.dtype(description["dtype"])
-        classes = np.array(description["classes"], dtype)
-        if dtype.kind not in "biufUO" or classes.ndim != 1:
-            raise ModelFileError(f"classes of type {dtype} and shape {classes.shape}")
+        dtype, values = np.dtype(description["dtype"]), description["classes"]
+        if (
+            dtype.kind not in "biufUO"
+            or not isinstance(values, list)
+            or any(isinstance(value, list | dict) for value in values)
+        ):
+            raise ModelFileError(f"classes of type {dtype}: {values!r:.80}")
+        if dtype.itemsize * len(values) > 4 * LARGEST_HEADER:
+            raise ModelFileError(f"{len(values)} classes of {dtype.itemsize} bytes each")
+        classes = np.array(values, dtype)
         # What the binarizer needs to see to know them: both values of each label, or each class.
-        seen = np.eye(2, dtype=int)[:, [0] * len(classes)] if description["several"] else classes
+        several = bool(description["several"])
+        seen = np.eye(2, dtype=int)[:, [0] * len(classes)] if several else classes
         self._label_binarizer = LabelBinarizer().fit(seen)
         self.classes_ = self._label_binarizer.classes_
-        if self._encode(seen).shape[1] != self.n_outputs_:
+        n_classes = len(self.classes_)
+        if self.n_outputs_ != (n_classes if several or n_classes > 2 else 1):
             raise ModelFileError(f"{len(classes)} classes for {self.n_outputs_} outputs")
 
     def _full_weights(

@@ -483,11 +483,26 @@ def _check_best(best: dict[str, Any], n_epochs: int) -> None:
 
 
 def _set_generator(generator: np.random.Generator, state: dict[str, Any]) -> None:
-    """Set a random generator's state; a place in its numbers must be one, since NumPy trusts it."""
-    inner = state["state"]
-    if not 0 <= state.get("buffer_pos", 0) <= 4 or not 0 <= inner.get("pos", 0) <= 624:
+    """Set a random generator's state, if it has the form of the one it has: NumPy believes all."""
+    fits = _has_form_of(state, _plain(generator.bit_generator.state))
+    if not fits or not 0 <= state.get("buffer_pos", 0) <= 4 or not 0 <= _pos(state) <= 624:
         raise ModelFileError("the state of its random generator makes no sense")
     generator.bit_generator.state = _with_arrays(state)
+
+
+def _pos(state: dict[str, Any]) -> int:
+    return int(state["state"].get("pos", 0))
+
+
+def _has_form_of(value: Any, own: Any) -> bool:
+    """Whether plain values have the same types, names and numbers of items as others."""
+    if type(value) is not type(own):
+        return False
+    if isinstance(own, dict):
+        return value.keys() == own.keys() and all(_has_form_of(value[k], own[k]) for k in own)
+    if isinstance(own, list):
+        return len(value) == len(own) and all(map(_has_form_of, value, own))
+    return True
 
 
 def _plain(value: Any) -> Any:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from gpunn.errors import GpunnError, ModelFileError, ParameterError
 from gpunn.mlp_engine import Engine
-from gpunn.model_file import read_model, write_model
+from gpunn.model_file import read_model, reason, write_model
 from gpunn.network import Network
 
 CURVES = ("loss_curve_", "validation_scores_", "validation_loss_curve_")
@@ -66,12 +66,16 @@ def load_estimator(kind: type, path: str | os.PathLike[str], device: str | None)
     arrays, header = read_model(path)
     description = header.get("estimator")
     if not isinstance(description, dict) or description.get("kind") != kind.__name__:
-        found = description.get("kind") if isinstance(description, dict) else "a network"
-        raise ModelFileError(f"{path}: expected a {kind.__name__}, found {found}")
+        found = repr(description.get("kind")) if isinstance(description, dict) else "a network"
+        raise ModelFileError(f"{path}: expected a {kind.__name__}, found {found:.80}")
     try:
         return _restore(kind, arrays, header, description, device)
-    except (GpunnError, TypeError, KeyError, ValueError, AttributeError) as error:
-        raise ModelFileError(f"{path}: its description makes no estimator: {error}") from error
+    except (
+        GpunnError, TypeError, KeyError, ValueError, AttributeError, IndexError, OverflowError,
+    ) as error:  # fmt: skip
+        raise ModelFileError(
+            f"{path}: its description makes no estimator: {reason(error)}"
+        ) from error
 
 
 def _restore(

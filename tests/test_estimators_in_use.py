@@ -213,7 +213,7 @@ def test_files_that_hold_something_else_are_refused(tmp_path):
         MLPClassifier.load(path)
     model = quick().fit(X, Y)
     model.save(path)
-    with pytest.raises(ModelFileError, match="expected a MLPRegressor, found MLPClassifier"):
+    with pytest.raises(ModelFileError, match="expected a MLPRegressor, found 'MLPClassifier'"):
         MLPRegressor.load(path)
     arrays, header = read_model(path)
     for key, value in (

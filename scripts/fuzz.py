@@ -1,0 +1,115 @@
+"""Look for files that gpunn's readers stumble over, guided by the code that each file reaches.
+
+    python scripts/fuzz.py model                    ten minutes, from the files of tests/corpus
+    python scripts/fuzz.py npz --seconds 60 --corpus DIR    and keep what is found in DIR
+    python scripts/fuzz.py npz --corpus DIR --merge    only add to tests/corpus what it lacks
+
+Needs atheris (`pip install atheris`), whose fuzzer is libFuzzer. It ends at the first file that is
+neither read nor refused by a `GpunnError` of one line with the file's name, that takes 20 seconds
+or 1 GiB of memory, or that ends the interpreter; then it says where it put that file, and the exit
+status is not 0. A change to a file that is wrapped, in gzip or under a checksum, is also done to
+what is within, which is wrapped again.
+"""
+
+import argparse
+import random
+import shlex
+import sys
+import tempfile
+from pathlib import Path
+
+import atheris
+
+# What else reads files in Python. The rest is in C, or in Rust.
+INSTRUMENTED = [
+    "gpunn",
+    "numpy.lib",
+    "zipfile",
+    "gzip",
+    "_compression",
+    "json",
+    "ast",
+    "safetensors",
+]
+
+with atheris.instrument_imports(include=INSTRUMENTED):
+    from hostile_files import MEMORY, SECONDS, Judge, damaged, kinds_of_files, mutate, scratch
+
+CORPUS = Path(__file__).resolve().parents[1] / "tests" / "corpus"
+LONGEST = 2**14
+
+
+class WrongError(Exception):
+    """A file was neither read nor refused as it must be."""
+
+
+def fuzz(reader: str, folder: Path, orders: list[str]) -> None:
+    """Fuzz a reader as libFuzzer's options and folders say; the process ends here."""
+    with atheris.instrument_imports(include=INSTRUMENTED):
+        kind = kinds_of_files(folder)[reader]
+        place = folder / "read"
+        place.mkdir()
+        (folder / "seeds").mkdir()
+        for number, good in enumerate(kind.good):
+            (folder / "seeds" / f"{number}").write_bytes(good)
+            (place / kind.name).write_bytes(good)
+            Judge(kind)(place / kind.name)  # which loads the modules that are loaded when needed
+    judge = Judge(kind)
+
+    def read(data: bytes) -> None:
+        for stale in place.iterdir():
+            stale.unlink()
+        (place / kind.name).write_bytes(data)
+        problem = judge(place / kind.name).problem
+        if problem is not None:
+            raise WrongError(problem)
+
+    def change(data: bytes, max_size: int, seed: int) -> bytes:
+        rng = random.Random(seed)
+
+        def change_bytes(part: bytes) -> bytes:
+            if rng.random() < 0.3:
+                return mutate(part, rng.choice(kind.good), rng)
+            return atheris.Mutate(part, max(len(part), max_size))
+
+        changed = damaged(kind, data, change_bytes, rng)
+        return changed if len(changed) <= max_size else atheris.Mutate(data, max_size)
+
+    # libFuzzer starts itself anew when it merges.
+    command = shlex.join([sys.executable, __file__, reader, "--"])
+    atheris.Setup([command, *orders], read, custom_mutator=change)
+    atheris.Fuzz()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("reader", help="a folder of tests/corpus, such as model, npz or csv")
+    parser.add_argument("--seconds", type=int, default=600)
+    parser.add_argument("--corpus", type=Path, help="folder of what is found, and gone on from")
+    parser.add_argument("--merge", action="store_true", help="only add DIR's files to tests/corpus")
+    parser.add_argument("orders", nargs="*", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=scratch(), prefix="gpunn-fuzz-") as name:
+        folder, kept = Path(name), CORPUS / options.reader
+        found = options.corpus or folder / "found"
+        for each in (found, kept):
+            each.mkdir(parents=True, exist_ok=True)
+        seeds = folder / "seeds"
+        orders = options.orders
+        if options.merge:
+            orders = ["-set_cover_merge=1", "-use_counters=0", kept, found]
+        elif not orders:
+            orders = [
+                f"-max_total_time={options.seconds}",
+                f"-timeout={SECONDS}",
+                f"-rss_limit_mb={2 * MEMORY >> 20}",
+                f"-max_len={LONGEST}",
+                "-print_final_stats=1",
+                f"-artifact_prefix={tempfile.gettempdir()}/gpunn-fuzz-{options.reader}-",
+                found, kept, seeds,
+            ]  # fmt: skip
+        fuzz(options.reader, folder, list(map(str, orders)))
+
+
+if __name__ == "__main__":
+    main()
