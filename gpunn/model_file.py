@@ -8,6 +8,7 @@ that a crash at any moment leaves the old file or the new one, never half of one
 """
 
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -63,7 +64,7 @@ def write_model(
     try:
         with replacing(path) as temporary:
             save_file(tensors, temporary, metadata)
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, ValueError) as error:
         raise OutputError(
             f"cannot write {path}: {reason(error)}; check that the folder exists, can be "
             f"written to and has {_mebibytes(tensors)} free"
@@ -75,17 +76,26 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary path to write a file at, which takes the place of `path` at the end.
 
     If anything goes wrong, the temporary file is removed and what was at `path` is still there.
-    What is no regular file, such as a pipe, cannot be replaced and is written to as it is.
+    What is no regular file, such as a pipe, cannot be replaced: the file is copied into it at the
+    end. A symbolic link stays, and the file that it names is replaced.
 
     The temporary file has a folder of its own, beside `path`: a library may write further temporary
     files beside the one it was asked for, and what a killed process leaves behind is then in one
     place whose name tells what it is.
     """
-    path = Path(path).resolve()
-    if path.exists() and not path.is_file() and not path.is_dir():
-        yield path
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if path.exists() and not path.is_file():
+        with tempfile.TemporaryDirectory() as name:
+            temporary = Path(name, path.name)
+            yield temporary
+            with temporary.open("rb") as source, path.open("wb") as target:
+                shutil.copyfileobj(source, target)
         return
-    folder = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    path = Path(os.path.realpath(path))
+    # Names may have 255 bytes, and a character up to four.
+    folder = path.with_name(f".{path.name[:50]}.{secrets.token_hex(8)}.tmp")
     temporary = folder / path.name
     try:
         folder.mkdir()
@@ -119,6 +129,10 @@ def check_writable(path: str | os.PathLike[str]) -> None:
         raise OutputError(
             f"cannot write {path}: the folder {path.parent} does not exist; make it first"
         )
+    if path.exists() and not path.is_file():
+        if not os.access(path, os.W_OK):
+            raise OutputError(f"cannot write {path}: {os.strerror(errno.EACCES)}")
+        return
     try:
         with tempfile.TemporaryFile(dir=path.parent):
             pass

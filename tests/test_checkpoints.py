@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -320,6 +319,9 @@ FORGERIES = {
     "generator's name": lambda a, s: s["progress"]["generator"].update(bit_generator="MT19937"),
     "generator's pos": lambda a, s: s["progress"]["generator"]["state"].update(pos=10**9),
     "generator's state": lambda a, s: s["progress"]["generator"]["state"].update(state="x"),
+    "generator's type": lambda a, s: s["progress"]["generator"].update(has_uint32=[0]),
+    "generator's inside": lambda a, s: s["progress"]["generator"].update(state=[]),
+    "generator's surprise": lambda a, s: s["progress"]["generator"].update(surprise=1),
     "generator's size": lambda a, s: s["progress"]["generator"]["state"].update(state=2**200),
     "history": lambda a, s: s.update(history=[{}]),
     "history text": lambda a, s: s["history"][0].update(train_loss="0"),
@@ -344,18 +346,27 @@ def test_a_forged_state_counts_as_damaged(samples, tmp_path, forgery):
     assert bits(network) == bits(alone)
 
 
-@pytest.mark.parametrize("kind", ["mersenne", "philox"])
-def test_a_place_outside_a_generators_numbers_is_refused(samples, tmp_path, kind):
+OTHER_GENERATORS = {
+    "a place outside": ("mersenne", lambda g: g["state"].update(pos=10**6)),
+    "a place before": ("mersenne", lambda g: g["state"].update(pos=-1)),
+    "too few numbers": ("mersenne", lambda g: g["state"]["key"].pop()),
+    "a number in numbers": ("mersenne", lambda g: g["state"]["key"].__setitem__(9, [1, 2])),
+    "a number too large": ("mersenne", lambda g: g["state"]["key"].__setitem__(9, 2**64)),
+    "a place outside a buffer": ("philox", lambda g: g.update(buffer_pos=10**6)),
+    "a short buffer": ("philox", lambda g: g.update(buffer=[1])),
+}
+
+
+@pytest.mark.parametrize("forgery", OTHER_GENERATORS)
+def test_other_generators_states_are_not_believed_either(samples, tmp_path, forgery):
+    kind, change = OTHER_GENERATORS[forgery]
+    alone, _ = train(kind, "cpu", samples)
     newest = interrupted(samples, tmp_path, kind)[0]
-
-    def change(arrays, state):
-        generator = state["progress"]["generator"]
-        (generator if kind == "philox" else generator["state"]).update(pos=10**6, buffer_pos=10**6)
-
-    forge(newest, change)
+    forge(newest, lambda arrays, state: change(state["progress"]["generator"]))
     listener = StopAfter()
-    train(kind, "cpu", samples, tmp_path, resume=True, callback=listener)
-    assert "random generator" in listener.notices[0]
+    network, _ = train(kind, "cpu", samples, tmp_path, resume=True, callback=listener)
+    assert listener.notices[0].startswith(f"{newest} is damaged: ")
+    assert bits(network) == bits(alone)
 
 
 # Places that fail.
@@ -514,20 +525,53 @@ def test_a_signal_makes_a_checkpoint_that_goes_on_to_the_same_bits(tmp_path, num
     assert whole == alone != half
 
 
+SLOW_DISK = """
+import os, signal, sys
+from gpunn.cli import main
+
+flush = os.fsync
+
+def wait_after_the_first_signal(descriptor):
+    # That one has put back the handlers from before.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        print("flushing", flush=True)
+        while True:
+            signal.pause()
+    flush(descriptor)
+
+os.fsync = wait_after_the_first_signal
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 @posix
-def test_a_second_ctrl_c_leaves_the_checkpoints_whole(tmp_path):
+@pytest.mark.parametrize(
+    ("second", "status", "said"),
+    [
+        (signal.SIGINT, 130, "gpunn: ended by Ctrl-C; the checkpoints in ck are whole\n"),
+        (signal.SIGTERM, -signal.SIGTERM, ""),
+    ],
+)
+def test_a_second_signal_leaves_the_checkpoints_whole(tmp_path, second, status, said):
     arguments = (*TRAIN, "--checkpoint-every", "1 step")
-    with gpunn(tmp_path, *arguments) as running:
-        for line in running.stdout:
-            if line.startswith("epoch   2"):
-                break
-        for _ in range(2):
-            running.send_signal(signal.SIGINT)
-            time.sleep(0.002)
-        _, err = running.communicate(timeout=60)
-    assert running.returncode == 130
-    assert err in ("", "gpunn: ended by Ctrl-C; the checkpoints in ck are whole\n")
-    paths = Checkpoints(tmp_path / "ck").paths()
-    assert len(paths) >= 3
+    with subprocess.Popen(
+        [sys.executable, "-c", SLOW_DISK, *arguments],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as running:  # fmt: skip
+        lines = iter(running.stdout)
+        assert any(line.startswith("epoch   2") for line in lines)
+        running.send_signal(signal.SIGINT)
+        assert any(line == "flushing\n" for line in lines)
+        running.send_signal(second)
+        out, err = running.communicate(timeout=60)
+    assert (running.returncode, out, err) == (status, "", said)
+    checkpoints = Checkpoints(tmp_path / "ck")
+    paths = checkpoints.paths()
+    assert len(paths) == 3
     for path in paths:
         read_checkpoint(path)
+    # What was being written is no checkpoint. Nobody could tidy up after SIGTERM but who resumes.
+    unfinished = [path for path in (tmp_path / "ck").iterdir() if path not in paths]
+    assert len(unfinished) == (0 if second == signal.SIGINT else 1)
+    checkpoints.remove_unfinished()
+    assert sorted((tmp_path / "ck").iterdir()) == sorted(paths)

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 
@@ -13,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from gpunn import Network, Scaling, ThreeLayerNetwork
 from gpunn.errors import ModelFileError, OutputError
+from gpunn.model_file import check_writable, replacing
 
 posix = pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals and limits")
 
@@ -260,6 +262,82 @@ def test_a_folder_without_write_permission_keeps_the_old_file(path, network):
         fails(OutputError, Network([5, 3], device="cpu").save, path)
     finally:
         path.parent.chmod(0o700)
+    assert_untouched(path, network)
+
+
+@pytest.mark.parametrize("where", [".", "/"])
+def test_a_folder_is_no_place_for_a_model(path, network, where):
+    before = sorted(path.parent.parent.iterdir())
+    assert "cannot write" in fails(OutputError, network.save, path.parent / where)
+    assert sorted(path.parent.parent.iterdir()) == before
+    assert_untouched(path, network)
+
+
+def test_a_name_that_no_file_can_have_is_refused_in_one_line(path, network):
+    for name in ("x" * 256, "\U0001f9e0" * 64, "with\0zero"):
+        assert "cannot write" in fails(OutputError, network.save, path.with_name(name))
+    assert_untouched(path, network)
+
+
+@posix
+@pytest.mark.parametrize("name", ["x" * 255, "\U0001f9e0" * 63], ids=["letters", "brains"])
+def test_the_longest_names_can_be_written(tmp_path, network, name):
+    network.save(tmp_path / name)
+    network.save(tmp_path / name)
+    assert_untouched(tmp_path / name, network)
+
+
+@posix
+@pytest.mark.parametrize("there", [True, False])
+def test_a_symbolic_link_stays_and_what_it_names_is_replaced(tmp_path, network, there):
+    (tmp_path / "elsewhere").mkdir()
+    target, link = tmp_path / "elsewhere" / "model", tmp_path / "link"
+    link.symlink_to("elsewhere/model")
+    if there:
+        target.write_bytes(b"old")
+    network.save(link)
+    assert os.readlink(link) == "elsewhere/model"
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["elsewhere", "link"]
+    assert_untouched(target, network)
+
+
+@posix
+def test_a_pipe_is_written_to_and_stays(path, network):
+    pipe = path.parent / "pipe"
+    os.mkfifo(pipe)
+    with subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE) as reader:
+        check_writable(pipe)
+        network.save(pipe)
+        assert reader.stdout.read() == path.read_bytes()
+    assert pipe.is_fifo()
+    assert sorted(path.parent.iterdir()) == [path, pipe]
+
+
+def test_a_folder_that_vanishes_meanwhile_is_an_error(tmp_path):
+    folder = tmp_path / "vanishes"
+    folder.mkdir()
+
+    def write():
+        with replacing(folder / "model") as temporary:
+            temporary.write_bytes(b"new")
+            shutil.rmtree(folder)
+
+    with pytest.raises(FileNotFoundError):
+        write()
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_library_writes_beside_its_file_is_removed(path, network):
+    def write(fails):
+        with replacing(path) as temporary:
+            temporary.with_name(".tmpLibrary").write_bytes(b"of a library's own")
+            temporary.write_bytes(path.read_bytes())
+            if fails:
+                raise KeyboardInterrupt
+
+    write(fails=False)
+    with pytest.raises(KeyboardInterrupt):
+        write(fails=True)
     assert_untouched(path, network)
 
 
