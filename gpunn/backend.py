@@ -195,11 +195,11 @@ def get_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     """
     try:
         result = np.dtype(dtype)
-    except TypeError:
+    except Exception:  # NumPy reads a text as Python would, and raises as many kinds
         result = None
     # Not `result not in (...)`: NumPy holds None and float64 for equal.
     if dtype is None or result is None or result.str[1:] not in ("f4", "f8") or not result.isnative:
-        raise ParameterError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
+        raise ParameterError(f"dtype must be 'float32' or 'float64', got {dtype!r:.80}")
     return result
 
 

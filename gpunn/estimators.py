@@ -7,6 +7,7 @@ validation data that are given, callbacks, and `partial_fit` for several labels 
 scikit-learn is imported only when one of the two is asked for.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -342,13 +343,14 @@ class MLPClassifier(ClassifierMixin, MultilayerPerceptron):  # type: ignore[misc
         }
 
     def _restore_targets(self, description: dict[str, Any]) -> None:
-        dtype, values = np.dtype(description["dtype"]), description["classes"]
+        name, values = description["dtype"], description["classes"]
         if (
-            dtype.kind not in "biufUO"
+            not re.fullmatch(r"[<>|=][biufU]\d{1,9}|\|O", name)
             or not isinstance(values, list)
             or any(isinstance(value, list | dict) for value in values)
         ):
-            raise ModelFileError(f"classes of type {dtype}: {values!r:.80}")
+            raise ModelFileError(f"classes of type {name!r:.80}: {values!r:.80}")
+        dtype = np.dtype(name)
         if dtype.itemsize * len(values) > 4 * LARGEST_HEADER:
             raise ModelFileError(f"{len(values)} classes of {dtype.itemsize} bytes each")
         classes = np.array(values, dtype)

@@ -143,7 +143,7 @@ def predict(options: Namespace, console: Console) -> int:
     labels, n_samples = _labels_of(network), 0
     kept: list[NDArray[np.int64]] = []
     with _predictions_file(options.out, labels) as write:
-        for inputs in _inputs_to_predict(options, network):
+        for inputs in read_inputs(options, network):
             outputs = network.predict(network.scaling.rows(inputs, network.dtype))
             predictions = labels[outputs.argmax(axis=1)]
             write(predictions, outputs)
@@ -164,8 +164,14 @@ def predict(options: Namespace, console: Console) -> int:
     return 0
 
 
-def _inputs_to_predict(options: Namespace, network: Network) -> Iterator[Matrix]:
-    """Yield raw inputs; the files may have labels, which are not looked at, or none."""
+def read_inputs(options: Namespace, network: Network) -> Iterator[Matrix]:
+    """Yield raw inputs; the files may have labels, which are not looked at, or none.
+
+    Raises
+    ------
+    DataError
+        If they cannot be read, or are not numbers that the network takes.
+    """
     n_seen = 0
     for inputs in _raw_inputs(options, network):
         _check_features(inputs, network, options.data)
@@ -188,6 +194,11 @@ def _raw_inputs(options: Namespace, network: Network) -> Iterator[Matrix]:
             yield table[:, 1:] if has_labels else table
     elif data.endswith(".npy") and "," not in data:
         array = read_npy(data)
+        if array.dtype.kind not in "biuf" or not array.size:
+            raise DataError(
+                f"{data}: expected numbers, got {array.dtype} of shape {array.shape}; none of its "
+                "dimensions may be 0"
+            )
         inputs: Matrix = array.reshape((1, -1) if array.ndim < 2 else (len(array), -1))
         yield from (inputs[rows] for rows in _portions(inputs))
     else:

@@ -185,9 +185,10 @@ def read_model(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], d
             f"{path} is damaged or not a safetensors file: {reason(error)}"
         ) from error
     if FORMAT not in metadata:
+        found = ", ".join(map(repr, metadata)) or "none"
         raise ModelFileError(
             f"{path} is a safetensors file but not a gpunn model: "
-            f"expected a description named {FORMAT!r}, found {', '.join(metadata) or 'none'}"
+            f"expected a description named {FORMAT!r}, found {found:.80}"
         )
     try:
         header = json.loads(metadata[FORMAT])
@@ -215,9 +216,10 @@ def _flush_folder(folder: Path) -> None:
 
 
 def reason(error: BaseException) -> str:
-    """Return what an error says of itself, in one line."""
+    """Return what an error says of itself, in one line of at most 300 characters."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(text.split()) or type(error).__name__
+    text = " ".join(text.split()) or type(error).__name__
+    return text if len(text) <= 300 else f"{text[:297]}..."
 
 
 def _mebibytes(tensors: dict[str, NDArray[Any]]) -> str:

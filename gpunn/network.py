@@ -33,7 +33,7 @@ from gpunn.errors import (
 )
 from gpunn.initializers import draw_biases, draw_weights, make_generator
 from gpunn.losses import get_loss
-from gpunn.model_file import read_model, write_model
+from gpunn.model_file import read_model, reason, write_model
 from gpunn.rows import Rows
 from gpunn.scaling import Scaling
 
@@ -714,7 +714,7 @@ class Network:
             raise ModelFileError(f"{path}: {error}") from error
         except (GpunnError, TypeError, KeyError, ValueError) as error:
             raise ModelFileError(
-                f"{path}: its description does not make a network: {error}"
+                f"{path}: its description does not make a network: {reason(error)}"
             ) from error
 
     @classmethod

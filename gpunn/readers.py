@@ -555,11 +555,17 @@ def _npz_names(names: list[str], path: FilePath) -> list[str]:
     return [*pair, *found_of_test]
 
 
+def _begins_as_zip(path: FilePath) -> bool:
+    # zipfile.is_zipfile raises for some damaged files.
+    with open(path, "rb") as stream:
+        return stream.read(2) == b"PK"
+
+
 def _why_not_read(path: FilePath, kind: str, error: Exception) -> str:
     if isinstance(error, ValueError) and "Object arrays" in str(error):
         return f"{path}: holds Python objects, which are never loaded; save an array of numbers"
     if isinstance(error, PermissionError):
         return f"{path}: cannot be read: {error.strerror}"
-    if kind == "an .npz file" and not zipfile.is_zipfile(path):
+    if kind == "an .npz file" and not _begins_as_zip(path):
         return f"{path}: not {kind}; write it with numpy.savez"
     return f"{path}: not {kind}, or damaged ({one_line(error)})"

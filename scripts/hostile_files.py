@@ -15,6 +15,7 @@ import resource
 import traceback
 import warnings
 import zipfile
+from argparse import Namespace
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,11 +27,12 @@ import safetensors.numpy
 from gpunn import Callback, Checkpoints, GpunnError, Network, Scaling, ThreeLayerNetwork, fit
 from gpunn.checkpoints import Content, checksum
 from gpunn.data import read_csv, read_idx, read_npy_pair, read_npz
+from gpunn.model_commands import read_inputs
 from gpunn.model_file import FORMAT
-from gpunn.readers import read_csv_table
 
 MEMORY = 2**30
 SECONDS = 20
+LONGEST_MESSAGE = 1000
 
 Change = Callable[[bytes], bytes]
 Read = Callable[[Path], object]
@@ -245,10 +247,12 @@ def kinds_of_files(folder: Path) -> dict[str, Kind]:
     def read_as_labels(path: Path) -> None:
         read_npy_pair(folder / "x.npy", path)
 
-    def read_unlabelled(path: Path) -> None:
-        read_csv_table(path, labelled=False)
+    network = Network([9, 4, 3], device="cpu")
 
-    in_both = (read_csv, read_unlabelled)
+    def predict(path: Path) -> None:
+        for inputs in read_inputs(Namespace(data=str(path), data_dir=None), network):
+            network.predict(network.scaling.rows(inputs, network.dtype))
+
     kinds = {
         "model": Kind(
             "m.safetensors", tuple(_models(folder)), in_header, (load_and_use, load_classic)
@@ -264,10 +268,10 @@ def kinds_of_files(folder: Path) -> dict[str, Kind]:
             "x.npy",
             (images, labels, _npy(np.asfortranarray(X[:4].astype(">f4")), version=(2, 0))),
             as_it_is,
-            (read_as_inputs, read_as_labels),
+            (read_as_inputs, read_as_labels, predict),
         ),
-        "csv": Kind("t.csv", csv, as_it_is, in_both),
-        "csv-gzip": Kind("t.csv.gz", tuple(map(_gzip, csv)), in_gzip, in_both),
+        "csv": Kind("t.csv", csv, as_it_is, (read_csv, predict)),
+        "csv-gzip": Kind("t.csv.gz", tuple(map(_gzip, csv)), in_gzip, (read_csv, predict)),
     }  # fmt: skip
     if find_spec("sklearn"):
         kinds["estimator"] = Kind(
@@ -370,6 +374,8 @@ class Judge:
         except GpunnError as error:
             if "\n" in str(error) or not str(error):
                 return Outcome(1, f"its message is not one line: {error!s:.200}")
+            if len(str(error)) > LONGEST_MESSAGE:
+                return Outcome(1, f"its message is too long: {error!s:.200}")
             if str(path.parent) not in str(error):
                 return Outcome(1, f"its message does not name the file: {error!s:.200}")
             return Outcome(1, None)
