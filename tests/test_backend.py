@@ -181,7 +181,9 @@ def test_get_dtype(given: Any) -> None:
     assert get_dtype(given) == np.float32
 
 
-@pytest.mark.parametrize("given", ["float16", "int32", None, int, "nonsense", object(), 3, ">f4"])
+@pytest.mark.parametrize(
+    "given", ["float16", "int32", None, int, "nonsense", "(,", object(), 3, ">f4"]
+)
 def test_get_dtype_refuses_others(given: Any) -> None:
     with pytest.raises(ParameterError, match="dtype must be 'float32' or 'float64'") as caught:
         get_dtype(given)

@@ -382,6 +382,11 @@ def test_data_that_do_not_fit_the_model_are_refused(refused, trained, tmp_path, 
     assert "sample 2 is 11, which is out of range" in refused("evaluate", model, "eleven.csv")
     np.save(tmp_path / "bad.npy", np.full((3, 64), np.nan))
     assert "sample 1 holds NaN" in refused("predict", model, "bad.npy")
+    for shape in ((0, 64), (2, 0, 8), (0,)):
+        np.save(tmp_path / "empty.npy", np.zeros(shape))
+        assert "none of its dimensions may be 0" in refused("predict", model, "empty.npy")
+    np.save(tmp_path / "text.npy", np.full((3, 64), "one"))
+    assert "expected numbers, got <U3" in refused("predict", model, "text.npy")
 
 
 def test_a_damaged_model_is_refused(refused, trained, tmp_path):

@@ -481,13 +481,24 @@ def test_files_that_are_no_npz_or_npy(write, content):
     assert f"{path}: not an .npy file" in fails(readers.read_npy, path)
 
 
+def test_a_zip_that_is_said_to_span_disks_is_refused(tmp_path):
+    path = tmp_path / "z.npz"
+    np.savez(path, X=ZEROS, y=[0, 1])
+    # The locator of a large zip's directory, 20 bytes before the end of 22: disk 0 of 2.
+    locator = b"PK\6\7" + struct.pack("<LQL", 0, 0, 2)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-22] + locator + whole[-22:])
+    assert "span multiple disks" in fails(read_npz, path)
+
+
 def test_npy_pairs_that_are_bad(tmp_path):
     np.save(tmp_path / "X.npy", ZEROS)
     np.save(tmp_path / "objects.npy", np.array([0, None]), allow_pickle=True)
     np.save(tmp_path / "y.npy", [0, 1, 2])
     np.savez(tmp_path / "z.npz", X=ZEROS)
     x, y = tmp_path / "X.npy", tmp_path / "y.npy"
-    assert "X.npy has 2 samples but y.npy has 3" in fails(read_npy_pair, x, y)
+    assert f"{x} has 2 samples but {y} has 3" in fails(read_npy_pair, x, y)
+    assert fails(read_npy_pair, x, x).startswith(f"{x} has shape (2, 3); expected one class number")
     assert "never loaded" in fails(read_npy_pair, x, tmp_path / "objects.npy")
     assert "not an .npy file" in fails(read_npy_pair, tmp_path / "z.npz", y)
     assert "no such file" in fails(load_dataset, f"{x},{tmp_path / 'absent.npy'}")

@@ -5,6 +5,8 @@ What runs on a GPU runs here on the double of CuPy.
 
 import copy
 import io
+import json
+import math
 import pickle
 import subprocess
 import sys
@@ -17,6 +19,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 import sklearn
+from safetensors.numpy import save_file
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import make_classification, make_multilabel_classification, make_regression
@@ -28,6 +31,7 @@ from sklearn.preprocessing import StandardScaler
 import gpunn
 from gpunn import MLPClassifier, MLPRegressor
 from gpunn.errors import DeviceError, DeviceWarning, ModelFileError
+from gpunn.mlp_files import COUNTS
 from gpunn.model_file import read_model, write_model
 
 X, Y = make_classification(120, 8, n_informative=5, n_classes=3, random_state=0)
@@ -202,6 +206,11 @@ def test_a_model_file_holds_the_whole_estimator(kind, solver, tmp_path):
         twin.partial_fit(inputs, targets)
 
 
+def forge(path, arrays, header):
+    """Write a model file whose JSON may hold infinity, which gpunn itself never writes."""
+    save_file(arrays, path, {"gpunn-1": json.dumps(header)})
+
+
 def test_files_that_hold_something_else_are_refused(tmp_path):
     path = tmp_path / "model.safetensors"
     with pytest.raises(NotFittedError):
@@ -219,14 +228,30 @@ def test_files_that_hold_something_else_are_refused(tmp_path):
     for key, value in (
         ("targets", {"classes": [1], "dtype": "<i8", "several": False}),
         ("targets", {"classes": [1, 2, 3], "dtype": "<M8[s]", "several": False}),
+        # What would take gigabytes, if it were believed.
+        ("targets", {"classes": ["a", "b", "c"], "dtype": "<U500000000", "several": False}),
+        ("targets", {"classes": [1, 2, 3], "dtype": "(1000000000,)f8", "several": False}),
+        ("targets", {"classes": list(range(200_000)), "dtype": "<i8", "several": False}),
+        ("targets", {"classes": [1, 2, 3], "dtype": "(,", "several": False}),
+        ("targets", {"classes": [[1], [2], [3]], "dtype": "|O", "several": False}),
+        ("counts", dict.fromkeys(COUNTS, math.inf)),
+        ("counts", dict.fromkeys(COUNTS, "1\n2")),
         ("counts", {}),
         ("parameters", {"colour": 1}),
         ("out_activation", "step"),
     ):
         damaged = header | {"estimator": header["estimator"] | {key: value}}
-        write_model(path, arrays, damaged)
-        with pytest.raises(ModelFileError, match="makes no estimator"):
+        forge(path, arrays, damaged)
+        with pytest.raises(ModelFileError, match="makes no estimator") as caught:
             MLPClassifier.load(path)
+        assert str(path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+    write_model(path, arrays | {"loss_": np.zeros(0)}, header)
+    with pytest.raises(ModelFileError, match="makes no estimator"):
+        MLPClassifier.load(path)
+    write_model(path, arrays, header | {"estimator": {"kind": "two\nlines"}})
+    with pytest.raises(ModelFileError, match=r"found 'two\\nlines'"):
+        MLPClassifier.load(path)
 
 
 # On a GPU.

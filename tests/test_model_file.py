@@ -166,6 +166,8 @@ def test_a_pickle_is_never_opened(path, tmp_path):
 def test_safetensors_of_others_are_refused(path):
     save_file({"layers.0.weight": np.zeros((2, 2))}, path)
     assert "not a gpunn model" in fails(ModelFileError, load, path)
+    save_file({"layers.0.weight": np.zeros((2, 2))}, path, {"two\nlines": "", "x" * 10**6: ""})
+    assert len(fails(ModelFileError, load, path)) < 1000
 
 
 @pytest.mark.parametrize("where", ["nowhere", "."])
@@ -210,6 +212,8 @@ def rewrite(path, *, tensors=None, **header):
         {"architecture": {"dtype": "object"}},
         {"architecture": {"dtype": None}},
         {"architecture": {"dtype": ["float32"]}},
+        {"architecture": {"dtype": "(,loat32"}},
+        {"architecture": {"dtype": "x" * 10_000}},
         {"architecture": {"biases": 1}},
         {"architecture": {"hidden_activation": "swish"}},
         {"architecture": {"hidden_activation": []}},
