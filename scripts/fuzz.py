@@ -14,21 +14,16 @@ what is within, which is wrapped again.
 import argparse
 import random
 import shlex
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
-
-import atheris
 
 # What reads files in Python, and what of NumPy does not. The rest is in C, or in Rust.
 INSTRUMENTED = {
     "include": ["gpunn", "numpy", "zipfile", "gzip", "_compression", "json", "ast", "safetensors"],
     "exclude": ["numpy.f2py", "numpy.ma", "numpy.polynomial", "numpy.testing"],
 }
-
-with atheris.instrument_imports(**INSTRUMENTED):
-    from hostile_files import MEMORY, SECONDS, Judge, damaged, kinds_of_files, mutate, scratch
-
 CORPUS = Path(__file__).resolve().parents[1] / "tests" / "corpus"
 LONGEST = 2**14
 
@@ -38,15 +33,19 @@ class WrongError(Exception):
 
 
 def fuzz(reader: str, folder: Path, orders: list[str]) -> None:
-    """Fuzz a reader as libFuzzer's options and folders say; the process ends here."""
+    """Fuzz a reader as libFuzzer's options and folders say, which ends this process."""
+    import atheris
+
     with atheris.instrument_imports(**INSTRUMENTED):
-        kind = kinds_of_files(folder)[reader]
-        place = folder / "read"
+        from hostile_files import Judge, damaged, kinds_of_files, mutate
+
+        good = Path(tempfile.mkdtemp(dir=folder))
+        kind = kinds_of_files(good)[reader]
+        place = good / "read"
         place.mkdir()
-        (folder / "seeds").mkdir()
-        for number, good in enumerate(kind.good):
-            (folder / "seeds" / f"{number}").write_bytes(good)
-            (place / kind.name).write_bytes(good)
+        for number, content in enumerate(kind.good):
+            (folder / f"seeds/{number}").write_bytes(content)
+            (place / kind.name).write_bytes(content)
             Judge(kind)(place / kind.name)  # which loads the modules that are loaded when needed
     judge = Judge(kind)
 
@@ -69,41 +68,56 @@ def fuzz(reader: str, folder: Path, orders: list[str]) -> None:
         changed = damaged(kind, data, change_bytes, rng)
         return changed if len(changed) <= max_size else atheris.Mutate(data, max_size)
 
-    # libFuzzer starts itself anew when it merges.
-    command = shlex.join([sys.executable, __file__, reader, "--"])
-    atheris.Setup([command, *orders], read, custom_mutator=change)
+    atheris.Setup([_command(reader, folder), *orders], read, custom_mutator=change)
     atheris.Fuzz()
 
 
-def main() -> None:
+def _command(reader: str, folder: Path) -> str:
+    """Return how this process is started, and started anew by libFuzzer when it merges."""
+    return shlex.join([sys.executable, __file__, "--folder", str(folder), reader, "--"])
+
+
+def run(options: argparse.Namespace, folder: Path) -> int:
+    """Fuzz or merge in a process of its own, and return its exit status."""
+    from hostile_files import MEMORY, SECONDS
+
+    kept, seeds = CORPUS / options.reader, folder / "seeds"
+    found = options.corpus or folder / "found"
+    seeds.mkdir()
+    found.mkdir(parents=True, exist_ok=True)
+    if options.merge:
+        orders = ["-set_cover_merge=1", "-use_counters=0", kept, found, seeds]
+    else:
+        orders = [
+            f"-max_total_time={options.seconds}",
+            f"-timeout={SECONDS}",
+            f"-rss_limit_mb={2 * MEMORY >> 20}",
+            f"-max_len={LONGEST}",
+            "-print_final_stats=1",
+            f"-artifact_prefix={tempfile.gettempdir()}/gpunn-fuzz-{options.reader}-",
+            found, kept, seeds,
+        ]  # fmt: skip
+    command = shlex.split(_command(options.reader, folder))
+    return subprocess.call([*command, *map(str, orders)])
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("reader", help="a folder of tests/corpus, such as model, npz or csv")
+    parser.add_argument("reader", choices=sorted(path.name for path in CORPUS.iterdir()))
     parser.add_argument("--seconds", type=int, default=600)
     parser.add_argument("--corpus", type=Path, help="folder of what is found, and gone on from")
     parser.add_argument("--merge", action="store_true", help="only add DIR's files to tests/corpus")
+    # What this script says to itself, and libFuzzer to its processes.
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("orders", nargs="*", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=scratch(), prefix="gpunn-fuzz-") as name:
-        folder, kept = Path(name), CORPUS / options.reader
-        found = options.corpus or folder / "found"
-        for each in (found, kept):
-            each.mkdir(parents=True, exist_ok=True)
-        seeds = folder / "seeds"
-        orders = options.orders
-        if options.merge:
-            orders = ["-set_cover_merge=1", "-use_counters=0", kept, found]
-        elif not orders:
-            orders = [
-                f"-max_total_time={options.seconds}",
-                f"-timeout={SECONDS}",
-                f"-rss_limit_mb={2 * MEMORY >> 20}",
-                f"-max_len={LONGEST}",
-                "-print_final_stats=1",
-                f"-artifact_prefix={tempfile.gettempdir()}/gpunn-fuzz-{options.reader}-",
-                found, kept, seeds,
-            ]  # fmt: skip
-        fuzz(options.reader, folder, list(map(str, orders)))
+    if options.folder is not None:
+        fuzz(options.reader, options.folder, options.orders)
+    from hostile_files import scratch
+
+    with tempfile.TemporaryDirectory(dir=scratch(), prefix="gpunn-fuzz-") as folder:
+        return run(options, Path(folder))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
