@@ -268,6 +268,11 @@ def differences(there: Any, here: Any, name: str = "") -> list[str]:
         return [
             text
             for key in here | there
-            for text in differences(there.get(key), here.get(key), f"{name} {key}".strip())
+            for text in differences(there.get(key), here.get(key), _joined(name, key))
         ]
     return [] if there == here else [f"{name} {there!r:.60} there, {here!r:.60} here"]
+
+
+def _joined(name: str, key: str) -> str:
+    # A file may have keys of any length, and of several lines.
+    return " ".join(f"{name} {key}".split())[:80]

@@ -287,6 +287,18 @@ def test_another_training_is_refused_and_the_difference_named(samples, tmp_path,
     assert bits(network) == before
 
 
+def test_keys_that_only_a_forger_would_write_leave_the_message_short(samples, tmp_path):
+    newest = interrupted(samples, tmp_path)[0]
+    arrays, header = read_model(newest)
+    del header["sha256"]
+    header["checkpoint"]["made_for"] |= {"two\nlines": 1, "x" * 10_000: 1}
+    write_model(newest, arrays, {**header, "sha256": checksum(Content(arrays, header))})
+    with pytest.raises(ParameterError, match="two lines 1 there") as caught:
+        train("batches", "cpu", samples, tmp_path, resume=True)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 1000
+
+
 def test_an_optimizer_that_hides_its_memory_is_refused(samples, tmp_path):
     class Own(Momentum):
         state = Optimizer.state
