@@ -66,7 +66,7 @@ class Problem(NamedTuple):
 
 def digits(quick: bool) -> Problem:
     data = gpunn.load_dataset("digits")
-    return Problem("MLPClassifier", data.inputs / 16, data.labels, 2 if quick else 20)
+    return Problem("MLPClassifier", data.inputs / 16, data.labels, 2 if quick else 100)
 
 
 def mnist(quick: bool) -> Problem:
