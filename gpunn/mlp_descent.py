@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import shuffle
 
 from gpunn.backend import Array
 from gpunn.feeding import Samples
@@ -152,7 +151,7 @@ class Descent:
         for _ in range(n_epochs):
             began = time.perf_counter()
             if estimator.shuffle:
-                order = shuffle(order, random_state=random_state)
+                random_state.shuffle(order)  # as sklearn.utils.shuffle does, without its checks
             keys = self._draw_keys(random_state)
             estimator.loss_ = self._epoch(order if estimator.shuffle else None, keys)
             estimator.n_iter_ += 1
