@@ -1,5 +1,6 @@
 """Parquet files as tables of numbers, read by Apache Arrow: the extra `parquet`."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,6 +10,12 @@ from numpy.typing import NDArray
 
 from gpunn.errors import DataError, MissingPackageError
 from gpunn.readers import CHUNK_VALUES, MAX_LABEL, FilePath, are_labels, check_is_file, one_line
+
+BUFFER = 2**20
+"""Bytes of a column that are read at a time, if a file is not small."""
+
+SMALL = 2**26
+"""Bytes of a file that may be in memory as a whole."""
 
 
 def parquet_chunks(path: FilePath, *, labelled: bool = True) -> Iterator[NDArray[np.float64]]:
@@ -75,9 +82,12 @@ def _open(path: FilePath) -> Iterator[Any]:
         raise MissingPackageError(
             f"{path}: a Parquet file needs pyarrow: pip install 'gpunn[parquet]'"
         ) from error
+    # Buffered, so that a file whose rows are all in one group is not read as a whole, either. But
+    # with a buffer Arrow makes room for as many bytes as a page is said to have, up to 2 GiB, and
+    # without one it compares that number with the file. A small file need not have any.
+    buffer_size = BUFFER if os.path.getsize(path) > SMALL else 0
     try:
-        # Buffered, so that a file whose rows are all in one group is not read as a whole, either.
-        with parquet.ParquetFile(path, buffer_size=2**20, pre_buffer=False) as file:
+        with parquet.ParquetFile(path, buffer_size=buffer_size, pre_buffer=False) as file:
             yield file
     except DataError:
         raise

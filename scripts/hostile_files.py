@@ -26,7 +26,7 @@ import safetensors.numpy
 
 from gpunn import Callback, Checkpoints, GpunnError, Network, Scaling, ThreeLayerNetwork, fit
 from gpunn.checkpoints import Content, checksum
-from gpunn.data import read_csv, read_idx, read_npy_pair, read_npz
+from gpunn.data import read_csv, read_idx, read_npy_pair, read_npz, read_parquet, table_chunks
 from gpunn.model_commands import read_inputs
 from gpunn.model_file import FORMAT
 
@@ -221,6 +221,11 @@ def load_estimator(path: Path) -> None:
     estimator.predict(np.ones((2, estimator.n_features_in_)))
 
 
+def read_in_chunks(path: Path) -> None:
+    for _ in table_chunks(path):
+        pass
+
+
 def kinds_of_files(folder: Path) -> dict[str, Kind]:
     """Return the kinds by name; the folder is for files that are read beside the damaged ones."""
     X, y = small_data()
@@ -270,12 +275,18 @@ def kinds_of_files(folder: Path) -> dict[str, Kind]:
             as_it_is,
             (read_as_inputs, read_as_labels, predict),
         ),
-        "csv": Kind("t.csv", csv, as_it_is, (read_csv, predict)),
-        "csv-gzip": Kind("t.csv.gz", tuple(map(_gzip, csv)), in_gzip, (read_csv, predict)),
+        "csv": Kind("t.csv", csv, as_it_is, (read_csv, read_in_chunks, predict)),
+        "csv-gzip": Kind(
+            "t.csv.gz", tuple(map(_gzip, csv)), in_gzip, (read_csv, read_in_chunks, predict)
+        ),
     }  # fmt: skip
     if find_spec("sklearn"):
         kinds["estimator"] = Kind(
             "e.safetensors", tuple(_estimators(folder)), in_header, (load_estimator,)
+        )
+    if find_spec("pyarrow"):
+        kinds["parquet"] = Kind(
+            "t.parquet", tuple(_tables(y)), as_it_is, (read_parquet, read_in_chunks, predict)
         )
     return kinds
 
@@ -294,6 +305,20 @@ def _archives(X: np.ndarray, y: np.ndarray) -> list[bytes]:
     np.savez(plain, X=X[:3], y=y[:3])
     np.savez_compressed(compressed, x_train=X, y_train=y, x_test=X, y_test=y)
     return [plain.getvalue(), compressed.getvalue()]
+
+
+def _tables(y: np.ndarray) -> list[bytes]:
+    import pyarrow
+    from pyarrow import parquet
+
+    columns = [y / 7, y > 1, y.astype(np.float32)] * 3
+    table = pyarrow.table([y, *columns], [f"column {number}" for number in range(10)])
+    found = []
+    for options in ({"compression": "none", "row_group_size": 5}, {"version": "1.0"}):
+        stream = io.BytesIO()
+        parquet.write_table(table, stream, **options)
+        found.append(stream.getvalue())
+    return found
 
 
 def _models(folder: Path) -> list[bytes]:
