@@ -15,6 +15,7 @@ Source of the formulas: C. M. Bishop, *Pattern Recognition and Machine Learning*
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -93,10 +94,16 @@ def _tanh_backward(delta: Values, a: Values, scratch: Values) -> None:
     np.multiply(delta, scratch, delta)
 
 
+@lru_cache(maxsize=16)
+def _zeros(shape: tuple[int, ...], code: str) -> Values:
+    zeros = np.zeros(shape, code)
+    zeros.flags.writeable = False
+    return zeros
+
+
 def _relu(z: Values, scratch: Values) -> None:
     # NumPy compares with an array of zeros four times as fast as with a single one.
-    scratch.fill(0)
-    np.maximum(z, scratch, out=z)
+    np.maximum(z, _zeros(z.shape, z.dtype.char), out=z)
 
 
 def _relu_backward(delta: Values, a: Values, scratch: Values) -> None:
