@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.errors import DataError, MissingPackageError
+from gpunn.parquet_pages import RowGroup, check_pages, read_row_groups
 from gpunn.readers import CHUNK_VALUES, MAX_LABEL, FilePath, are_labels, check_is_file, one_line
 
 BUFFER = 2**20
@@ -41,8 +42,9 @@ def parquet_chunks(path: FilePath, *, labelled: bool = True) -> Iterator[NDArray
         If pyarrow is not installed.
     """
     n_seen = 0
-    with _open(path) as file:
+    with _open(path) as (file, groups):
         names = _names(file, path, labelled=labelled)
+        check_pages(path, groups)
         n_rows = max(1, CHUNK_VALUES // len(names))
         for batch in file.iter_batches(n_rows):
             table = np.empty((batch.num_rows, len(names)))
@@ -69,12 +71,12 @@ def parquet_bytes(path: FilePath) -> int:
     DataError, MissingPackageError
         As `parquet_chunks` does.
     """
-    with _open(path) as file:
+    with _open(path) as (file, _):
         return 8 * int(file.metadata.num_rows) * int(file.metadata.num_columns)
 
 
 @contextmanager
-def _open(path: FilePath) -> Iterator[Any]:
+def _open(path: FilePath) -> Iterator[tuple[Any, list[RowGroup]]]:
     check_is_file(path)
     try:
         from pyarrow import parquet
@@ -87,8 +89,9 @@ def _open(path: FilePath) -> Iterator[Any]:
     # without one it compares that number with the file. A small file need not have any.
     buffer_size = BUFFER if os.path.getsize(path) > SMALL else 0
     try:
+        groups = read_row_groups(path)
         with parquet.ParquetFile(path, buffer_size=buffer_size, pre_buffer=False) as file:
-            yield file
+            yield file, groups
     except DataError:
         raise
     except Exception as error:  # Arrow raises kinds of its own, and Python's

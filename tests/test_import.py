@@ -61,6 +61,7 @@ ORDER = [
     "parity",
     "testing",
     "readers",
+    "parquet_pages",
     "parquet",
     "data",
     "long_table",

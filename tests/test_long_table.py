@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tracemalloc
+from functools import partial
 
 import numpy as np
 import pytest
@@ -55,7 +56,13 @@ def write_parquet(path, table, **options):
     return path
 
 
-WRITERS = {"t.csv": write_csv, "t.csv.gz": write_csv, "t.parquet": write_parquet}
+# With small pages, which a machine has room for that has hardly any.
+SMALL_PAGES = {"data_page_size": 100, "write_batch_size": 8, "use_dictionary": False}
+WRITERS = {
+    "t.csv": write_csv,
+    "t.csv.gz": write_csv,
+    "t.parquet": partial(write_parquet, **SMALL_PAGES),
+}
 
 
 @pytest.fixture(params=WRITERS)
