@@ -119,13 +119,15 @@ class _CompactReader:
         return [self.struct(field.fields or {}) for _ in range(count)]
 
     def _skip(self, kind: int, widths: dict[int, int]) -> None:
-        # A struct within structs without end runs into Python's limit, which is an error like any.
+        # Structs in structs without end run into Python's limit, which is an error like any other,
+        # and what is said to go on after the end of the bytes, into the end that a struct has.
         if kind in widths:
-            self._advance(widths[kind])
+            self.place += widths[kind]
         elif kind in _VARINTS:
             self._varint()
         elif kind == _BINARY:
-            self._advance(self._varint())
+            n_bytes = self._varint()
+            self.place += n_bytes
         elif kind in (_LIST, _SET):
             self._skip_all(*self._list_head())
         elif kind == _MAP:
@@ -173,11 +175,6 @@ class _CompactReader:
         byte = self._data[self.place]
         self.place += 1
         return byte
-
-    def _advance(self, n_bytes: int) -> None:
-        self.place += n_bytes
-        if self.place > len(self._data):
-            raise IndexError
 
 
 def read_row_groups(path: FilePath) -> list[RowGroup]:
