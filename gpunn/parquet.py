@@ -1,6 +1,5 @@
 """Parquet files as tables of numbers, read by Apache Arrow: the extra `parquet`."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,11 +11,8 @@ from gpunn.errors import DataError, MissingPackageError
 from gpunn.parquet_pages import RowGroup, check_pages, read_row_groups
 from gpunn.readers import CHUNK_VALUES, MAX_LABEL, FilePath, are_labels, check_is_file, one_line
 
-BUFFER = 2**20
-"""Bytes of a column that are read at a time, if a file is not small."""
-
-SMALL = 2**26
-"""Bytes of a file that may be in memory as a whole."""
+BUFFER = 2**16
+"""Bytes of a column that are read at a time."""
 
 
 def parquet_chunks(path: FilePath, *, labelled: bool = True) -> Iterator[NDArray[np.float64]]:
@@ -84,13 +80,10 @@ def _open(path: FilePath) -> Iterator[tuple[Any, list[RowGroup]]]:
         raise MissingPackageError(
             f"{path}: a Parquet file needs pyarrow: pip install 'gpunn[parquet]'"
         ) from error
-    # Buffered, so that a file whose rows are all in one group is not read as a whole, either. But
-    # with a buffer Arrow makes room for as many bytes as a page is said to have, up to 2 GiB, and
-    # without one it compares that number with the file. A small file need not have any.
-    buffer_size = BUFFER if os.path.getsize(path) > SMALL else 0
     try:
         groups = read_row_groups(path)
-        with parquet.ParquetFile(path, buffer_size=buffer_size, pre_buffer=False) as file:
+        # Buffered, so that a file whose rows are all in one group is not read as a whole, either.
+        with parquet.ParquetFile(path, buffer_size=BUFFER, pre_buffer=False) as file:
             yield file, groups
     except DataError:
         raise

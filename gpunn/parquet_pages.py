@@ -31,6 +31,8 @@ BYTES_BESIDE = 2**16
 """And at most this much beside: what encodings put before their numbers, and round up to."""
 
 _MAGIC = b"PAR1"
+# A column may go on after its end by so much: old writers forgot to count a header.
+_SLACK = 100
 # Arrow has the same limit.
 _MOST_ELEMENTS = 1_000_000
 _FIRST_WINDOW = 2**9
@@ -262,10 +264,11 @@ def _largest_page(file: IO[bytes], start: int, stop: int, limit: int) -> int:
     while start < stop:
         header, n_bytes = _page_header(file, start)
         size, compressed = header["uncompressed_page_size"], header["compressed_page_size"]
-        if not 0 <= size <= limit or compressed < 0:
+        rest = stop - start - n_bytes + _SLACK
+        if not (0 <= size <= limit and 0 <= compressed <= rest):
             raise ValueError(
                 f"the page at byte {start} is said to have {size} bytes, {compressed} in the file; "
-                f"the rows of its group need at most {limit}"
+                f"its rows need at most {limit}, and {rest} are left"
             )
         largest = max(largest, size)
         start += n_bytes + compressed

@@ -96,9 +96,8 @@ def test_a_parquet_file_is_a_data_set_as_a_csv_file_is(tmp_path):
     assert (pixels.inputs.dtype, pixels.image_shape) == (np.uint8, (2, 2))
 
 
-def test_a_large_parquet_file_is_read_through_a_buffer(tmp_path, monkeypatch):
+def test_a_parquet_file_is_read_through_a_buffer(tmp_path, monkeypatch):
     path = write_parquet(tmp_path / "t.parquet", numbers(), data_page_size=500, write_batch_size=9)
-    monkeypatch.setattr("gpunn.parquet.SMALL", 1000)
     monkeypatch.setattr("gpunn.parquet.BUFFER", 100)
     np.testing.assert_array_equal(np.concatenate(list(table_chunks(path))), numbers())
 
