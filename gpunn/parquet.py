@@ -45,7 +45,7 @@ def parquet_chunks(path: FilePath, *, labelled: bool = True) -> Iterator[NDArray
         for batch in file.iter_batches(n_rows):
             table = np.empty((batch.num_rows, len(names)))
             for column, values in enumerate(batch.columns):
-                where = f"{path}: column {names[column]!r}"
+                where = f"{path}: column {one_line(repr(names[column]))}"
                 if values.null_count:
                     row = n_seen + values.is_null().to_numpy(zero_copy_only=False).argmax()
                     raise DataError(f"{where} has no value in row {row} (counted from 0)")
@@ -99,8 +99,8 @@ def _names(file: Any, path: FilePath, *, labelled: bool) -> list[str]:
         kinds = (types.is_integer, types.is_floating, types.is_boolean)
         if not any(is_kind(field.type) for is_kind in kinds):
             raise DataError(
-                f"{path}: column {field.name!r} is of type {one_line(field.type)}; expected "
-                "columns of numbers, label first"
+                f"{path}: column {one_line(repr(field.name))} is of type {one_line(field.type)}; "
+                "expected columns of numbers, label first"
             )
     names = list(file.schema_arrow.names)
     if len(names) < 1 + labelled:

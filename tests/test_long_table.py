@@ -118,6 +118,8 @@ BAD = {
     "fraction": (lambda _: {"label": [0, 0.5, 1]}, "'label' holds 0.5 in row 1"),
     "text": (lambda _: {"a": ["x", "y", "z"]}, "column 'a' is of type string"),
     "lists": (lambda _: {"a": [[1], [2], [3]]}, "column 'a' is of type list"),
+    "a long name": (lambda _: {10**5 * "x": ["x", "y", "z"]}, "column 'xxxxxxx"),
+    "a long name of numbers": (lambda _: {10**5 * "x": [1, None, 2]}, "xxx... has no value in row"),
     "no rows": (lambda pa: {"label": pa.array([], "i4"), "a": pa.array([], "f4")}, "no rows"),
 }
 
@@ -133,6 +135,7 @@ def test_what_is_wrong_with_a_parquet_file_is_said(tmp_path, name, monkeypatch):
         assert message in str(error.value)
         assert str(path) in str(error.value)
         assert "\n" not in str(error.value)
+        assert len(str(error.value)) < len(str(path)) + 250
 
 
 def test_a_damaged_parquet_file_is_refused(tmp_path):
