@@ -45,7 +45,7 @@ def parquet_chunks(path: FilePath, *, labelled: bool = True) -> Iterator[NDArray
         for batch in file.iter_batches(n_rows):
             table = np.empty((batch.num_rows, len(names)))
             for column, values in enumerate(batch.columns):
-                where = f"{path}: column {one_line(repr(names[column]))}"
+                where = f"{path}: column {names[column]}"
                 if values.null_count:
                     row = n_seen + values.is_null().to_numpy(zero_copy_only=False).argmax()
                     raise DataError(f"{where} has no value in row {row} (counted from 0)")
@@ -92,17 +92,18 @@ def _open(path: FilePath) -> Iterator[tuple[Any, list[RowGroup]]]:
 
 
 def _names(file: Any, path: FilePath, *, labelled: bool) -> list[str]:
-    """Return the names of the columns, which must be numbers."""
+    """Return the names of the columns, which must be numbers, as they are said in a message."""
     from pyarrow import types
 
-    for field in file.schema_arrow:
-        kinds = (types.is_integer, types.is_floating, types.is_boolean)
-        if not any(is_kind(field.type) for is_kind in kinds):
+    schema = file.schema_arrow
+    names = [one_line(repr(name)) for name in schema.names]
+    for name, kind in zip(names, schema.types, strict=True):
+        is_kinds = (types.is_integer, types.is_floating, types.is_boolean)
+        if not any(is_kind(kind) for is_kind in is_kinds):
             raise DataError(
-                f"{path}: column {one_line(repr(field.name))} is of type {one_line(field.type)}; "
-                "expected columns of numbers, label first"
+                f"{path}: column {name} is of type {one_line(kind)}; expected columns of numbers, "
+                "label first"
             )
-    names = list(file.schema_arrow.names)
     if len(names) < 1 + labelled:
         raise DataError(f"{path}: {len(names)} columns; expected the label, then the inputs")
     return names

@@ -35,8 +35,8 @@ _MAGIC = b"PAR1"
 _SLACK = 100
 # Arrow has the same limit.
 _MOST_ELEMENTS = 1_000_000
-_FIRST_WINDOW = 2**9
-_LAST_WINDOW = 2**24
+# A page's header is looked for in so many bytes, and in more if it does not end there.
+_WINDOWS = (2**9, 2**14, 2**19, 2**24)
 
 _I32, _I64, _BINARY, _LIST, _SET, _MAP, _STRUCT = 5, 6, 8, 9, 10, 11, 12
 _VARINTS = {4, _I32, _I64}
@@ -128,7 +128,7 @@ class _CompactReader:
         elif kind in _VARINTS:
             self._varint()
         elif kind == _BINARY:
-            n_bytes = self._varint()
+            n_bytes = self._varint()  # which moves the place itself
             self.place += n_bytes
         elif kind in (_LIST, _SET):
             self._skip_all(*self._list_head())
@@ -277,17 +277,14 @@ def _largest_page(file: IO[bytes], start: int, stop: int, limit: int) -> int:
 
 def _page_header(file: IO[bytes], start: int) -> tuple[dict[str, Any], int]:
     """Return a page's header, and its length in the file."""
-    window = _FIRST_WINDOW
-    while True:
+    for window in _WINDOWS:
         file.seek(start)
         reader = _CompactReader(file.read(window))
         try:
             header = reader.struct(_PAGE)
         except IndexError:
-            if window >= _LAST_WINDOW:
-                raise ValueError(f"the header of the page at byte {start} is cut short") from None
-            window *= 32
             continue
         if len(header) < len(_PAGE):
             raise ValueError(f"the header of the page at byte {start} lacks its sizes")
         return header, reader.place
+    raise ValueError(f"the header of the page at byte {start} is cut short")

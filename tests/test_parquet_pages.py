@@ -85,9 +85,9 @@ def column(start, n_bytes, n_values=10, codec=0, dictionary=None, more=()):
     return struct((2, I64, start), (3, STRUCT, struct(*fields, *more)))
 
 
-def footer(columns, n_rows=10, n_rows_of_file=None, n_columns=2):
-    names = (struct((1, I32, 5), (3, I32, 0), (4, BINARY, text(f"c{k}"))) for k in range(n_columns))
-    root = struct((4, BINARY, text("schema")), (5, I32, n_columns))
+def footer(columns, n_rows=10, n_rows_of_file=None):
+    names = (struct((1, I32, 5), (3, I32, 0), (4, BINARY, text(f"c{k}"))) for k in (0, 1))
+    root = struct((4, BINARY, text("schema")), (5, I32, 2))
     group = struct((1, LIST, columns), (2, I64, 0), (3, I64, n_rows))
     return struct(
         (1, I32, 1),
@@ -101,14 +101,14 @@ def file_of(pages, end):
     return b"PAR1" + pages + end + len(end).to_bytes(4, "little") + b"PAR1"
 
 
-def file_of_pages(*pages, n_values=10, n_rows=10, codec=0, dictionary=False, **options):
+def file_of_pages(*pages, n_rows=10, codec=0, dictionary=False, **options):
     """Return a file of two columns, each with those pages."""
     content = b"".join(pages)
     columns = []
     for start in (4, 4 + len(content)):
         first = start + len(pages[0]) if dictionary else start
         place = start if dictionary else None
-        columns.append(column(first, len(content), n_values, codec, place))
+        columns.append(column(first, len(content), codec=codec, dictionary=place))
     return file_of(2 * content, footer(array(STRUCT, *columns), n_rows, **options))
 
 
@@ -182,7 +182,6 @@ def deep(n):
     return file_of(b"", bytes([0x7C]) + n * bytes([0x1C]) + (n + 2) * b"\0")
 
 
-COLUMNS = array(STRUCT, *(column(4 + k * len(ZEROS), len(ZEROS)) for k in (0, 1)))
 BAD = {
     "a page that is unpacked to much": (bomb, "page at byte 4 is said to have 100000000 bytes"),
     "a page that claims much": (
