@@ -13,7 +13,7 @@ CuPy share; all arithmetic goes through the backend.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeGuard
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -22,8 +22,44 @@ from gpunn.activations import Activation
 from gpunn.errors import ParameterError, ShapeError
 from gpunn.losses import Loss
 
-Array = Any
-"""An array on some device: ``numpy.ndarray`` or ``cupy.ndarray``."""
+
+class Array(Protocol):
+    """An array on some device: what NumPy's and CuPy's share, and code above the seam may use."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its lengths."""
+
+    @property
+    def ndim(self) -> int:
+        """The number of them."""
+
+    @property
+    def size(self) -> int:
+        """The number of its numbers."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Their type."""
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """The distances in memory, in bytes."""
+
+    @property
+    def flags(self) -> Any:
+        """Whether it is contiguous: ``c_contiguous``, ``f_contiguous``."""
+
+    def __getitem__(self, rows: slice, /) -> Any:
+        """Return a view of some rows."""
+
+    def reshape(self, shape: tuple[int, ...], /) -> Any:
+        """Return the same memory in another shape."""
+
+
+def is_on_gpu(values: object) -> bool:
+    """Say whether something is an array on a GPU, of whichever library."""
+    return hasattr(values, "__cuda_array_interface__")
 
 
 class Connections(Protocol):
@@ -231,6 +267,10 @@ class Backend(ABC):
         """
 
     @abstractmethod
+    def contiguous(self, array: Array, dtype: DTypeLike) -> Array:
+        """Return an array of this device as a row-major one of a dtype; itself if it is one."""
+
+    @abstractmethod
     def to_host(self, array: Array) -> NDArray[Any]:
         """Return a host copy of a device array."""
 
@@ -256,7 +296,7 @@ class Backend(ABC):
         """
 
     @abstractmethod
-    def owns(self, array: object) -> bool:
+    def owns(self, array: object) -> TypeGuard[Array]:
         """Say whether the array lives on this device, so that it can be computed with as it is."""
 
     # One training step.
@@ -530,7 +570,7 @@ class InputProducts:
         """Return ``left right^T`` (+ 1), in memory that the next call overwrites."""
         shape = (left.shape[0], right.shape[0])
         size = shape[0] * shape[1]
-        products = self._products[:size].reshape(shape)
+        products: Array = self._products[:size].reshape(shape)
         beta = 0.0
         if self._ones is not None:
             self._backend.copy_into(self._ones[:size].reshape(shape), products)

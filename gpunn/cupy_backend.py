@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
+from typing import Any, TypeGuard
 
 import cupy
 import numpy as np
@@ -21,7 +21,6 @@ from numpy.typing import DTypeLike, NDArray
 
 from gpunn.activations import SOFTMAX, Activation
 from gpunn.backend import (
-    Array,
     Backend,
     BatchLearner,
     Connections,
@@ -33,8 +32,11 @@ from gpunn.backend import (
 from gpunn.cupy_batches import CupyBatchLearner
 from gpunn.cupy_online import CupySequencer
 from gpunn.cupy_staging import CupyStagingBuffer
-from gpunn.errors import OutOfMemoryError
+from gpunn.errors import OutOfMemoryError, ParameterError
 from gpunn.losses import Loss
+
+Array = Any
+"""``cupy.ndarray``, which has no type to be checked."""
 
 ENOUGH_THREADS = 2**18
 """Threads that keep a GPU's memory busy when each adds up numbers one after the other."""
@@ -307,6 +309,22 @@ def _adam_kernel() -> Any:
     )
 
 
+def _check_known(activation: Activation) -> None:
+    """Raise unless there is a kernel for an activation; softmax's is written out above."""
+    if activation is SOFTMAX:
+        return
+    if not activation.elementwise:
+        raise ParameterError(
+            f"a GPU has no kernel for the activation {activation.name!r}, which ties the units of "
+            "a layer together: of those only softmax can be computed there; use device 'cpu'"
+        )
+    if not (activation.cuda_forward and activation.cuda_derivative):
+        raise ParameterError(
+            f"the activation {activation.name!r} has no CUDA expressions, which a GPU needs: give "
+            "its record cuda_forward and cuda_derivative, or use device 'cpu'"
+        )
+
+
 def _compute_type(dtype: np.dtype[Any], precision: str) -> int:
     """Return cuBLAS's name for what a product of that dtype is computed in."""
     cublas = cupy.cuda.cublas
@@ -347,6 +365,10 @@ class CupyBackend(Backend):
             cupy.cuda.get_current_stream().synchronize()
             return array
 
+    def contiguous(self, array: Array, dtype: DTypeLike) -> Array:
+        with self._device:
+            return array.astype(dtype, order="C", copy=False)
+
     def to_host(self, array: Array) -> NDArray[Any]:
         with self._device:
             host: NDArray[Any] = cupy.asnumpy(array)
@@ -367,7 +389,7 @@ class CupyBackend(Backend):
         with self._device:
             out[...] = source
 
-    def owns(self, array: object) -> bool:
+    def owns(self, array: object) -> TypeGuard[Any]:
         return isinstance(array, cupy.ndarray) and array.device.id == self.device_id
 
     def _gemm(
@@ -430,18 +452,20 @@ class CupyBackend(Backend):
 
     def activate(self, z: Array, bias: Array | None, activation: Activation) -> None:
         biases = () if bias is None else (bias,)
+        _check_known(activation)
         with self._device:
-            if activation.elementwise:
-                _activate_kernel(activation, bool(biases))(*biases, z)
-            else:
+            if activation is SOFTMAX:
                 _softmax_kernel(bool(biases))(*biases, z.shape[1], z, size=z.shape[0])
+            else:
+                _activate_kernel(activation, bool(biases))(*biases, z)
 
     def backpropagate_activation(self, delta: Array, a: Array, activation: Activation) -> None:
+        _check_known(activation)
         with self._device:
-            if activation.elementwise:
-                _backward_kernel(activation)(a, delta)
-            else:
+            if activation is SOFTMAX:
                 _softmax_backward_kernel()(a, a.shape[1], delta, size=a.shape[0])
+            else:
+                _backward_kernel(activation)(a, delta)
 
     def output_delta(
         self,
@@ -457,6 +481,7 @@ class CupyBackend(Backend):
         weights = () if row_weights is None else (row_weights,)
         n_rows, n_columns = z.shape
         share = loss.share(n_columns)
+        _check_known(activation)
         with self._device:
             _output_kernel(activation, loss, bool(biases), bool(weights))(
                 *biases, *weights, targets, n_columns, share, z, row_losses, size=n_rows

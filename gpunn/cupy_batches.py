@@ -108,7 +108,7 @@ class CupyBatchLearner(BatchLearner):
         return cls(backend, device, batch_size, tiling, hidden, top, loss, textbook_rule)
 
     @cached_property
-    def _scratch(self) -> list[Array]:
+    def _scratch(self) -> list[Any]:
         """Sums, A_1, D_1 and D_2 of a batch, and the count of blocks; made when first needed."""
         n_parts = math.ceil(self._n_inputs / self._tiling.inputs)
         n, n_hidden = self._batch_size, self._n_hidden

@@ -16,9 +16,12 @@ Higham and T. Mary, *A new approach to probabilistic rounding error analysis* (2
 *Monte Carlo arithmetic* (1997).
 """
 
+# The contract takes any device's arrays, and this device its own alone.
+# mypy: disable-error-code="override"
+
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -173,6 +176,11 @@ class BoundBackend(Backend):
         exact = rounded.astype(np.float64) if rounded.dtype.kind == "f" else rounded
         return Bounded(exact, np.zeros(exact.shape), rounded.dtype)
 
+    def contiguous(self, array: Bounded, dtype: DTypeLike) -> Bounded:
+        return Bounded(
+            np.ascontiguousarray(array.values), np.ascontiguousarray(array.errors), dtype
+        )
+
     def to_host(self, array: Bounded) -> NDArray[Any]:
         """Return how far the numbers may be off."""
         return array.errors.copy()
@@ -187,7 +195,7 @@ class BoundBackend(Backend):
         np.copyto(out.values, source.values)
         np.copyto(out.errors, source.errors)
 
-    def owns(self, array: object) -> bool:
+    def owns(self, array: object) -> TypeGuard[Any]:
         return isinstance(array, Bounded)
 
     def take_rows(self, source: Bounded, indices: Bounded, out: Bounded) -> None:
@@ -305,8 +313,6 @@ class BoundBackend(Backend):
         row_losses: Bounded,
         row_weights: Bounded | None = None,
     ) -> None:
-        if row_weights is not None:
-            raise NotImplementedError("no training that is compared weighs its samples")
         self._add_bias(z, bias)
         a, errors = self._activation(z.values, z.errors, activation)
         outputs = Bounded(np.array(a), np.array(errors), z.dtype)
@@ -335,10 +341,24 @@ class BoundBackend(Backend):
                 values,
             )
             of_values += DERIVATIVE * self.unit * np.abs(values)
+        if row_weights is not None:
+            self._weigh(row_weights, values, of_values)
         self._add_losses(row_losses, values, of_values)
         self._settle(z, slope, spread)
         if not loss.fused:
             self.backpropagate_activation(z, outputs, activation)
+        if row_weights is not None:
+            errors = z.errors.copy()
+            self._settle(z, *self._weigh(row_weights, z.values, errors))
+
+    def _weigh(self, weights: Bounded, values: Values, errors: Values) -> tuple[Values, Values]:
+        """Change numbers and their bounds in place: each row times its weight; return both."""
+        factors, of_factors = weights.values[:, np.newaxis], weights.errors[:, np.newaxis]
+        errors *= np.abs(factors) + of_factors
+        errors += np.abs(values) * of_factors
+        values *= factors
+        errors += 2 * self.unit * np.abs(values)
+        return values, errors
 
     def _add_losses(self, row_losses: Bounded, values: Values, errors: Values) -> None:
         total = row_losses.values + values.sum(axis=1)
@@ -347,10 +367,19 @@ class BoundBackend(Backend):
         self._settle(row_losses, total, row_losses.errors + errors.sum(axis=1) + own)
 
     def add_squares(self, a: Bounded, out: Bounded, *, alpha: float) -> None:
-        raise NotImplementedError("no training that is compared has a penalty in its loss")
+        total = float(np.square(a.values).sum())
+        of_total = float((a.errors * (2 * np.abs(a.values) + a.errors)).sum())
+        of_total += self._of_sum(a.size) * total
+        values = out.values + alpha * total
+        own = 2 * self.unit * abs(alpha) * total + _FLOAT64 * np.abs(values)
+        self._settle(out, values, out.errors + abs(alpha) * of_total + own)
 
     def drop(self, a: Bounded, *, rate: float, scale: float, key: int) -> None:
-        raise NotImplementedError("no training that is compared leaves out units")
+        # Which units sit out is the same on all devices, so the CPU may say it.
+        kept = np.ones(a.shape)
+        NumpyBackend().drop(kept, rate=rate, scale=scale, key=key)
+        values = a.values * kept
+        self._settle(a, values, a.errors * kept + 2 * self.unit * np.abs(values))
 
     def adam_update(
         self,

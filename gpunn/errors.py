@@ -35,6 +35,10 @@ class DeviceError(GpunnError, RuntimeError):
     """The device that was asked for cannot be had."""
 
 
+class ConcurrencyError(GpunnError, RuntimeError):
+    """Two threads train one network at once."""
+
+
 class OutOfMemoryError(GpunnError, MemoryError):
     """The device has too little memory for what was asked; nothing has been changed."""
 

@@ -167,7 +167,7 @@ class PiecewiseSamples(Samples):
             at = (start - piece.start) // self.n_rows * sum(self._rooms)
             yield slice(start, min(start + self.n_rows, piece.stop)), at
 
-    def _views(self, numbers: Array, rows: slice, at: int, gathered: bool) -> list[Array]:
+    def _views(self, numbers: Array, rows: slice, at: int, gathered: bool) -> list[Any]:
         """Return a batch's inputs and targets in the numbers of a buffer, on either side."""
         views = []
         for width, room in zip(self._widths, self._rooms, strict=True):
@@ -245,8 +245,8 @@ class Given(NamedTuple):
 
     n_samples: int
     stream: Known | None
-    inputs: Array = None
-    targets: Array = None
+    inputs: Any = None
+    targets: Any = None
 
 
 def check_given(network: Network, X: ArrayLike | Stream, y: ArrayLike | None) -> Given:
@@ -311,7 +311,7 @@ def place_samples(
     return ResidentSamples(network, inputs, targets, n_rows)
 
 
-def _is_in_place(network: Network, array: Array) -> bool:
+def _is_in_place(network: Network, array: object) -> bool:
     """Whether an array can be learnt from as it is."""
     if not network.backend.owns(array):
         return False

@@ -369,10 +369,12 @@ class MultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
         """Return the outputs (n, n_L) for some samples."""
         check_is_fitted(self)
         X = check_inputs(self, X)
-        with self._own_engine().network_to_ask(
+        return predict(self._network_to_ask(), X)
+
+    def _network_to_ask(self) -> Network:
+        return self._own_engine().network_to_ask(
             self.architecture_, self.coefs_, self.intercepts_, self.device
-        ) as network:
-            return predict(network, X)
+        )
 
     # Files.
 
@@ -394,10 +396,7 @@ class MultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
             If it could not be written. What was there before is still there.
         """
         check_is_fitted(self)
-        with self._own_engine().network_to_ask(
-            self.architecture_, self.coefs_, self.intercepts_, self.device
-        ) as network:
-            save_estimator(self, network, path)
+        save_estimator(self, self._network_to_ask(), path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: str | None = None) -> Self:

@@ -13,10 +13,10 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import column_or_1d
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
-from gpunn.backend import Backend
+from gpunn.backend import Backend, is_on_gpu
 from gpunn.devices import get_backend
 from gpunn.errors import DeviceError
-from gpunn.mlp_samples import is_on_device, is_sparse, take
+from gpunn.mlp_samples import is_sparse, take
 
 DTYPES = (np.float64, np.float32)
 
@@ -43,7 +43,7 @@ def check_inputs(estimator: Any, X: Any) -> Any:
     ValueError
         If they are not as in training.
     """
-    if is_on_device(X):
+    if is_on_gpu(X):
         _check_on_device(estimator, X, reset=False)
         return X
     return validate_data(estimator, X, accept_sparse="csr", dtype=DTYPES, reset=False)
@@ -76,9 +76,9 @@ def check_samples(estimator: Any, X: Any, y: Any, *, reset: bool) -> tuple[Any, 
         If `y` is on another device than the estimator's.
     """
     options = {"multi_output": True, "y_numeric": not is_classifier(estimator)}
-    if is_on_device(y):
+    if is_on_gpu(y):
         y = _bring(y, get_backend(estimator.device))
-    if is_on_device(X):
+    if is_on_gpu(X):
         _check_on_device(estimator, X, reset=reset)
         y = validate_data(estimator, X="no_validation", y=y, reset=False, **options)
         if len(y) != X.shape[0]:

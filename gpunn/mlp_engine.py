@@ -12,8 +12,7 @@ from there, and pickled.
 
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -123,7 +122,7 @@ class Engine:
         self._forget()
 
     def _forget(self) -> None:
-        # One thread at a time, because the network's work arrays are shared.
+        # Several threads may ask for the network at once; one of them makes it.
         self._lock = threading.RLock()
         self._network: Network | None = None
         self._arrays: tuple[NDArray[Any], ...] = ()
@@ -152,11 +151,10 @@ class Engine:
         ]
         return Network.from_parameters(architecture, parameters, backend)
 
-    @contextmanager
     def network_to_ask(
         self, architecture: Architecture, coefs: Arrays, intercepts: Arrays, device: str
-    ) -> Iterator[Network]:
-        """Give a network of these numbers, for one thread at a time.
+    ) -> Network:
+        """Return a network of these numbers.
 
         Where the device cannot be had any more, it is the CPU, and a `DeviceWarning` says so.
         """
@@ -167,7 +165,7 @@ class Engine:
                 warnings.warn(
                     f"running on the CPU, not on {device!r} as in training: {error}",
                     DeviceWarning,
-                    stacklevel=4,
+                    stacklevel=5,
                 )
                 backend = get_backend("cpu")
                 self._device = (device, backend)
@@ -182,17 +180,17 @@ class Engine:
                 self._network = Network.from_parameters(architecture, parameters, backend)
                 self._arrays = (*coefs, *intercepts)
             assert self._network is not None
-            yield self._network
+            return self._network
 
     def adopt(self, network: Network) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
         """Keep a trained network, and return its numbers on the host: coefs and intercepts."""
-        hosts = []
+        hosts: list[NDArray[Any]] = []
         for array in network.device_parameters().values():
-            host = array
-            if not isinstance(array, np.ndarray):
-                host = network.backend.to_host(array)
-                host.flags.writeable = False
-            hosts.append(host)
+            if isinstance(array, np.ndarray):
+                hosts.append(array)
+                continue
+            hosts.append(network.backend.to_host(array))
+            hosts[-1].flags.writeable = False
         coefs, intercepts = [weights.T for weights in hosts[::2]], hosts[1::2]
         with self._lock:
             self._network, self._arrays = network, (*coefs, *intercepts)

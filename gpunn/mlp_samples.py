@@ -11,18 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpunn.backend import Array, Backend, row_blocks
+from gpunn.backend import Array, Backend, is_on_gpu, row_blocks
 from gpunn.feeding import Batch, Samples, place_samples
 from gpunn.network import Network
 from gpunn.sparse_rows import SparseRows
 
 FEW_NUMBERS = 0.1
 """Sparse products pay as long as less than this share of the inputs are not zero."""
-
-
-def is_on_device(X: object) -> bool:
-    """Say whether these samples are an array on a GPU."""
-    return hasattr(X, "__cuda_array_interface__")
 
 
 def is_sparse(X: object) -> bool:
@@ -85,11 +80,10 @@ def place(network: Network, X: Any, targets: NDArray[Any], n_rows: int, reserved
 
 def take(backend: Backend, X: Any, indices: NDArray[np.int64]) -> Any:
     """Return some rows of samples, where the samples are."""
-    if not is_on_device(X):
+    if not is_on_gpu(X):
         return X[indices]
     out = backend.empty((len(indices), X.shape[1]), X.dtype)
-    source = X if X.flags.c_contiguous else X.copy(order="C")
-    backend.take_rows(source, backend.asarray(indices), out)
+    backend.take_rows(backend.contiguous(X, X.dtype), backend.asarray(indices), out)
     return out
 
 

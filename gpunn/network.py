@@ -11,7 +11,9 @@ Learning* (2015), chapter 2.
 """
 
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -21,9 +23,10 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from gpunn.activations import Activation, get_activation
-from gpunn.backend import Array, Backend, get_dtype, row_blocks
+from gpunn.backend import Array, Backend, get_dtype, is_on_gpu, row_blocks
 from gpunn.devices import get_backend
 from gpunn.errors import (
+    ConcurrencyError,
     DataError,
     DeviceError,
     GpunnError,
@@ -98,14 +101,37 @@ class Dropout(NamedTuple):
     keys: Sequence[int]
 
 
-class _WorkArrays(NamedTuple):
-    """What a step writes to: every layer's a, and every layer's delta.
+MANY_BATCH_SIZES = 8
+"""For so many sizes of a batch, the views of work arrays are remembered."""
 
-    The last a first holds the outputs' z, and then their delta.
+
+class _WorkArrays(threading.local):
+    """An array for each layer of a batch, made once for the largest batch, each thread's own.
+
+    So several threads may read a network at once, and none writes to what another one reads.
     """
 
-    activations: list[Array]
-    deltas: list[Array]
+    def __init__(self, backend: Backend, sizes: Sequence[int], dtype: np.dtype[Any]) -> None:
+        self._backend, self._sizes, self._dtype = backend, sizes, dtype
+        self._of: dict[int, list[Array]] = {}
+
+    def __call__(self, n_rows: int) -> list[Array]:
+        """Return the arrays (n_rows, n_l), with whatever the memory holds."""
+        try:
+            return self._of[n_rows]
+        except KeyError:
+            self._of[n_rows] = arrays = self._make(n_rows)
+            return arrays
+
+    def _make(self, n_rows: int) -> list[Array]:
+        largest = max(self._of, default=0)
+        if n_rows > largest:
+            self._of.clear()
+            return [self._backend.empty((n_rows, size), self._dtype) for size in self._sizes]
+        # A smaller batch, such as an epoch's last, uses the first rows of the largest.
+        if len(self._of) > MANY_BATCH_SIZES:
+            self._of = {largest: self._of[largest]}
+        return [whole[:n_rows] for whole in self._of[largest]]
 
 
 @dataclass(frozen=True)
@@ -148,6 +174,9 @@ class Architecture:
 
 class Network:
     """A multilayer perceptron with any number of hidden layers.
+
+    Several threads may ask a network at once (`predict`, `gpunn.evaluate`, `loss_and_gradients`);
+    one at a time may train it.
 
     Parameters
     ----------
@@ -277,7 +306,11 @@ class Network:
         self.class_labels: list[int] | None = None
         self.training_record: dict[str, Any] = {}
         self.loss = get_loss(architecture.loss, architecture.output_activation)
-        self._work: dict[int, _WorkArrays] = {}
+        sizes = architecture.layer_sizes[1:]
+        # The last activations first hold the outputs' z, and then their delta.
+        self._activations = _WorkArrays(backend, sizes, self.dtype)
+        self._deltas = _WorkArrays(backend, sizes, self.dtype)
+        self._training = threading.RLock()
         self.layers = [
             Layer(weights, biases if architecture.biases else None, activation)
             for (_, _, activation), (weights, biases) in zip(
@@ -411,19 +444,19 @@ class Network:
 
     def _forward(self, inputs: Array) -> Array:
         """Return Z_L without its biases, in a work array; a sum over parts can still be added."""
-        z = self._work_arrays(inputs.shape[0]).activations[0]
+        z = self._activations(inputs.shape[0])[0]
         self.backend.gemm(inputs, self.layers[0].weights, z, transpose_b=True)
         return self._forward_from(z)
 
     def _forward_from(self, z: Array, dropout: Dropout | None = None) -> Array:
         """Return Z_L for a first layer's Z_1 without biases, which becomes A_1 in place."""
-        work = self._work_arrays(z.shape[0])
+        activations = self._activations(z.shape[0])
         for index, (layer, above) in enumerate(pairwise(self.layers), start=1):
             self.backend.activate(z, layer.biases, layer.activation)
             if dropout is not None:
                 rate, key = dropout.rate, dropout.keys[index - 1]
                 self.backend.drop(z, rate=rate, scale=1 / (1 - rate), key=key)
-            a, z = z, work.activations[index]
+            a, z = z, activations[index]
             self.backend.gemm(a, above.weights, z, transpose_b=True)
         return z
 
@@ -434,6 +467,25 @@ class Network:
         self.backend.activate(outputs, top.biases, top.activation)
 
     # The way back.
+
+    @contextmanager
+    def training(self) -> Iterator[None]:
+        """Make sure that no other thread trains the network meanwhile.
+
+        Raises
+        ------
+        ConcurrencyError
+            If one does.
+        """
+        if not self._training.acquire(blocking=False):
+            raise ConcurrencyError(
+                f"{self!r} is being trained by another thread: give each thread a network of its "
+                "own, or train in one thread after the other"
+            )
+        try:
+            yield
+        finally:
+            self._training.release()
 
     def step(
         self,
@@ -464,10 +516,16 @@ class Network:
             What each sample's error is multiplied by.
         dropout : Dropout, optional
             Which hidden units sit out.
+
+        Raises
+        ------
+        ConcurrencyError
+            If another thread is training the network.
         """
-        self._step_by(
-            self.learn_from, inputs, targets, update, row_losses, outputs, row_weights, dropout
-        )
+        with self.training():
+            self._step_by(
+                self.learn_from, inputs, targets, update, row_losses, outputs, row_weights, dropout
+            )
 
     def _step_by(
         self,
@@ -481,8 +539,7 @@ class Network:
         dropout: Dropout | None = None,
     ) -> None:
         """Do what `step` says by some class's `learn_from`."""
-        work = self._work_arrays(inputs.shape[0])
-        z, delta = work.activations[0], work.deltas[0]
+        z, delta = self._activations(inputs.shape[0])[0], self._deltas(inputs.shape[0])[0]
         self.backend.gemm(inputs, self.layers[0].weights, z, transpose_b=True)
         learn_from(z, delta, targets, update, row_losses, outputs, row_weights, dropout)
         update(0, self.layers[0], delta, inputs)
@@ -509,8 +566,7 @@ class Network:
         targets, update, row_losses, outputs, row_weights, dropout
             As in `step`.
         """
-        backend, work = self.backend, self._work_arrays(z.shape[0])
-        top = self.layers[-1]
+        backend, top = self.backend, self.layers[-1]
         if dropout is not None and not self.layers[0].activation.elementwise:
             raise ParameterError(
                 "dropout is for hidden units that are active by themselves, not for "
@@ -518,8 +574,8 @@ class Network:
             )
         n_layers = len(self.layers)
         z_top = self._forward_from(z, dropout)
-        activations = [z, *work.activations[1:]]
-        deltas = [delta, *work.deltas[1:-1], z_top][:n_layers]
+        activations = [z, *self._activations(z.shape[0])[1:]]
+        deltas = [delta, *self._deltas(z.shape[0])[1:-1], z_top][:n_layers]
         if outputs is not None:
             self._write_outputs(z_top, outputs)
         backend.output_delta(
@@ -785,9 +841,8 @@ class Network:
         DeviceError
             If they lie on another device.
         """
-        if not self.backend.owns(values):
-            values = host_array(values, name, self.backend.name)
-        array: Array = values
+        own = self.backend.owns(values)
+        array: Any = values if own else host_array(values, name, self.backend.name)
         _check_numbers(array, name)
         single = array.ndim == 1
         if array.ndim not in (1, 2) or array.shape[-1] != n_columns:
@@ -795,15 +850,13 @@ class Network:
                 f"{name} must have shape (n, {n_columns}) for this network, "
                 f"got {tuple(array.shape)}"
             )
-        return array.reshape(1, n_columns) if single else array, single
+        return array.reshape((1, n_columns)) if single else array, single
 
-    def as_matrix(self, rows: Array) -> Array:
+    def as_matrix(self, rows: Array | Rows) -> Array:
         """Return a matrix as a row-major one on the device, in the network's dtype."""
-        if not self.backend.owns(rows):
-            return self.backend.asarray(rows, self.dtype)
-        if rows.dtype != self.dtype or not rows.flags.c_contiguous:
-            return rows.astype(self.dtype, order="C")
-        return rows
+        if self.backend.owns(rows):
+            return self.backend.contiguous(rows, self.dtype)
+        return self.backend.asarray(np.asarray(rows), self.dtype)
 
     def check_samples(self, X: ArrayLike, T: ArrayLike) -> tuple[Array, Array]:
         """Return inputs and targets as matrices where they are, checked against each other.
@@ -826,27 +879,6 @@ class Network:
         """Return inputs and targets as matrices on the device, checked as by `check_samples`."""
         inputs, targets = self.check_samples(X, T)
         return self.as_matrix(inputs), self.as_matrix(targets)
-
-    def _work_arrays(self, n_rows: int) -> _WorkArrays:
-        """Return the arrays that a step on so many samples writes to, made once for each size."""
-        if n_rows not in self._work:
-            largest = max(self._work, default=0)
-            if n_rows > largest:
-                self._work = {n_rows: self._allocate(n_rows)}
-            else:
-                # A smaller batch, such as an epoch's last, uses the first rows of the largest.
-                if len(self._work) > 8:
-                    self._work = {largest: self._work[largest]}
-                whole = self._work[largest]
-                self._work[n_rows] = _WorkArrays(*([a[:n_rows] for a in part] for part in whole))
-        return self._work[n_rows]
-
-    def _allocate(self, n_rows: int) -> _WorkArrays:
-        sizes = self.architecture.layer_sizes[1:]
-        return _WorkArrays(
-            [self.backend.empty((n_rows, size), self.dtype) for size in sizes],
-            [self.backend.empty((n_rows, size), self.dtype) for size in sizes],
-        )
 
 
 def _uploaded(
@@ -893,7 +925,7 @@ def host_array(values: ArrayLike, name: str, device: str) -> NDArray[Any]:
     """
     if isinstance(values, Rows):
         return values  # type: ignore[return-value]
-    if hasattr(values, "__cuda_array_interface__"):
+    if is_on_gpu(values):
         raise DeviceError(
             f"{name} lie on a GPU, but the network is on {device}: "
             "give the network that device, or the host copy (`.get()`)"

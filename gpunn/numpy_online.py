@@ -10,6 +10,9 @@ are corrected for with one matrix product for the whole run, and only those of i
 one.
 """
 
+# The contract takes any device's arrays, and this device its own alone.
+# mypy: disable-error-code="override"
+
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -67,12 +70,14 @@ class NumpySequencer(Sequencer):
         loss: Loss,
         textbook_rule: bool,
     ) -> None:
-        self._blas, self._hidden, self._top, self._loss = blas, hidden, top, loss
+        self._blas, self._loss = blas, loss
+        self._hidden: Any = hidden  # whose arrays are NumPy's
+        self._top: Any = top
         self._textbook_rule = textbook_rule
         n_outputs, n_hidden = top.weights.shape
         dtype = top.weights.dtype
-        self.z = np.empty((n_rows, n_hidden), dtype)
-        self.deltas = np.empty((n_rows, n_hidden), dtype)
+        self.z: Values = np.empty((n_rows, n_hidden), dtype)
+        self.deltas: Values = np.empty((n_rows, n_hidden), dtype)
         self._tops = np.empty((n_rows, n_outputs), dtype)
         self._products = np.empty((n_rows, n_rows), dtype)
         self._scratch = np.empty(n_hidden, dtype)

@@ -51,10 +51,13 @@ class _Memory(NamedTuple):
 def _new_memory(network: Network) -> list[_Memory]:
     """Return zeros for each layer."""
 
-    def zeros(parameter: Array | None) -> Array | None:
-        return None if parameter is None else network.backend.zeros(parameter.shape, network.dtype)
+    def zeros(parameter: Array) -> Array:
+        return network.backend.zeros(parameter.shape, network.dtype)
 
-    return [_Memory(zeros(layer.weights), zeros(layer.biases)) for layer in network.layers]
+    return [
+        _Memory(zeros(layer.weights), None if layer.biases is None else zeros(layer.biases))
+        for layer in network.layers
+    ]
 
 
 def _named(kind: str, memories: list[_Memory]) -> dict[str, Array]:
@@ -219,7 +222,7 @@ class Momentum(Optimizer):
             self._backend.combine(
                 velocity.weights, layer.weights, alpha=-kept, beta=1.0 - shrinking
             )
-            if layer.biases is not None:
+            if velocity.biases is not None and layer.biases is not None:
                 self._backend.combine(velocity.biases, layer.biases, alpha=-self.momentum, beta=1.0)
         add_gradient(
             self._backend,
@@ -233,7 +236,7 @@ class Momentum(Optimizer):
         )
         reach = 1.0 + self.momentum if self.nesterov else 1.0
         self._backend.combine(velocity.weights, layer.weights, alpha=reach, beta=1.0)
-        if layer.biases is not None:
+        if velocity.biases is not None and layer.biases is not None:
             self._backend.combine(velocity.biases, layer.biases, alpha=reach, beta=1.0)
 
 
@@ -300,7 +303,7 @@ class Adam(Optimizer):
         gradient = self._gradient[: layer.weights.size].reshape(layer.weights.shape)
         self._backend.gemm(delta, inputs, gradient, transpose_a=True, alpha=share)
         self._change(layer.weights, gradient, first.weights, second.weights, self.weight_decay)
-        if layer.biases is not None:
+        if layer.biases is not None and first.biases is not None and second.biases is not None:
             gradient = self._gradient[: layer.biases.size]
             self._backend.sum_rows(delta, gradient, alpha=share)
             self._change(layer.biases, gradient, first.biases, second.biases, 0.0)

@@ -8,11 +8,11 @@ from numpy.typing import ArrayLike
 from gpunn.backend import Array
 from gpunn.errors import DataError
 from gpunn.network import Network, host_array
-from gpunn.rows import Matrix, Rows, blocks, is_on_host
+from gpunn.rows import Matrix, blocks, is_on_host
 from gpunn.scaling import TargetRows
 
 
-def as_targets(network: Network, y: ArrayLike) -> ArrayLike | Rows:
+def as_targets(network: Network, y: ArrayLike) -> Any:
     """Return targets for labels, or targets as they are.
 
     Parameters

@@ -87,9 +87,8 @@ class ThreeLayerNetwork(Network):
         """Change the output layer in place by the textbook's rule; see `Network.learn_from`."""
         if dropout is not None:
             raise ParameterError("the textbook's rule knows no dropout: use gpunn.Network")
-        backend, work = self.backend, self._work_arrays(z.shape[0])
-        hidden, top = self.layers
-        o, errors = work.activations[1], work.deltas[1]
+        backend, (hidden, top) = self.backend, self.layers
+        o, errors = self._activations(z.shape[0])[1], self._deltas(z.shape[0])[1]
         self._forward_from(z)  # leaves Z_2 in o
         backend.activate(o, None, top.activation)
         if outputs is not None:
@@ -122,7 +121,13 @@ class ThreeLayerNetwork(Network):
         ------
         ShapeError
             If inputs and targets do not fit the network or each other.
+        ConcurrencyError
+            If another thread is training the network.
         """
+        with self.training():
+            return self._train(inputs, targets)
+
+    def _train(self, inputs: ArrayLike, targets: ArrayLike) -> NDArray[Any]:
         _, single = self.check_rows(inputs, self.n_inputs, "inputs")
         device_inputs, device_targets = self.as_samples(inputs, targets)
         outputs = self.backend.empty(device_targets.shape, self.dtype)

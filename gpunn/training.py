@@ -114,6 +114,8 @@ def fit(
         If the first checkpoint cannot be written.
     OutOfMemoryError
         If the device has too little memory for it. Nothing has been changed then.
+    ConcurrencyError
+        If another thread is training the network.
     """
     check_count("epochs", epochs)
     check_count("batch_size", batch_size)
@@ -169,7 +171,7 @@ def fit(
             "early stopping": repr(early_stopping),
             "on divergence": on_divergence,
         }
-    return Loop(
+    loop = Loop(
         Plan(
             network=network,
             samples=samples,
@@ -187,7 +189,9 @@ def fit(
             made_for=made_for,
             halve_rate=on_divergence == "halve-lr",
         )
-    ).run()
+    )
+    with network.training():
+        return loop.run()
 
 
 def _fingerprints(

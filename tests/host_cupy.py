@@ -353,6 +353,17 @@ class ndarray:  # noqa: N801
         result._values[...] = self._values
         return result
 
+    def astype(self, dtype: Any, order: str = "K", *, copy: bool = True) -> "ndarray":
+        dtype = _check_dtype(dtype)
+        if order != "C":
+            raise NotImplementedError("only order='C'")
+        if not copy and self.dtype == dtype and self.flags.c_contiguous:
+            return self
+        _check_device(self)
+        result = empty(self.shape, dtype)
+        result._values[...] = self._values
+        return result
+
     def reshape(self, *shape: Any, order: str = "C") -> "ndarray":
         if order != "C":
             raise NotImplementedError("only order='C'")

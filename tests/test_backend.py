@@ -6,6 +6,7 @@ to 4 units in the last place in NumPy and CUDA alike.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from scipy import special
 from gpunn.activations import ACTIVATIONS, RELU, SIGMOID, SOFTMAX, TANH, Activation
 from gpunn.backend import Array, Backend, MemoryInfo, get_dtype
 from gpunn.errors import ParameterError, ShapeError
-from gpunn.losses import LOSSES, Loss
+from gpunn.losses import LOSSES, SQUARED_ERROR, Loss
 
 Host = np.ndarray[Any, Any]
 
@@ -1010,3 +1011,42 @@ def test_the_same_step_gives_the_same_bits(device: str, dtype: Any) -> None:
         results.append({name: backend.to_host(array) for name, array in arrays.items()})
     for name, expected in results[0].items():
         np.testing.assert_array_equal(results[1][name], expected)
+
+
+# Activations of a user's own.
+
+
+def _logsoftmax(z, scratch):
+    z -= np.log(np.exp(z).sum(axis=0, keepdims=True))
+
+
+OWN = Activation(
+    "log_softmax",
+    forward=_logsoftmax,
+    backward=lambda delta, a, scratch: None,
+    inverse=np.array,
+    elementwise=False,
+    cuda_forward="",
+    cuda_derivative="",
+)
+
+
+@pytest.mark.parametrize("activation", [OWN, replace(OWN, elementwise=True)])
+def test_an_activation_without_a_kernel_is_an_error_on_a_gpu_and_never_softmax(gpu, activation):
+    z, ones = (gpu.asarray(np.full((2, 3), value, np.float32)) for value in (0, 1))
+    row_losses = gpu.zeros((2,), np.float64)
+    for compute in (
+        lambda: gpu.activate(z, None, activation),
+        lambda: gpu.backpropagate_activation(z, ones, activation),
+        lambda: gpu.output_delta(z, None, ones, activation, SQUARED_ERROR, row_losses),
+    ):
+        with pytest.raises(ParameterError, match=r"'log_softmax'.*use device 'cpu'"):
+            compute()
+    np.testing.assert_array_equal(gpu.to_host(z), np.zeros((2, 3)))
+
+
+def test_such_an_activation_is_computed_on_the_cpu():
+    cpu = make_backend("cpu")
+    z = np.zeros((2, 3))
+    cpu.activate(z, None, OWN)
+    np.testing.assert_allclose(z, np.full((2, 3), -np.log(3)))

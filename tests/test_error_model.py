@@ -11,6 +11,7 @@ from gpunn import Network
 from gpunn.activations import IDENTITY, RELU, SIGMOID, SOFTMAX
 from gpunn.error_model import Arithmetic, BoundBackend, Bounded, RandomRoundingBackend
 from gpunn.losses import LOSSES
+from gpunn.network import Dropout
 from gpunn.numpy_backend import NumpyBackend
 from gpunn.parity import standard_cases
 
@@ -67,6 +68,78 @@ def test_both_factors_of_a_product_are_rounded(precision, roundoff):
     out = bounds.empty((1, 1), "float32")
     bounds.gemm(bounded([[2.0]]), bounded([[3.0]]), out)
     np.testing.assert_allclose(out.errors, [[6 * (2 * roundoff + 3 * UNIT)]], rtol=1e-12)
+
+
+def test_squares_by_hand(bounds):
+    out = bounded([1.0])
+    bounds.add_squares(bounded([3.0, -4.0], [0.5, 0.25]), out, alpha=0.5)
+    np.testing.assert_allclose(out.values, [1 + 0.5 * 25])
+    # 2 |a| e + e^2 = 3.25 + 2.0625; 2 terms and 2 roundings, and 2 more for alpha.
+    expected = 0.5 * (3.25 + 2.0625 + 4 * UNIT * 25) + 2 * UNIT * 0.5 * 25
+    np.testing.assert_allclose(out.errors, [expected], rtol=1e-12)
+
+
+def test_units_that_sit_out_have_no_error_left(bounds):
+    a = bounded(np.ones((4, 50)), 0.25)
+    bounds.drop(a, rate=0.5, scale=2.0, key=7)
+    same = np.ones((4, 50))
+    NumpyBackend().drop(same, rate=0.5, scale=2.0, key=7)
+    np.testing.assert_array_equal(a.values, same)
+    np.testing.assert_allclose(a.errors, np.where(same == 0, 0, 0.5 + 4 * UNIT), rtol=1e-12)
+    assert 0 < (same == 0).sum() < 200
+
+
+@pytest.mark.parametrize("loss", ["squared_error", "cross_entropy"])
+def test_a_samples_weight_multiplies_its_loss_its_delta_and_their_bounds(bounds, loss):
+    activation = SOFTMAX if loss == "cross_entropy" else SIGMOID
+    weights = bounded([3.0, 1.0])
+    plain, weighed = (bounded([[0.5, -1.0], [0.5, -1.0]], 1e-3) for _ in range(2))
+    targets = bounded([[1.0, 0.0], [1.0, 0.0]])
+    losses = [bounds.zeros((2,), "float64") for _ in range(2)]
+    bounds.output_delta(plain, None, targets, activation, LOSSES[loss], losses[0])
+    bounds.output_delta(weighed, None, targets, activation, LOSSES[loss], losses[1], weights)
+    for got, one in ((weighed, plain), (losses[1], losses[0])):
+        np.testing.assert_allclose(got.values[0], 3 * one.values[0])
+        np.testing.assert_allclose(got.values[1], one.values[1])
+        np.testing.assert_allclose(got.errors[0], 3 * one.errors[0], rtol=1e-2)
+        np.testing.assert_allclose(got.errors[1], one.errors[1], rtol=1e-2)
+
+
+@pytest.mark.parametrize("how", ["weights", "dropout"])
+@pytest.mark.parametrize("activation", ["sigmoid", "relu"])
+def test_weighed_steps_and_those_with_dropout_stay_within_their_bounds(rng, how, activation):
+    X, T = rng.uniform(size=(20, 6)), np.eye(3)[np.arange(20) % 3]
+    results = []
+    for backend, dtype in (
+        (BoundBackend(FLOAT32), "float32"),
+        (NumpyBackend(), "float32"),
+        (NumpyBackend(), "float64"),
+    ):
+        network = Network(
+            [6, 8, 3], hidden_activation=activation, dtype=dtype, device=backend, seed=1
+        )
+        if dtype == "float64":
+            network.load_parameters(results[1].parameters())
+        results.append(network)
+    bounds, single, double = results
+    for network in results:
+        backend = network.backend
+        inputs, targets = network.as_samples(X, T)
+        optimizer = gpunn.SGD()
+        optimizer.prepare(network)
+        weights = np.linspace(0.5, 2, 20).astype(network.dtype)
+        for step in range(3):
+            optimizer.begin_step(0.5)
+            network.step(
+                inputs,
+                targets,
+                optimizer.update,
+                backend.zeros((20,), np.float64),
+                row_weights=backend.asarray(weights) if how == "weights" else None,
+                dropout=Dropout(0.3, [step]) if how == "dropout" else None,
+            )
+    for name, bound in bounds.parameters().items():
+        assert_within(single.parameters()[name], double.parameters()[name], bound)
 
 
 def test_nothing_comes_from_nothing(bounds):

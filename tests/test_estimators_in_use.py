@@ -30,6 +30,7 @@ from sklearn.preprocessing import StandardScaler
 
 import gpunn
 from gpunn import MLPClassifier, MLPRegressor
+from gpunn.devices import select_backend
 from gpunn.errors import DeviceError, DeviceWarning, ModelFileError
 from gpunn.mlp_files import COUNTS
 from gpunn.model_file import read_model, write_model
@@ -327,7 +328,19 @@ def test_what_was_trained_on_a_gpu_is_loaded_on_a_cpu(installed_double, way, sol
         )
 
 
-def test_a_gpu_that_is_gone_is_said_once_and_the_cpu_predicts():
+@pytest.fixture
+def no_gpu(monkeypatch):
+    """A machine without a GPU, whatever this one has."""
+
+    def refuse(device, precision="fp32"):
+        if device.startswith("cuda"):
+            raise DeviceError(f"device {device!r} cannot be had: CUDA sees no GPU")
+        return select_backend(device, precision)
+
+    monkeypatch.setattr("gpunn.devices.select_backend", refuse)
+
+
+def test_a_gpu_that_is_gone_is_said_once_and_the_cpu_predicts(no_gpu):
     model = quick().fit(X, Y)
     expected = model.predict_proba(X)
     stored = through_pickle(model.set_params(device="cuda"))

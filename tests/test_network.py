@@ -397,13 +397,22 @@ def test_the_classic_step_crosses_nothing_either(backend, X):
 
 def test_work_arrays_are_made_once_and_shared_by_smaller_batches(backend):
     network = Network([5, 4, 3], device=backend)
-    whole = network._work_arrays(8)
-    assert network._work_arrays(8) is whole
-    part = network._work_arrays(3)
-    assert network._work_arrays(3) is part
-    for n_rows in range(1, 8):
-        network._work_arrays(n_rows)
-    assert network._work_arrays(8) is whole
-    part.activations[0][...] = backend.asarray(np.full((3, 4), 5.0, np.float32))
-    np.testing.assert_array_equal(backend.to_host(whole.activations[0])[:3], np.full((3, 4), 5))
-    assert len(network._work) <= 9
+    whole = network._activations(8)
+    assert network._activations(8) is whole
+    part = network._activations(3)
+    assert network._activations(3) is part
+    for n_rows in range(1, 20):
+        network._activations(n_rows % 8 or 8)
+    assert network._activations(8) is whole
+    part[0][...] = backend.asarray(np.full((3, 4), 5.0, np.float32))
+    np.testing.assert_array_equal(backend.to_host(whole[0])[:3], np.full((3, 4), 5))
+    assert len(network._activations._of) <= 9
+
+
+def test_inputs_on_the_device_are_converted_there(gpu):
+    network = Network([3, 4, 2], device=gpu)
+    X = np.arange(12.0).reshape(4, 3)
+    expected = network.predict(X)
+    np.testing.assert_array_equal(network.predict(gpu.asarray(X)), expected)
+    every_second = gpu.asarray(np.repeat(X, 2, axis=0))[::2]
+    np.testing.assert_array_equal(network.predict(every_second), expected)

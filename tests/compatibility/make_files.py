@@ -4,6 +4,7 @@ What it wrote with an earlier version lies beside it, and `test_earlier_files` r
 present one. ``expected.npz`` holds what the earlier version predicted.
 """
 
+import contextlib
 import pickle
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ Y = np.arange(60) % 3
 FIT = {"epochs": 4, "optimizer": "adam", "learning_rate": 0.01, "seed": 7, "batch_size": 16}
 
 
-class _Killed(Exception):
+class _KilledError(Exception):
     """Stands for a process that ends in the middle of a training."""
 
 
@@ -27,7 +28,7 @@ class _Kill(gpunn.Callback):
     def on_epoch_end(self, network, record):
         """Raise."""
         if record.epoch == 2:
-            raise _Killed
+            raise _KilledError
 
 
 def make_network(dtype="float64"):
@@ -50,9 +51,10 @@ def exact_network():
         device="cpu",
     )  # fmt: skip
     draw = np.random.default_rng(4)
-    network.load_parameters(
-        {name: draw.integers(-8, 8, array.shape) / 8 for name, array in network.parameters().items()}
-    )
+    parameters = network.parameters()
+    for name, array in parameters.items():
+        parameters[name] = draw.integers(-8, 8, array.shape) / 8
+    network.load_parameters(parameters)
     return network
 
 
@@ -78,21 +80,20 @@ def main(folder):
 
     held_out = (X[:20], Y[:20])
     options = FIT | {"validation_data": held_out, "early_stopping": gpunn.EarlyStopping(3)}
-    try:
+    with contextlib.suppress(_KilledError):
         gpunn.fit(
             make_network(), X, Y, **options, callbacks=[_Kill()],
             checkpoints=gpunn.Checkpoints(folder / "checkpoints", every="3 steps"),
         )  # fmt: skip
-    except _Killed:
-        pass
     whole = make_network()
     gpunn.fit(whole, X, Y, **options)
     expected["resumed"] = whole.predict(X)
 
-    for name, model, y in (
-        ("classifier", gpunn.MLPClassifier((6,), max_iter=5, random_state=0), np.array(list("abc"))[Y]),
-        ("regressor", gpunn.MLPRegressor(hidden_layer_sizes=(6,), max_iter=5, random_state=0), X[:, 0]),
-    ):  # fmt: skip
+    options = {"max_iter": 5, "random_state": 0}
+    classifier = gpunn.MLPClassifier((6,), **options)
+    regressor = gpunn.MLPRegressor(hidden_layer_sizes=(6,), **options)
+    words = np.array(list("abc"))[Y]
+    for name, model, y in (("classifier", classifier, words), ("regressor", regressor, X[:, 0])):
         model.fit(X, y)
         model.save(folder / f"{name}.safetensors")
         (folder / f"{name}.pickle").write_bytes(pickle.dumps(model))

@@ -1,7 +1,7 @@
 """What earlier versions wrote is still read, with the same predictions.
 
-Parameters are the same to the bit on every machine; so are predictions where all sums are exact, and
-elsewhere on the machine that wrote them. On another one, a sum of K terms may differ by K eps.
+Parameters are the same to the bit on every machine; so are predictions where all sums are exact,
+and elsewhere on the machine that wrote them. On another one, a sum of K terms may differ by K eps.
 """
 
 import pickle
@@ -15,7 +15,7 @@ from make_files import FIT, X, Y, exact_network, make_network
 
 import gpunn
 
-FOLDERS = sorted(path for path in Path(__file__).parent.iterdir() if (path / "expected.npz").exists())
+FOLDERS = sorted(file.parent for file in Path(__file__).parent.glob("*/expected.npz"))
 
 
 @pytest.fixture(params=FOLDERS, ids=lambda folder: folder.name)
