@@ -269,9 +269,10 @@ class Network:
         ----------
         architecture : Architecture
             What the network is, apart from its numbers.
-        parameters : iterable of (ndarray, ndarray or None)
-            Each layer's weights (n_out, n_in) and biases (n_out,), in the network's dtype. On the
-            CPU, row-major arrays become the network's own; they are not copied.
+        parameters : iterable of (array, array or None)
+            Each layer's weights (n_out, n_in) and biases (n_out,), in the network's dtype, on the
+            host or already on the device. Row-major arrays of the device, which the CPU's are all,
+            become the network's own; they are not copied.
         device : {"auto", "cpu", "cuda", "cuda:N"} or Backend
             Where.
 
@@ -885,8 +886,13 @@ def _uploaded(
     backend: Backend, parameters: Iterable[tuple[NDArray[Any], NDArray[Any] | None]]
 ) -> Iterator[tuple[Array, Array | None]]:
     """Yield each layer's weights and biases on the device."""
+
+    def upload(array: Any) -> Array:
+        own = backend.owns(array)
+        return backend.contiguous(array, array.dtype) if own else backend.asarray(array)
+
     for weights, biases in parameters:
-        yield backend.asarray(weights), None if biases is None else backend.asarray(biases)
+        yield upload(weights), None if biases is None else upload(biases)
 
 
 def _draw_layer(

@@ -1,6 +1,5 @@
 """The largest hidden layer that trains in a GPU's memory, by trying."""
 
-import dataclasses
 import os
 import resource
 import time
@@ -15,7 +14,7 @@ from gpu_heat import Plan, Send
 from gpu_peers import N_INPUTS, N_OUTPUTS, Samples, one_line
 
 import gpunn
-from gpunn.network import Layer
+from gpunn.network import Architecture
 
 SECONDS, FACTOR = 90.0, 1.01
 """How long a search may take, and how close it comes."""
@@ -74,19 +73,15 @@ def train_gpunn(samples: Samples, hidden: int, batch: int, device: str) -> bool:
 
     train(gpunn.Network([N_INPUTS, WARM_HIDDEN, N_OUTPUTS], loss=peers.LOSS, device=backend))
     limit_memory(device)
-    network = gpunn.Network([N_INPUTS, 1, N_OUTPUTS], loss=peers.LOSS, device=backend)
     # The weights are made where they are, and zero: to draw them on the host would take minutes,
     # and as much memory there. Zeros move too, and what fits does not depend on values.
-    sizes = (N_INPUTS, hidden, N_OUTPUTS)
-    network.architecture = dataclasses.replace(network.architecture, layer_sizes=sizes)
-    network.layers = [
-        Layer(
-            backend.zeros((n_out, n_in), network.dtype),
-            backend.zeros((n_out,), network.dtype),
-            activation,
-        )
-        for n_out, n_in, activation in network.architecture.layers()
+    architecture = Architecture((N_INPUTS, hidden, N_OUTPUTS), loss=peers.LOSS)
+    parameters = [
+        (backend.zeros((n_out, n_in), np.float32), backend.zeros((n_out,), np.float32))
+        for n_out, n_in, _ in architecture.layers()
     ]
+    network = gpunn.Network.from_parameters(architecture, parameters, backend)
+    del parameters
     train(network)
     return all_moved(backend.to_host(network.layers[0].weights[-1:]))
 
