@@ -62,7 +62,7 @@ def is_on_gpu(values: object) -> bool:
     return hasattr(values, "__cuda_array_interface__")
 
 
-class Connections(Protocol):
+class LayerParams(Protocol):
     """What a device needs to know of a layer; `gpunn.network.Layer` is one."""
 
     @property
@@ -97,7 +97,7 @@ class Sequencer(ABC):
         self,
         inputs: Array,
         targets: Array,
-        rate: float,
+        scale: float,
         row_losses: Array,
         outputs: Array | None,
     ) -> None:
@@ -111,8 +111,8 @@ class Sequencer(ABC):
             The samples, whose sums are in the first n rows of `z`.
         targets : Array, shape (n, n_2)
             Their targets.
-        rate : float
-            The step size.
+        scale : float
+            What gradients are multiplied by: the learning rate over the samples in a step, one.
         row_losses : Array, shape (n,), float64
             Gets each sample's error added.
         outputs : Array, shape (n, n_2), or None
@@ -130,7 +130,7 @@ class BatchLearner(ABC):
         targets: Array,
         batch_size: int,
         *,
-        rate: float,
+        scale: float,
         kept: float,
         row_losses: Array,
     ) -> None:
@@ -144,7 +144,7 @@ class BatchLearner(ABC):
             Their targets.
         batch_size : int
             Samples in a step, at most as many as the learner was made for; n is a multiple of it.
-        rate : float
+        scale : float
             The learning rate over the samples in a step.
         kept : float
             What the weights, but not the biases, are multiplied by in each step.
@@ -387,11 +387,11 @@ class Backend(ABC):
         """Change `z` (n, n_l) in place to ``a = f(z + bias)``; `bias` is (n_l,) or None."""
 
     @abstractmethod
-    def backpropagate_activation(self, delta: Array, a: Array, activation: Activation) -> None:
+    def activation_backward(self, delta: Array, a: Array, activation: Activation) -> None:
         """Change `delta` (n, n_l) in place from dE/da to dE/dz, using ``a = f(z)`` alone."""
 
     @abstractmethod
-    def output_delta(
+    def loss_backward(
         self,
         z: Array,
         bias: Array | None,
@@ -425,8 +425,8 @@ class Backend(ABC):
     def make_sequencer(
         self,
         n_rows: int,
-        hidden: Connections,
-        top: Connections,
+        hidden: LayerParams,
+        top: LayerParams,
         loss: Loss,
         *,
         textbook_rule: bool,
@@ -455,8 +455,8 @@ class Backend(ABC):
     def make_batch_learner(
         self,
         batch_size: int,
-        hidden: Connections,
-        top: Connections,
+        hidden: LayerParams,
+        top: LayerParams,
         loss: Loss,
         *,
         textbook_rule: bool,
@@ -478,7 +478,7 @@ class Backend(ABC):
         return None
 
     @abstractmethod
-    def combine(self, source: Array, out: Array, *, alpha: float, beta: float) -> None:
+    def axpby(self, source: Array, out: Array, *, alpha: float, beta: float) -> None:
         """Change `out` in place to ``alpha * source + beta * out``.
 
         Both are contiguous, of one shape and dtype, and share no memory. With ``beta=0``, `out` is
@@ -493,7 +493,7 @@ class Backend(ABC):
         """
 
     @abstractmethod
-    def drop(self, a: Array, *, rate: float, scale: float, key: int) -> None:
+    def dropout(self, a: Array, *, dropout_rate: float, scale: float, key: int) -> None:
         """Change `a` in place: some numbers to 0, and all others by a factor.
 
         Which ones depends on `key` and on their place in `a` alone, and is the same on all devices.
@@ -502,7 +502,7 @@ class Backend(ABC):
         ----------
         a : Array
             A contiguous array.
-        rate : float
+        dropout_rate : float
             How likely a number becomes 0, in [0, 1).
         scale : float
             What the others are multiplied by.
@@ -546,7 +546,7 @@ class Backend(ABC):
         """Return one line for a person: which device this is and through what it is used."""
 
 
-class InputProducts:
+class Gram:
     """The dot products of a block's samples, which single steps correct their sums by.
 
     Parameters

@@ -84,7 +84,7 @@ class BatchTrainer:
             inputs,
             targets,
             batch_size,
-            rate=learning_rate / batch_size,
+            scale=learning_rate / batch_size,
             kept=1.0 - learning_rate * self._weight_decay,
             row_losses=row_losses,
         )

@@ -23,7 +23,7 @@ from gpunn.activations import SOFTMAX, Activation
 from gpunn.backend import (
     Backend,
     BatchLearner,
-    Connections,
+    LayerParams,
     MemoryInfo,
     Sequencer,
     StagingBuffer,
@@ -251,7 +251,7 @@ def _squares_kernel(squared: bool) -> Any:
 
 
 @cache
-def _drop_kernel() -> Any:
+def _dropout_kernel() -> Any:
     # The place in the array, scattered; then the finalizer of MurmurHash3.
     return cupy.ElementwiseKernel(
         "int64 key, int64 limit, T scale",
@@ -263,7 +263,7 @@ def _drop_kernel() -> Any:
         h ^= h >> 16;
         a *= h >= (unsigned int)limit ? scale : T(0);
         """,
-        "gpunn_drop",
+        "gpunn_dropout",
     )
 
 
@@ -285,12 +285,12 @@ def _take_rows_kernel() -> Any:
 
 
 @cache
-def _combine_kernel() -> Any:
+def _axpby_kernel() -> Any:
     return cupy.ElementwiseKernel(
         "T source, T alpha, T beta",
         "T out",
         "out = beta == T(0) ? alpha * source : alpha * source + beta * out;",
-        "gpunn_combine",
+        "gpunn_axpby",
     )
 
 
@@ -459,7 +459,7 @@ class CupyBackend(Backend):
             else:
                 _activate_kernel(activation, bool(biases))(*biases, z)
 
-    def backpropagate_activation(self, delta: Array, a: Array, activation: Activation) -> None:
+    def activation_backward(self, delta: Array, a: Array, activation: Activation) -> None:
         _check_known(activation)
         with self._device:
             if activation is SOFTMAX:
@@ -467,7 +467,7 @@ class CupyBackend(Backend):
             else:
                 _backward_kernel(activation)(a, delta)
 
-    def output_delta(
+    def loss_backward(
         self,
         z: Array,
         bias: Array | None,
@@ -490,8 +490,8 @@ class CupyBackend(Backend):
     def make_sequencer(
         self,
         n_rows: int,
-        hidden: Connections,
-        top: Connections,
+        hidden: LayerParams,
+        top: LayerParams,
         loss: Loss,
         *,
         textbook_rule: bool,
@@ -503,8 +503,8 @@ class CupyBackend(Backend):
     def make_batch_learner(
         self,
         batch_size: int,
-        hidden: Connections,
-        top: Connections,
+        hidden: LayerParams,
+        top: LayerParams,
         loss: Loss,
         *,
         textbook_rule: bool,
@@ -513,9 +513,9 @@ class CupyBackend(Backend):
             self, self._device, batch_size, hidden, top, loss, textbook_rule
         )
 
-    def combine(self, source: Array, out: Array, *, alpha: float, beta: float) -> None:
+    def axpby(self, source: Array, out: Array, *, alpha: float, beta: float) -> None:
         with self._device:
-            _combine_kernel()(source, alpha, beta, out)
+            _axpby_kernel()(source, alpha, beta, out)
 
     def add_squares(self, a: Array, out: Array, *, alpha: float) -> None:
         numbers, squared = a, True
@@ -528,9 +528,9 @@ class CupyBackend(Backend):
                 numbers, squared = parts, False
             _add_number_kernel()(numbers, alpha, out)
 
-    def drop(self, a: Array, *, rate: float, scale: float, key: int) -> None:
+    def dropout(self, a: Array, *, dropout_rate: float, scale: float, key: int) -> None:
         with self._device:
-            _drop_kernel()(int(key), int(rate * 2**32), scale, a)
+            _dropout_kernel()(int(key), int(dropout_rate * 2**32), scale, a)
 
     def adam_update(
         self,

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpunn.backend import Array, Backend, BatchLearner, Connections
+from gpunn.backend import Array, Backend, BatchLearner, LayerParams
 from gpunn.cupy_kernels import load_kernel, outputs_numbers, pointer, suits
 from gpunn.losses import Loss
 
@@ -62,8 +62,8 @@ class CupyBatchLearner(BatchLearner):
         device: Any,
         batch_size: int,
         tiling: Tiling,
-        hidden: Connections,
-        top: Connections,
+        hidden: LayerParams,
+        top: LayerParams,
         loss: Loss,
         textbook_rule: bool,
     ) -> None:
@@ -88,8 +88,8 @@ class CupyBatchLearner(BatchLearner):
         backend: Backend,
         device: Any,
         batch_size: int,
-        hidden: Connections,
-        top: Connections,
+        hidden: LayerParams,
+        top: LayerParams,
         loss: Loss,
         textbook_rule: bool,
     ) -> "CupyBatchLearner | None":
@@ -122,7 +122,7 @@ class CupyBatchLearner(BatchLearner):
         targets: Array,
         batch_size: int,
         *,
-        rate: float,
+        scale: float,
         kept: float,
         row_losses: Array,
     ) -> None:
@@ -136,7 +136,7 @@ class CupyBatchLearner(BatchLearner):
             self._top.weights,
             pointer(self._top.biases),
             *self._scratch,
-            number(rate),
+            number(scale),
             number(kept),
             number(self._share),
             np.int32(inputs.shape[0] // batch_size),

@@ -11,7 +11,7 @@ import cupy
 import numpy as np
 
 from gpunn.activations import SOFTMAX, Activation
-from gpunn.backend import Array, Connections
+from gpunn.backend import Array, LayerParams
 from gpunn.losses import Loss
 
 WARP = 32
@@ -19,7 +19,7 @@ WARP = 32
 SOURCE = Path(__file__).with_name("kernels.cu")
 
 
-def suits(hidden: Connections, top: Connections, loss: Loss, textbook_rule: bool) -> bool:
+def suits(hidden: LayerParams, top: LayerParams, loss: Loss, textbook_rule: bool) -> bool:
     """Say whether the kernels know the formulas of a network of these two layers."""
     plain_top = top.activation.elementwise and not loss.fused
     return (
@@ -30,7 +30,7 @@ def suits(hidden: Connections, top: Connections, loss: Loss, textbook_rule: bool
 
 
 def load_kernel(
-    name: str, hidden: Connections, top: Connections, loss: Loss, textbook_rule: bool
+    name: str, hidden: LayerParams, top: LayerParams, loss: Loss, textbook_rule: bool
 ) -> Any:
     """Return a kernel of ``kernels.cu`` for a network of these two layers, which `suits` knows."""
     code = top.weights.dtype.char

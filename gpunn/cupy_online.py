@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gpunn.backend import Array, Backend, Connections, InputProducts, Sequencer
+from gpunn.backend import Array, Backend, Gram, LayerParams, Sequencer
 from gpunn.cupy_kernels import WARP, load_kernel, outputs_numbers, pointer, suits
 from gpunn.losses import Loss
 
@@ -26,7 +26,7 @@ def _n_threads(n_hidden: int) -> int:
     return min(MOST_THREADS, -(-n_hidden // WARP) * WARP)
 
 
-def _shared_bytes(top: Connections) -> int:
+def _shared_bytes(top: LayerParams) -> int:
     n_outputs, n_hidden = top.weights.shape
     return outputs_numbers(_n_threads(n_hidden), n_outputs) * int(top.weights.dtype.itemsize)
 
@@ -39,8 +39,8 @@ class CupySequencer(Sequencer):
         backend: Backend,
         device: Any,
         n_rows: int,
-        hidden: Connections,
-        top: Connections,
+        hidden: LayerParams,
+        top: LayerParams,
         loss: Loss,
         textbook_rule: bool,
     ) -> None:
@@ -54,12 +54,12 @@ class CupySequencer(Sequencer):
         self._kernel = load_kernel("gpunn_learn_in_order", hidden, top, loss, textbook_rule)
         self.z = backend.empty((n_rows, self._n_hidden), self._dtype)
         self.deltas = backend.empty((n_rows, self._n_hidden), self._dtype)
-        self._products = InputProducts(
+        self._products = Gram(
             backend, n_rows * n_rows, self._dtype, biases=hidden.biases is not None
         )
 
     @staticmethod
-    def suits(hidden: Connections, top: Connections, loss: Loss, textbook_rule: bool) -> bool:
+    def suits(hidden: LayerParams, top: LayerParams, loss: Loss, textbook_rule: bool) -> bool:
         """Say whether the kernel can learn in a network of these layers."""
         return (
             suits(hidden, top, loss, textbook_rule)
@@ -71,7 +71,7 @@ class CupySequencer(Sequencer):
         self,
         inputs: Array,
         targets: Array,
-        rate: float,
+        scale: float,
         row_losses: Array,
         outputs: Array | None,
     ) -> None:
@@ -87,7 +87,7 @@ class CupySequencer(Sequencer):
             targets,
             row_losses,
             pointer(outputs),
-            number(rate),
+            number(scale),
             number(self._share),
             np.int32(n_rows),
             np.int32(self._n_hidden),

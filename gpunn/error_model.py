@@ -247,7 +247,7 @@ class BoundBackend(Backend):
             values += beta * out.values
         self._settle(out, values, errors)
 
-    def combine(self, source: Bounded, out: Bounded, *, alpha: float, beta: float) -> None:
+    def axpby(self, source: Bounded, out: Bounded, *, alpha: float, beta: float) -> None:
         values, errors = alpha * source.values, abs(alpha) * source.errors
         errors += 2 * self.unit * np.abs(values)
         if beta != 0:
@@ -280,7 +280,7 @@ class BoundBackend(Backend):
         spread = _softmax_spread(a, errors) if self.carries else 0.0
         return a, spread + own * self.unit * a
 
-    def backpropagate_activation(self, delta: Bounded, a: Bounded, activation: Activation) -> None:
+    def activation_backward(self, delta: Bounded, a: Bounded, activation: Activation) -> None:
         if activation.elementwise:
             slope = _slope(activation, a.values)
             spread = self._spread(lambda x: _slope(activation, x), a.values, a.errors, slope)
@@ -303,7 +303,7 @@ class BoundBackend(Backend):
             np.abs(difference) * a.errors + of_difference * (a.values + a.errors),
         )
 
-    def output_delta(
+    def loss_backward(
         self,
         z: Bounded,
         bias: Bounded | None,
@@ -346,7 +346,7 @@ class BoundBackend(Backend):
         self._add_losses(row_losses, values, of_values)
         self._settle(z, slope, spread)
         if not loss.fused:
-            self.backpropagate_activation(z, outputs, activation)
+            self.activation_backward(z, outputs, activation)
         if row_weights is not None:
             errors = z.errors.copy()
             self._settle(z, *self._weigh(row_weights, z.values, errors))
@@ -374,10 +374,10 @@ class BoundBackend(Backend):
         own = 2 * self.unit * abs(alpha) * total + _FLOAT64 * np.abs(values)
         self._settle(out, values, out.errors + abs(alpha) * of_total + own)
 
-    def drop(self, a: Bounded, *, rate: float, scale: float, key: int) -> None:
+    def dropout(self, a: Bounded, *, dropout_rate: float, scale: float, key: int) -> None:
         # Which units sit out is the same on all devices, so the CPU may say it.
         kept = np.ones(a.shape)
-        NumpyBackend().drop(kept, rate=rate, scale=scale, key=key)
+        NumpyBackend().dropout(kept, dropout_rate=dropout_rate, scale=scale, key=key)
         values = a.values * kept
         self._settle(a, values, a.errors * kept + 2 * self.unit * np.abs(values))
 

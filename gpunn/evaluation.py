@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gpunn.feeding import Samples, check_given, place_given
+from gpunn.loaders import Loader, check_given, loader_of_given
 from gpunn.memory import bytes_per_sample
 from gpunn.network import Network
 from gpunn.streams import Stream
@@ -57,12 +57,12 @@ def evaluate(network: Network, X: ArrayLike | Stream, y: ArrayLike | None = None
     """
     given = check_given(network, X, y)
     n_rows = min(given.n_samples, network.rows_at_once)
-    samples = place_given(network, given, n_rows, n_rows * bytes_per_sample(network))
+    samples = loader_of_given(network, given, n_rows, n_rows * bytes_per_sample(network))
     return evaluate_samples(network, samples, keep_outputs=given.stream is None)
 
 
 def evaluate_samples(
-    network: Network, samples: Samples, *, keep_outputs: bool = False
+    network: Network, samples: Loader, *, keep_outputs: bool = False
 ) -> Evaluation:
     """Measure a network on samples that are in their place; see `evaluate`."""
     backend = network.backend

@@ -143,7 +143,7 @@ extern "C" __global__ void __launch_bounds__(1024) gpunn_learn_in_order(
     const T* targets,        // (n_samples, n_outputs)
     double* row_losses,      // (n_samples,): each sample's error is added
     T* outputs,              // (n_samples, n_outputs), or null: gets the outputs
-    T rate,
+    T scale,
     T share,                 // what an output's error counts
     int n_samples,
     int n_hidden,
@@ -165,20 +165,20 @@ extern "C" __global__ void __launch_bounds__(1024) gpunn_learn_in_order(
                 correction += product[s] * deltas[(size_t)s * n_hidden + j];
             }
             const T x = hidden_biases ? a[j] + hidden_biases[j] : a[j];
-            a[j] = hidden_forward(x - rate * correction);
+            a[j] = hidden_forward(x - scale * correction);
         }
         go_through_outputs(
             a, weights, biases, target, share, row_losses + t, n_hidden, n_outputs, out);
         for (int k = me; k < n_outputs; k += n_threads) {
             if (outputs) outputs[(size_t)t * n_outputs + k] = out.a[k];
-            if (biases) biases[k] -= rate * out.steps[k];
+            if (biases) biases[k] -= scale * out.steps[k];
         }
         for (int j = me; j < n_hidden; j += n_threads) {
             T back = T(0);
             for (int k = 0; k < n_outputs; ++k) {
                 T* weight = weights + (size_t)k * n_hidden + j;
                 back += *weight * out.errors[k];
-                *weight -= rate * out.steps[k] * a[j];
+                *weight -= scale * out.steps[k] * a[j];
             }
             delta[j] = back * (hidden_derivative(a[j]));
         }
@@ -253,8 +253,8 @@ static __device__ void multiply_forward(const Tile& tile, int batch_size, int n_
     }
 }
 
-// One step of the tile's weights: w[j, k] <- kept w[j, k] - rate sum over i of d[i, j] x[i, k].
-static __device__ void learn_tile(const Tile& tile, int batch_size, T rate, T kept)
+// One step of the tile's weights: w[j, k] <- kept w[j, k] - scale sum over i of d[i, j] x[i, k].
+static __device__ void learn_tile(const Tile& tile, int batch_size, T scale, T kept)
 {
     const int n_pairs = (tile.n_inputs + PAIR - 1) / PAIR;
     const int n_groups = (tile.n_units + UNITS - 1) / UNITS;
@@ -277,8 +277,8 @@ static __device__ void learn_tile(const Tile& tile, int batch_size, T rate, T ke
         for (int u = 0; u < UNITS; ++u) {
             if (j + u >= tile.n_units) continue;
             T* weight = tile.weights + (j + u) * tile.pitch;
-            weight[k] = kept * weight[k] - rate * sum[0][u];
-            if (has_other) weight[k_other] = kept * weight[k_other] - rate * sum[1][u];
+            weight[k] = kept * weight[k] - scale * sum[0][u];
+            if (has_other) weight[k_other] = kept * weight[k_other] - scale * sum[1][u];
         }
     }
 }
@@ -307,7 +307,7 @@ extern "C" __global__ void __launch_bounds__(256) gpunn_learn_batches(
     T* deltas,              // (batch_size, n_hidden): D_1
     T* steps,               // (batch_size, n_outputs): D_2
     unsigned int* arrived,  // (1,): 0
-    T rate,                 // the learning rate over the samples in a step
+    T scale,                // the learning rate over the samples in a step
     T kept,                 // what the weights are multiplied by in a step
     T share,                // what an output's error counts
     int n_steps,
@@ -388,11 +388,11 @@ extern "C" __global__ void __launch_bounds__(256) gpunn_learn_batches(
             tile.rest[e] = deltas[(size_t)i * n_hidden + tile.first_unit + j];
         }
         __syncthreads();
-        learn_tile(tile, batch_size, rate, kept);
+        learn_tile(tile, batch_size, scale, kept);
         if (hidden_biases && input_tile == 0) {
             for (int j = me / WARP; j < tile.n_units; j += n_warps) {
                 const T sum = sum_of_batch(tile.rest + j, tile.n_units, batch_size);
-                if (lane == 0) hidden_biases[tile.first_unit + j] -= rate * sum;
+                if (lane == 0) hidden_biases[tile.first_unit + j] -= scale * sum;
             }
         }
         const int n_weights = n_outputs * n_hidden;
@@ -403,12 +403,12 @@ extern "C" __global__ void __launch_bounds__(256) gpunn_learn_batches(
                 sum += steps[(size_t)i * n_outputs + k] * activations[(size_t)i * n_hidden + j];
             }
             sum = sum_of_warp(sum);
-            if (lane == 0) weights[e] = kept * weights[e] - rate * sum;
+            if (lane == 0) weights[e] = kept * weights[e] - scale * sum;
         }
         if (biases && blockIdx.x == gridDim.x - 1) {
             for (int k = me / WARP; k < n_outputs; k += n_warps) {
                 const T sum = sum_of_batch(steps + k, n_outputs, batch_size);
-                if (lane == 0) biases[k] -= rate * sum;
+                if (lane == 0) biases[k] -= scale * sum;
             }
         }
         __syncthreads();

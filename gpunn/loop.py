@@ -21,9 +21,9 @@ from gpunn.batches import BatchTrainer
 from gpunn.checkpoints import Checkpoints, Content, differences
 from gpunn.errors import ModelFileError, OutputError, ParameterError
 from gpunn.evaluation import evaluate_samples
-from gpunn.feeding import Samples
 from gpunn.history import Callback, EarlyStopping, EpochRecord, History
 from gpunn.interrupts import Interrupt, interruptible
+from gpunn.loaders import Loader
 from gpunn.network import Network
 from gpunn.online import OnlineTrainer
 from gpunn.optimizers import Optimizer, Schedule
@@ -77,7 +77,7 @@ class Progress:
             raise ModelFileError(f"its state makes no sense: {self!r:.200}")
 
 
-class Best:
+class BestWeights:
     """The weights that did best in validation so far, in a copy on the device."""
 
     def __init__(self, network: Network, rule: EarlyStopping) -> None:
@@ -127,7 +127,7 @@ class Plan:
     """
 
     network: Network
-    samples: Samples
+    samples: Loader
     trainer: Trainer | None
     n_epochs: int
     batch_size: int
@@ -135,7 +135,7 @@ class Plan:
     schedule: Schedule
     shuffle: bool
     generator: np.random.Generator
-    validation: Samples | None
+    validation: Loader | None
     early_stopping: EarlyStopping | None
     callbacks: Sequence[Callback]
     checkpoints: Checkpoints | None
@@ -157,10 +157,10 @@ class Loop:
         if streamed is None and plan.validation is not None:
             streamed = plan.validation.streamed
         self.history = History(streamed=streamed)
-        self.best = Best(plan.network, plan.early_stopping or EarlyStopping())
+        self.best = BestWeights(plan.network, plan.early_stopping or EarlyStopping())
         self.progress = Progress(dict(plan.generator.bit_generator.state))
         self.row_losses = self._zeros()
-        self._keeper = None if plan.checkpoints is None else _Keeper(self, plan.checkpoints)
+        self._saver = None if plan.checkpoints is None else CheckpointSaver(self, plan.checkpoints)
 
     def run(self) -> History:
         """Train, and return what happened."""
@@ -172,8 +172,8 @@ class Loop:
                 callback.on_streaming(history.streamed)
         try:
             with interruptible() as interrupt:
-                if self._keeper is not None:
-                    self._keeper.begin()
+                if self._saver is not None:
+                    self._saver.begin()
                     self._began -= self.progress.seconds
                 while history.stopped == "finished" and self.progress.epoch < plan.n_epochs:
                     self._epoch(interrupt)
@@ -205,8 +205,8 @@ class Loop:
                 callback.on_step_end(stop - start)
             # Looked at once only, for a signal may come at any moment.
             self.history.stopped = interrupt.kind or "finished"
-            if self._keeper is not None:
-                self._keeper.after_steps(-(-(stop - start) // plan.batch_size))
+            if self._saver is not None:
+                self._saver.after_steps(-(-(stop - start) // plan.batch_size))
             if self.history.stopped != "finished":
                 return
         self._finish_epoch()
@@ -250,7 +250,7 @@ class Loop:
             seconds=time.perf_counter() - self._epoch_began,
         )
         if self._has_diverged(record):
-            if self._keeper is not None and plan.halve_rate and self._keeper.halve_rate():
+            if self._saver is not None and plan.halve_rate and self._saver.halve_rate():
                 return
             history.stopped = "diverged"
         else:
@@ -267,8 +267,8 @@ class Loop:
             history.stopped = "callback"
         elif plan.early_stopping is not None and self.best.is_exhausted():
             history.stopped = "early stopping"
-        if self._keeper is not None:
-            self._keeper.after_epoch()
+        if self._saver is not None:
+            self._saver.after_epoch()
 
     @staticmethod
     def _has_diverged(record: EpochRecord) -> bool:
@@ -375,7 +375,7 @@ class Loop:
         self.backend.copy_into(self.backend.asarray(losses), self.row_losses)
 
 
-class _Keeper:
+class CheckpointSaver:
     """Makes a training's checkpoints when they are due, and goes back to them."""
 
     def __init__(self, loop: Loop, checkpoints: Checkpoints) -> None:

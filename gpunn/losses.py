@@ -82,7 +82,7 @@ class Loss:
         """Return what value and derivative of one of so many outputs are to be multiplied by."""
         return 1 / n_outputs if self.mean_over_outputs else 1.0
 
-    def add_errors(
+    def add_losses(
         self,
         a: Values,
         targets: Values,

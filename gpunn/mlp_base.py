@@ -26,8 +26,8 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from gpunn.feeding import Samples
 from gpunn.history import Callback
+from gpunn.loaders import Loader
 from gpunn.memory import check_memory
 from gpunn.mlp_data import (
     Data,
@@ -274,7 +274,7 @@ class MultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
             architecture, self.coefs_, self.intercepts_, self.device
         )
 
-    def _task(self, samples: Samples, weights: NDArray[Any] | None) -> Task:
+    def _task(self, samples: Loader, weights: NDArray[Any] | None) -> Task:
         # The half of the squared errors is measured as a mean over outputs, but learnt as a sum.
         share = 1 / self.n_outputs_ if self.out_activation_ == "identity" else 1.0
         return Task(samples, weights, float(self.alpha), share, float(self.dropout))

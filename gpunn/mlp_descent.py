@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 
 from gpunn.backend import Array
-from gpunn.feeding import Samples
 from gpunn.history import Callback, EpochRecord, History
+from gpunn.loaders import Loader
 from gpunn.mlp_engine import StepRule
 from gpunn.mlp_report import Report
 from gpunn.network import Dropout, Network
@@ -34,7 +34,7 @@ class Task(NamedTuple):
 
     Attributes
     ----------
-    samples : Samples
+    samples : Loader
         The samples, in batches.
     weights : ndarray, shape (n,), float64, or None
         What each counts.
@@ -46,7 +46,7 @@ class Task(NamedTuple):
         How likely a hidden unit sits out a step.
     """
 
-    samples: Samples
+    samples: Loader
     weights: NDArray[np.float64] | None
     alpha: float
     share: float
@@ -58,7 +58,7 @@ class Holdout(NamedTuple):
 
     Attributes
     ----------
-    samples : Samples
+    samples : Loader
         The samples, in batches.
     weights : ndarray, shape (n,), float64, or None
         What each counts.
@@ -68,7 +68,7 @@ class Holdout(NamedTuple):
         Whether the score is the share of right answers.
     """
 
-    samples: Samples
+    samples: Loader
     weights: NDArray[np.float64] | None
     score: Callable[[NDArray[Any]], float]
     is_accuracy: bool

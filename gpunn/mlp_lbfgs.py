@@ -70,7 +70,7 @@ class Objective:
             network.step(inputs, targets, update, losses, row_weights=weights)
         for layer, (gradient, _) in zip(network.layers, self._gradients, strict=True):
             alpha = task.alpha / self._total
-            backend.combine(layer.weights, gradient, alpha=alpha, beta=1.0)
+            backend.axpby(layer.weights, gradient, alpha=alpha, beta=1.0)
             backend.add_squares(layer.weights, penalty, alpha=0.5 * alpha)
         loss = float(backend.to_host(row_losses).sum()) * task.share / self._total
         loss += float(backend.to_host(penalty)[0])

@@ -1,6 +1,6 @@
 """The estimators' samples on their way to the network: dense, sparse, or on the device already.
 
-Dense samples go the way of all others (`gpunn.feeding`). Sparse ones stay in CSR format on the
+Dense samples go the way of all others (`gpunn.loaders`). Sparse ones stay in CSR format on the
 host and are taken a batch at a time, as they are where the device can multiply by them and they
 are mostly zeros, and else written out, so that there is never more of them in full than a batch.
 """
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.backend import Array, Backend, is_on_gpu, row_blocks
-from gpunn.feeding import Batch, Samples, place_samples
+from gpunn.loaders import Batch, Loader, make_loader
 from gpunn.network import Network
 from gpunn.sparse_rows import SparseRows
 
@@ -29,7 +29,7 @@ MANY_ROWS = 2048
 """Rows of a sparse product: each reads all weights once, however few the numbers in the rows."""
 
 
-class SparseSamples(Samples):
+class SparseLoader(Loader):
     """Samples in CSR format on the host, whose targets live on the device."""
 
     def __init__(self, network: Network, inputs: Any, targets: Array, n_rows: int) -> None:
@@ -70,12 +70,12 @@ def rows_at_once(network: Network, X: Any) -> int:
     return min(int(X.shape[0]), n_rows)
 
 
-def place(network: Network, X: Any, targets: NDArray[Any], n_rows: int, reserved: int) -> Samples:
-    """Return samples for a network to go through; see `gpunn.feeding.place_samples`."""
+def place(network: Network, X: Any, targets: NDArray[Any], n_rows: int, reserved: int) -> Loader:
+    """Return samples for a network to go through; see `gpunn.loaders.make_loader`."""
     if is_sparse(X):
-        return SparseSamples(network, X, targets, n_rows)
+        return SparseLoader(network, X, targets, n_rows)
     inputs, host_targets = network.check_samples(X, targets)
-    return place_samples(network, inputs, host_targets, n_rows, reserved)
+    return make_loader(network, inputs, host_targets, n_rows, reserved)
 
 
 def take(backend: Backend, X: Any, indices: NDArray[np.int64]) -> Any:
@@ -95,7 +95,7 @@ def predict(network: Network, X: Any) -> NDArray[Any]:
     nothing = np.zeros((X.shape[0], 1), network.dtype)
     outputs = network.backend.empty((n_rows, network.n_outputs), network.dtype)
     host = np.empty((X.shape[0], network.n_outputs), network.dtype)
-    for rows, inputs, _ in SparseSamples(network, X, nothing, n_rows).batches():
+    for rows, inputs, _ in SparseLoader(network, X, nothing, n_rows).batches():
         out = outputs[: inputs.shape[0]]
         network.write_outputs(inputs, out)
         host[rows] = network.backend.to_host(out)

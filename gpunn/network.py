@@ -87,18 +87,23 @@ def add_gradient(
 
 
 class Dropout(NamedTuple):
-    """Which hidden units sit out a step: each sample's own, with probability `rate`.
+    """Which hidden units sit out a step: each sample's own, with probability `dropout_rate`.
 
-    What is left of a layer is divided by ``1 - rate``, so that the sums above it stay as large as
-    without. `keys` holds a whole number below 2^32 for each hidden layer, and other keys leave out
-    other units; see `gpunn.backend.Backend.drop`.
+    What is left of a layer is divided by ``1 - dropout_rate``, so that the sums above it stay as
+    large as without. `keys` holds a whole number below 2^32 for each hidden layer, and other keys
+    leave out other units; see `gpunn.backend.Backend.dropout`.
 
     Source: N. Srivastava et al., *Dropout: a simple way to prevent neural networks from
     overfitting* (2014).
     """
 
-    rate: float
+    dropout_rate: float
     keys: Sequence[int]
+
+    @property
+    def kept(self) -> float:
+        """The share of the units that does not sit out."""
+        return 1 - self.dropout_rate
 
 
 MANY_BATCH_SIZES = 8
@@ -455,11 +460,15 @@ class Network:
         for index, (layer, above) in enumerate(pairwise(self.layers), start=1):
             self.backend.activate(z, layer.biases, layer.activation)
             if dropout is not None:
-                rate, key = dropout.rate, dropout.keys[index - 1]
-                self.backend.drop(z, rate=rate, scale=1 / (1 - rate), key=key)
+                self._drop_out(z, dropout, index, 1 / dropout.kept)
             a, z = z, activations[index]
             self.backend.gemm(a, above.weights, z, transpose_b=True)
         return z
+
+    def _drop_out(self, array: Array, dropout: Dropout, index: int, scale: float) -> None:
+        """Change in place to 0 what sits out of the layer with that index, and scale the rest."""
+        key = dropout.keys[index - 1]
+        self.backend.dropout(array, dropout_rate=dropout.dropout_rate, scale=scale, key=key)
 
     def _write_outputs(self, z: Array, outputs: Array) -> None:
         """Change `outputs` in place to A_L for Z_L without its biases, which is left as it is."""
@@ -579,7 +588,7 @@ class Network:
         deltas = [delta, *self._deltas(z.shape[0])[1:-1], z_top][:n_layers]
         if outputs is not None:
             self._write_outputs(z_top, outputs)
-        backend.output_delta(
+        backend.loss_backward(
             z_top, top.biases, targets, top.activation, self.loss, row_losses, row_weights
         )
         if n_layers == 1:
@@ -589,13 +598,10 @@ class Network:
             backend.gemm(deltas[index], layer.weights, deltas[index - 1])
             update(index, layer, deltas[index], activations[index - 1])
             if dropout is not None:
-                rate, key = dropout.rate, dropout.keys[index - 1]
-                backend.drop(deltas[index - 1], rate=rate, scale=1 / (1 - rate), key=key)
+                self._drop_out(deltas[index - 1], dropout, index, 1 / dropout.kept)
                 # The derivative is written from the activation as it was before.
-                backend.drop(activations[index - 1], rate=rate, scale=1 - rate, key=key)
-            backend.backpropagate_activation(
-                deltas[index - 1], activations[index - 1], below.activation
-            )
+                self._drop_out(activations[index - 1], dropout, index, dropout.kept)
+            backend.activation_backward(deltas[index - 1], activations[index - 1], below.activation)
 
     def add_losses(
         self,
@@ -609,7 +615,7 @@ class Network:
         top = self.layers[-1]
         z = self._forward(inputs)
         self._write_outputs(z, outputs)
-        self.backend.output_delta(
+        self.backend.loss_backward(
             z, top.biases, targets, top.activation, self.loss, row_losses, row_weights
         )
 

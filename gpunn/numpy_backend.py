@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gpunn.activations import Activation
-from gpunn.backend import Array, Backend, Connections, MemoryInfo, Sequencer, StagingBuffer
+from gpunn.backend import Array, Backend, LayerParams, MemoryInfo, Sequencer, StagingBuffer
 from gpunn.losses import Loss
 from gpunn.numpy_blas import Blas
 from gpunn.numpy_online import NumpySequencer
@@ -236,7 +236,7 @@ class NumpyBackend(Backend):
 
         self._spread(_tiles(*z.shape, not activation.elementwise), work)
 
-    def backpropagate_activation(
+    def activation_backward(
         self, delta: NDArray[Any], a: NDArray[Any], activation: Activation
     ) -> None:
         def work(tile: Tile) -> None:
@@ -250,7 +250,7 @@ class NumpyBackend(Backend):
 
         self._spread(_tiles(*a.shape, not activation.elementwise), work)
 
-    def output_delta(
+    def loss_backward(
         self,
         z: NDArray[Any],
         bias: NDArray[Any] | None,
@@ -289,7 +289,7 @@ class NumpyBackend(Backend):
         sums = self._memory((n_samples,), np.dtype(np.float64), 4)
         if not loss.fused:
             activation.forward(a, scratch[:-1])
-        loss.add_errors(a, t, errors, out, scratch, sums, weights)
+        loss.add_losses(a, t, errors, out, scratch, sums, weights)
         loss.derivative(a, t, out, scratch)
         if loss.mean_over_outputs:
             np.multiply(out, loss.share(n_outputs), out)
@@ -300,17 +300,15 @@ class NumpyBackend(Backend):
     def make_sequencer(
         self,
         n_rows: int,
-        hidden: Connections,
-        top: Connections,
+        hidden: LayerParams,
+        top: LayerParams,
         loss: Loss,
         *,
         textbook_rule: bool,
     ) -> Sequencer | None:
         return NumpySequencer(self._blas, n_rows, hidden, top, loss, textbook_rule)
 
-    def combine(
-        self, source: NDArray[Any], out: NDArray[Any], *, alpha: float, beta: float
-    ) -> None:
+    def axpby(self, source: NDArray[Any], out: NDArray[Any], *, alpha: float, beta: float) -> None:
         code = out.dtype.char
         factor, factor_out = _number(alpha, code), _number(beta, code)
 
@@ -330,8 +328,8 @@ class NumpyBackend(Backend):
         flat = a.reshape(-1)
         out += alpha * float(self._blas.dot[flat.dtype.char](flat, flat))
 
-    def drop(self, a: NDArray[Any], *, rate: float, scale: float, key: int) -> None:
-        flat, limit = a.reshape(-1), np.uint32(int(rate * 2**32))
+    def dropout(self, a: NDArray[Any], *, dropout_rate: float, scale: float, key: int) -> None:
+        flat, limit = a.reshape(-1), np.uint32(int(dropout_rate * 2**32))
 
         def work(piece: slice) -> None:
             numbers = flat[piece]

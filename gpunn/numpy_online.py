@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.activations import SIGMOID, Activation
-from gpunn.backend import Connections, Sequencer
+from gpunn.backend import LayerParams, Sequencer
 from gpunn.losses import Loss
 from gpunn.numpy_blas import Blas
 
@@ -65,8 +65,8 @@ class NumpySequencer(Sequencer):
         self,
         blas: Blas,
         n_rows: int,
-        hidden: Connections,
-        top: Connections,
+        hidden: LayerParams,
+        top: LayerParams,
         loss: Loss,
         textbook_rule: bool,
     ) -> None:
@@ -108,7 +108,7 @@ class NumpySequencer(Sequencer):
         self,
         inputs: Values,
         targets: Values,
-        rate: float,
+        scale: float,
         row_losses: Values,
         outputs: Values | None,
     ) -> None:
@@ -119,9 +119,9 @@ class NumpySequencer(Sequencer):
         with np.errstate(over="ignore"):
             if self.z.shape[1] < WIDE:
                 with self._blas.one_thread():
-                    self._learn_runs(targets, rate, outputs)
+                    self._learn_runs(targets, scale, outputs)
             else:
-                self._learn_runs(targets, rate, outputs)
+                self._learn_runs(targets, scale, outputs)
         self._add_errors(targets, row_losses)
 
     def _add_errors(self, targets: Values, row_losses: Values) -> None:
@@ -130,7 +130,7 @@ class NumpySequencer(Sequencer):
         np.copyto(tops, self._tops[:n_rows].T)
         np.copyto(columns, targets.T)
         scratch, sums = self._scratch_columns[:, :n_rows], self._sums[:n_rows]
-        self._loss.add_errors(tops, columns, row_losses, out, scratch, sums)
+        self._loss.add_losses(tops, columns, row_losses, out, scratch, sums)
 
     def _multiply_inputs(self, inputs: Values) -> None:
         """Fill the dot products of all inputs, plus 1 for the input of the biases."""
@@ -145,23 +145,23 @@ class NumpySequencer(Sequencer):
         if not whole:
             self._products[:n_rows, :n_rows] = products
 
-    def _learn_runs(self, targets: Values, rate: float, outputs: Values | None) -> None:
+    def _learn_runs(self, targets: Values, scale: float, outputs: Values | None) -> None:
         for start in range(0, len(targets), RUN):
             stop = min(start + RUN, len(targets))
             if start:
                 products = self._earlier[: (stop - start) * start].reshape(stop - start, start)
                 np.copyto(products, self._products[start:stop, :start])
                 self._blas.gemm(
-                    products, self.deltas[:start], self.z[start:stop], False, False, -rate, 1.0
+                    products, self.deltas[:start], self.z[start:stop], False, False, -scale, 1.0
                 )
-            self._learn_run(self._rows[start:stop], targets[start:stop], rate)
+            self._learn_run(self._rows[start:stop], targets[start:stop], scale)
             if outputs is not None:
                 outputs[start:stop] = self._tops[start:stop]
                 if self._loss.fused:
                     for row in outputs[start:stop]:
                         self._top.activation.forward(row, self._scratch_top[:-1])
 
-    def _learn_run(self, rows: list[_Row], targets: Values, rate: float) -> None:
+    def _learn_run(self, rows: list[_Row], targets: Values, scale: float) -> None:
         code = targets.dtype.char
         gemv, ger, loss = self._blas.gemv[code], self._blas.ger[code], self._loss
         activate, go_back = self._activate, self._hidden.activation.backward
@@ -173,8 +173,8 @@ class NumpySequencer(Sequencer):
         fused, derivative = loss.fused, loss.derivative
         share = loss.share(targets.shape[1])
         for (a, delta, before, products, o), target in zip(rows, targets, strict=True):
-            if len(products):  # z <- z - rate D^T (X x)
-                gemv(-rate, before, products, 1.0, a, 0, 1, 0, 1, 0, 1)
+            if len(products):  # z <- z - scale D^T (X x)
+                gemv(-scale, before, products, 1.0, a, 0, 1, 0, 1, 0, 1)
             activate(a, scratch)
             gemv(1.0, weights, a, 0.0, o, 0, 1, 0, 1, 1, 1)  # o = W_2 a
             if biases is not None:
@@ -194,8 +194,8 @@ class NumpySequencer(Sequencer):
                 if not fused:
                     go_back_top(delta_top, o, scratch_top)
                 gemv(1.0, weights, delta_top, 0.0, delta, 0, 1, 0, 1, 0, 1)  # W_2^T D_2
-            ger(-rate, a, delta_top, 1, 1, weights, 1, 1, 1)  # W_2 <- W_2 - rate D_2 a^T
+            ger(-scale, a, delta_top, 1, 1, weights, 1, 1, 1)  # W_2 <- W_2 - scale D_2 a^T
             if biases is not None:
-                np.multiply(delta_top, rate, step_top)
+                np.multiply(delta_top, scale, step_top)
                 np.subtract(biases, step_top, biases)
             go_back(delta, a, scratch)

@@ -1,7 +1,7 @@
 """Exact training on one sample, or a few, at a time, at the speed of matrix products.
 
 One sample at a time reads and writes all of the first weights for each sample. It need not. Let
-steps t = 1..m make a block that starts from weights W. With plain gradient descent of step size r
+steps t = 1..m make a block that starts from weights W. With plain gradient descent of scale r
 (the learning rate over the samples in a step), the weights that step t sees are
 ``W - r sum_{s<t} D_s^T X_s``, where D_s are the first layer's deltas in step s. So its weighted
 sums are
@@ -24,7 +24,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from gpunn.backend import Array, InputProducts, Sequencer, row_blocks
+from gpunn.backend import Array, Gram, Sequencer, row_blocks
 from gpunn.network import Layer, Network, add_gradient
 
 BLOCK_ROWS = 64
@@ -79,7 +79,7 @@ class OnlineTrainer:
         backend, dtype = self.network.backend, self.network.dtype
         self._z = backend.empty((n_rows, n_hidden), dtype)
         self._deltas = backend.empty((n_rows, n_hidden), dtype)
-        self._products = InputProducts(
+        self._products = Gram(
             backend, self.batch_size * n_rows, dtype, biases=self.network.architecture.biases
         )
 
@@ -113,34 +113,34 @@ class OnlineTrainer:
             Gets each sample's outputs, from before it was learnt from.
         """
         backend, first, n_rows = self.network.backend, self.network.layers[0], inputs.shape[0]
-        rate = learning_rate / min(self.batch_size, n_rows)
+        scale = learning_rate / min(self.batch_size, n_rows)
         z, deltas = self._z[:n_rows], self._deltas[:n_rows]
         losses = self._row_losses[:n_rows] if row_losses is None else row_losses
         backend.gemm(inputs, first.weights, z, transpose_b=True)
         if self._sequencer is not None:
-            self._sequencer.learn(inputs, targets, rate, losses, outputs)
+            self._sequencer.learn(inputs, targets, scale, losses, outputs)
         else:
-            self._learn_stepwise(inputs, targets, rate, losses, outputs)
-        add_gradient(backend, deltas, inputs, first.weights, first.biases, alpha=-rate)
+            self._learn_stepwise(inputs, targets, scale, losses, outputs)
+        add_gradient(backend, deltas, inputs, first.weights, first.biases, alpha=-scale)
 
     def _learn_stepwise(
         self,
         inputs: Array,
         targets: Array,
-        rate: float,
+        scale: float,
         row_losses: Array,
         outputs: Array | None,
     ) -> None:
         backend = self.network.backend
 
         def descend(index: int, layer: Layer, delta: Array, below: Array) -> None:
-            add_gradient(backend, delta, below, layer.weights, layer.biases, alpha=-rate)
+            add_gradient(backend, delta, below, layer.weights, layer.biases, alpha=-scale)
 
         for rows in row_blocks(inputs.shape[0], self.batch_size):
             z = self._z[rows]
             if rows.start:
                 products = self._products.of(inputs[rows], inputs[: rows.start])
-                backend.gemm(products, self._deltas[: rows.start], z, alpha=-rate, beta=1.0)
+                backend.gemm(products, self._deltas[: rows.start], z, alpha=-scale, beta=1.0)
             self.network.learn_from(
                 z,
                 self._deltas[rows],

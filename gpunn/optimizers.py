@@ -214,16 +214,14 @@ class Momentum(Optimizer):
         kept = self.momentum
         if shrinking != 0:
             # A pass of its own, which weights without decay are spared.
-            self._backend.combine(layer.weights, velocity.weights, alpha=-shrinking, beta=kept)
+            self._backend.axpby(layer.weights, velocity.weights, alpha=-shrinking, beta=kept)
             kept = 1.0
         if self.nesterov:
             # The gradient's step is nowhere by itself, but it is v - momentum v_old: the weights
             # get the second term while v_old is still there, and (1 + momentum) v afterwards.
-            self._backend.combine(
-                velocity.weights, layer.weights, alpha=-kept, beta=1.0 - shrinking
-            )
+            self._backend.axpby(velocity.weights, layer.weights, alpha=-kept, beta=1.0 - shrinking)
             if velocity.biases is not None and layer.biases is not None:
-                self._backend.combine(velocity.biases, layer.biases, alpha=-self.momentum, beta=1.0)
+                self._backend.axpby(velocity.biases, layer.biases, alpha=-self.momentum, beta=1.0)
         add_gradient(
             self._backend,
             delta,
@@ -235,9 +233,9 @@ class Momentum(Optimizer):
             beta_biases=self.momentum,
         )
         reach = 1.0 + self.momentum if self.nesterov else 1.0
-        self._backend.combine(velocity.weights, layer.weights, alpha=reach, beta=1.0)
+        self._backend.axpby(velocity.weights, layer.weights, alpha=reach, beta=1.0)
         if velocity.biases is not None and layer.biases is not None:
-            self._backend.combine(velocity.biases, layer.biases, alpha=reach, beta=1.0)
+            self._backend.axpby(velocity.biases, layer.biases, alpha=reach, beta=1.0)
 
 
 @dataclass

@@ -94,13 +94,13 @@ class ThreeLayerNetwork(Network):
         if outputs is not None:
             backend.copy_into(o, outputs)
         backend.copy_into(o, errors)
-        backend.output_delta(  # o - t
+        backend.loss_backward(  # o - t
             errors, None, targets, IDENTITY, self.loss, row_losses, row_weights
         )
         backend.gemm(errors, top.weights, delta)
-        backend.backpropagate_activation(errors, o, top.activation)
+        backend.activation_backward(errors, o, top.activation)
         update(1, top, errors, z)
-        backend.backpropagate_activation(delta, z, hidden.activation)
+        backend.activation_backward(delta, z, hidden.activation)
 
     def train(self, inputs: ArrayLike, targets: ArrayLike) -> NDArray[Any]:
         """Change the network in place by training on samples, one after the other.

@@ -1,7 +1,7 @@
 """Training a network: arguments checked, samples placed, and then the loop.
 
 Each epoch draws an order of the samples on the host, and each step takes its batch from
-`gpunn.feeding`, goes forward and back, and updates, all on the device; the training error is read
+`gpunn.loaders`, goes forward and back, and updates, all on the device; the training error is read
 once an epoch (`gpunn.loop`).
 
 Ctrl-C (SIGINT) and SIGTERM end the training after the current step, in good order; a second signal
@@ -20,9 +20,9 @@ from gpunn.backend import Backend
 from gpunn.batches import BatchTrainer
 from gpunn.checkpoints import Checkpoints, fingerprint
 from gpunn.errors import ParameterError
-from gpunn.feeding import Given, check_given, place_given
 from gpunn.history import Callback, EarlyStopping, History, check_count
 from gpunn.initializers import make_generator
+from gpunn.loaders import Given, check_given, loader_of_given
 from gpunn.loop import Loop, Plan
 from gpunn.memory import check_memory
 from gpunn.network import Network
@@ -155,10 +155,10 @@ def fit(
     if launches is not None:
         n_rows = launches.rows_in_call
         reserved += launches.call_bytes
-    samples = place_given(network, given, n_rows, reserved)
+    samples = loader_of_given(network, given, n_rows, reserved)
     validation = None
     if held_out is not None:
-        validation = place_given(network, held_out, n_validated, reserved)
+        validation = loader_of_given(network, held_out, n_validated, reserved)
     trainer = OnlineTrainer(network, batch_size) if in_blocks else launches
     made_for = {}
     if checkpoints is not None:

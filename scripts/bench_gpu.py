@@ -23,13 +23,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import gpu_peers as peers
+import gpu_baselines as baselines
 import gpu_report
 from bench_cpu import cpu_model, version_of
+from gpu_baselines import one_line
 from gpu_children import events_of, patience
-from gpu_heat import EVERYWHERE, ROW_SECONDS, Bench, Plan, Row, Send, copy_rate
 from gpu_largest import Largest, search_largest
-from gpu_peers import one_line
+from gpu_runner import EVERYWHERE, ROW_SECONDS, Bench, Plan, Row, Send, copy_rate
 
 import gpunn
 from gpunn.devices import cuda_problem
@@ -251,7 +251,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: rehearse")
     parser.add_argument("--only", metavar="TEXT", help="measure rows whose name contains this")
     parser.add_argument(
-        "--contestants", nargs="+", choices=peers.CONTESTANTS, default=[*peers.CONTESTANTS]
+        "--contestants", nargs="+", choices=baselines.CONTESTANTS, default=[*baselines.CONTESTANTS]
     )
     parser.add_argument(
         "--seconds", type=float, default=1500, help="how long it may take; default: 1500"
@@ -276,7 +276,7 @@ def look_at(device: str, send: Send) -> None:
 def default_out(options: argparse.Namespace, machine: dict[str, Any]) -> Path | None:
     """Return where a whole run's results go, and nothing for any other run."""
     whole = not options.quick and options.only is None and options.device == "cuda"
-    if not whole or options.contestants != [*peers.CONTESTANTS]:
+    if not whole or options.contestants != [*baselines.CONTESTANTS]:
         return None
     name = re.sub("[^a-z0-9]+", "-", machine["name"].lower()).strip("-")
     return ROOT / "docs" / "benchmarks" / f"gpu-{name}.json"

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import gpu_peers as peers
+import gpu_baselines as baselines
 import numpy as np
+from gpu_baselines import N_INPUTS, N_OUTPUTS, Samples, one_line
 from gpu_children import events_of, patience
-from gpu_heat import Plan, Send
-from gpu_peers import N_INPUTS, N_OUTPUTS, Samples, one_line
+from gpu_runner import Plan, Send
 
 import gpunn
 from gpunn.network import Architecture
@@ -71,11 +71,11 @@ def train_gpunn(samples: Samples, hidden: int, batch: int, device: str) -> bool:
             shuffle=False,
         )
 
-    train(gpunn.Network([N_INPUTS, WARM_HIDDEN, N_OUTPUTS], loss=peers.LOSS, device=backend))
+    train(gpunn.Network([N_INPUTS, WARM_HIDDEN, N_OUTPUTS], loss=baselines.LOSS, device=backend))
     limit_memory(device)
     # The weights are made where they are, and zero: to draw them on the host would take minutes,
     # and as much memory there. Zeros move too, and what fits does not depend on values.
-    architecture = Architecture((N_INPUTS, hidden, N_OUTPUTS), loss=peers.LOSS)
+    architecture = Architecture((N_INPUTS, hidden, N_OUTPUTS), loss=baselines.LOSS)
     parameters = [
         (backend.zeros((n_out, n_in), np.float32), backend.zeros((n_out,), np.float32))
         for n_out, n_in, _ in architecture.layers()

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import host_cupy
+import fake_cuda
 import numpy as np
 import pytest
 
@@ -32,10 +32,10 @@ def make_backend(device: str) -> Backend:
     if device == "cpu":
         return NumpyBackend()
     if device.startswith("double"):
-        if host_cupy.CXX is None:
+        if fake_cuda.CXX is None:
             pytest.skip("the double of CuPy needs a C++ compiler (g++, c++ or clang++)")
         number = int(device.partition(":")[2] or 0)
-        backend: Backend = host_cupy.load_cupy_backend().CupyBackend(number)
+        backend: Backend = fake_cuda.load_cupy_backend().CupyBackend(number)
         return backend
     return _make_cuda_backend()
 
@@ -69,7 +69,7 @@ def double() -> Backend:
 def installed_double() -> Iterator[ModuleType]:
     """The double in place as ``cupy``, so that "auto" and "cuda" find two GPUs, for one test."""
     make_backend("double")
-    with host_cupy.installed() as module:
+    with fake_cuda.installed() as module:
         yield module
 
 

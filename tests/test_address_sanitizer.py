@@ -8,13 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import host_cupy
+import fake_cuda
 import pytest
 
 TESTS = Path(__file__).parent
 
 READS = """
-import sys, numpy as np, host_cupy
+import sys, numpy as np, fake_cuda
 code = '''
 typedef float T;
 extern "C" __global__ void tried(const T* x, T* y, int n) {
@@ -22,8 +22,8 @@ extern "C" __global__ void tried(const T* x, T* y, int n) {
     const int me = threadIdx.x;
     %s
 }'''
-x, y = (host_cupy.zeros(70, "float32")[:64] for _ in "ab")
-kernel = host_cupy.RawModule(code=code).get_function("tried")
+x, y = (fake_cuda.zeros(70, "float32")[:64] for _ in "ab")
+kernel = fake_cuda.RawModule(code=code).get_function("tried")
 kernel((1,), (64,), (x, y, np.int32(64)), shared_mem=256)
 print("done")
 """
@@ -31,9 +31,9 @@ print("done")
 
 def library() -> str | None:
     """Return AddressSanitizer's library, if the host's compiler brings one."""
-    if host_cupy.CXX is None:
+    if fake_cuda.CXX is None:
         return None
-    command = [host_cupy.CXX, "-print-file-name=libasan.so"]
+    command = [fake_cuda.CXX, "-print-file-name=libasan.so"]
     found = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
     return found if os.path.isabs(found) else None
 

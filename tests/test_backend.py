@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import DEVICES, assert_close_product, assert_within, make_backend
-from host_cupy import no_crossings
+from fake_cuda import no_crossings
 from scipy import special
 
 from gpunn.activations import ACTIVATIONS, RELU, SIGMOID, SOFTMAX, TANH, Activation
@@ -536,7 +536,7 @@ def test_activate_some_rows(backend: Backend, activation: Activation) -> None:
 def test_activate_no_rows(backend: Backend, dtype: Any, activation: Activation) -> None:
     for bias in (None, backend.zeros((4,), dtype)):
         backend.activate(backend.zeros((0, 4), dtype), bias, activation)
-    backend.backpropagate_activation(
+    backend.activation_backward(
         backend.zeros((0, 4), dtype), backend.zeros((0, 4), dtype), activation
     )
 
@@ -580,7 +580,7 @@ def test_nan_is_kept(backend: Backend, dtype: Any, activation: Activation) -> No
     delta = np.ones((5, 3), dtype)
     delta[4, 2] = np.nan
     device_delta = backend.asarray(delta.copy())
-    backend.backpropagate_activation(device_delta, backend.asarray(expected), activation)
+    backend.activation_backward(device_delta, backend.asarray(expected), activation)
     activation.backward(delta.T, expected.T, np.empty_like(delta.T))
     np.testing.assert_array_equal(np.isnan(backend.to_host(device_delta)), np.isnan(delta))
 
@@ -594,7 +594,7 @@ def test_backpropagate_activation(
         a = ORACLES[activation.name](rng.standard_normal(shape)).astype(dtype)
         delta = normal(rng, shape, dtype)
         array = backend.asarray(delta.copy())
-        backend.backpropagate_activation(array, backend.asarray(a), activation)
+        backend.activation_backward(array, backend.asarray(a), activation)
         d, a64 = wide(delta), wide(a)
         if activation is SOFTMAX:
             products = np.abs(d * a64).sum(axis=1, keepdims=True)
@@ -727,7 +727,7 @@ def check_output_delta(
     t, before = wide(host_targets), rng.standard_normal(shape[0])
     array, row_losses = backend.asarray(z.copy()), backend.asarray(before.copy())
     targets = backend.asarray(host_targets)
-    backend.output_delta(
+    backend.loss_backward(
         array, backend.asarray(bias) if biased else None, targets, activation, loss, row_losses
     )
     assert_within(
@@ -757,7 +757,7 @@ def test_output_delta_is_the_derivative_of_the_row_losses(
     def run(values: Host) -> tuple[Host, Host]:
         array, row_losses = backend.asarray(values.copy()), backend.zeros((4,), np.float64)
         device_targets = backend.asarray(targets)
-        backend.output_delta(
+        backend.loss_backward(
             array, backend.asarray(bias), device_targets, activation, loss, row_losses
         )
         return backend.to_host(array), backend.to_host(row_losses)
@@ -779,9 +779,9 @@ def test_output_delta_keeps_nan(backend: Backend, activation: Activation, loss: 
     z = np.array([[1.0, np.nan, -1.0], [0.5, 1.0, 2.0], [np.nan, 0.0, 1.0]])
     expected, losses = z.copy(), np.zeros(3)
     targets = np.full((3, 3), 1 / 3)
-    make_backend("cpu").output_delta(expected, None, targets, activation, loss, losses)
+    make_backend("cpu").loss_backward(expected, None, targets, activation, loss, losses)
     array, row_losses = backend.asarray(z.copy()), backend.zeros((3,), np.float64)
-    backend.output_delta(array, None, backend.asarray(targets), activation, loss, row_losses)
+    backend.loss_backward(array, None, backend.asarray(targets), activation, loss, row_losses)
     np.testing.assert_array_equal(np.isnan(backend.to_host(array)), np.isnan(expected))
     np.testing.assert_array_equal(backend.to_host(row_losses) > -1, losses > -1)
     assert (losses > -1).tolist() == [False, True, False]
@@ -794,7 +794,7 @@ def test_cross_entropies_do_not_overflow(backend: Backend, dtype: Any, activatio
     z = np.array([[1000, 0], [-1000, 0]], dtype)
     targets = np.array([[0, 1], [1, 0]], dtype)
     array, row_losses = backend.asarray(z.copy()), backend.zeros((2,), np.float64)
-    backend.output_delta(
+    backend.loss_backward(
         array,
         None,
         backend.asarray(targets),
@@ -815,7 +815,7 @@ def test_a_small_cross_entropy_keeps_its_digits(backend: Backend, dtype: Any) ->
     """Sure and right: log(1 + e^-20) is 2e-9, not the 0 that 1 + 2e-9 rounds to in float32."""
     array, row_losses = backend.asarray(np.full((1, 1), 20, dtype)), backend.zeros((1,), np.float64)
     targets = backend.asarray(np.ones((1, 1), dtype))
-    backend.output_delta(array, None, targets, SIGMOID, LOSSES["binary_cross_entropy"], row_losses)
+    backend.loss_backward(array, None, targets, SIGMOID, LOSSES["binary_cross_entropy"], row_losses)
     expected = np.log1p(np.exp(-20.0))
     assert_within(backend.to_host(row_losses), [expected], 8 * np.finfo(dtype).eps * expected)
 
@@ -826,7 +826,7 @@ def test_signed_errors_would_cancel(backend: Backend) -> None:
     assert abs((targets - outputs).sum()) < 1e-15
     for name, expected in (("absolute_error", 0.2), ("sum_of_squares", 0.02)):
         row_losses = backend.zeros((1,), np.float64)
-        backend.output_delta(
+        backend.loss_backward(
             backend.asarray(outputs.copy()),
             None,
             backend.asarray(targets),
@@ -849,7 +849,7 @@ def test_combine(backend: Backend, dtype: Any, rng: Any, alpha: float, beta: flo
         source = normal(rng, shape, dtype)
         before = normal(rng, shape, dtype) if beta else np.full(shape, np.nan, dtype)
         device_source, out = backend.asarray(source.copy()), backend.asarray(before.copy())
-        backend.combine(device_source, out, alpha=alpha, beta=beta)
+        backend.axpby(device_source, out, alpha=alpha, beta=beta)
         expected, size = alpha * wide(source), abs(alpha) * np.abs(wide(source))
         if beta:
             expected, size = expected + beta * before, size + abs(beta) * np.abs(wide(before))
@@ -860,7 +860,7 @@ def test_combine(backend: Backend, dtype: Any, rng: Any, alpha: float, beta: flo
 
 def test_combine_into_some_rows(backend: Backend, dtype: Any, rng: Any) -> None:
     source, larger = normal(rng, (4, 5), dtype), poisoned(backend, (9, 5), dtype)
-    backend.combine(backend.asarray(source), larger[3:7], alpha=1.0, beta=0.0)
+    backend.axpby(backend.asarray(source), larger[3:7], alpha=1.0, beta=0.0)
     host = backend.to_host(larger)
     np.testing.assert_array_equal(host[3:7], source)
     assert np.isnan(host[:3]).all()
@@ -930,15 +930,15 @@ def training_step(backend: Backend, arrays: dict[str, Array]) -> None:
     backend.activate(h, b1, SIGMOID)
     backend.gemm(h, w2, z, transpose_b=True)
     backend.copy_into(z, arrays["outputs"])
-    backend.output_delta(z, b2, t, SOFTMAX, LOSSES["cross_entropy"], arrays["losses"])
+    backend.loss_backward(z, b2, t, SOFTMAX, LOSSES["cross_entropy"], arrays["losses"])
     backend.gemm(z, w2, d)
-    backend.backpropagate_activation(d, h, SIGMOID)
+    backend.activation_backward(d, h, SIGMOID)
     backend.gemm(z, h, w2, transpose_a=True, alpha=-0.1, beta=1.0)
     backend.sum_rows(z, b2, alpha=-0.1, beta=1.0)
     backend.gemm(d, x, g, transpose_a=True)
     backend.sum_rows(d, b1, alpha=-0.1, beta=1.0)
-    backend.combine(g, arrays["v"], alpha=-0.1, beta=0.9)
-    backend.combine(arrays["v"], w1, alpha=1.0, beta=1.0)
+    backend.axpby(g, arrays["v"], alpha=-0.1, beta=0.9)
+    backend.axpby(arrays["v"], w1, alpha=1.0, beta=1.0)
     backend.adam_update(
         w1,
         g,
@@ -1037,8 +1037,8 @@ def test_an_activation_without_a_kernel_is_an_error_on_a_gpu_and_never_softmax(g
     row_losses = gpu.zeros((2,), np.float64)
     for compute in (
         lambda: gpu.activate(z, None, activation),
-        lambda: gpu.backpropagate_activation(z, ones, activation),
-        lambda: gpu.output_delta(z, None, ones, activation, SQUARED_ERROR, row_losses),
+        lambda: gpu.activation_backward(z, ones, activation),
+        lambda: gpu.loss_backward(z, None, ones, activation, SQUARED_ERROR, row_losses),
     ):
         with pytest.raises(ParameterError, match=r"'log_softmax'.*use device 'cpu'"):
             compute()

@@ -10,7 +10,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-import host_cupy
+import fake_cuda
 import numpy as np
 import pytest
 
@@ -18,12 +18,12 @@ SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
 import bench_gpu  # noqa: E402
-import gpu_heat  # noqa: E402
+import gpu_baselines  # noqa: E402
 import gpu_largest  # noqa: E402
-import gpu_peers  # noqa: E402
 import gpu_report  # noqa: E402
+import gpu_runner  # noqa: E402
 from gpu_children import events_of  # noqa: E402
-from gpu_heat import Bench, Pass, Plan, Row, agreement  # noqa: E402
+from gpu_runner import Bench, Pass, Plan, Row, agreement  # noqa: E402
 
 ROW = Row(8, 20, least_ratio=2.0, least_rate=1.0, least_share=1e-9, products=True)
 
@@ -71,7 +71,7 @@ def test_a_gpu_that_is_too_small_is_told_from_one_that_is_not(
     installed_double: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     del installed_double
-    monkeypatch.setattr(host_cupy, "DEVICE_BYTES", 2**24)
+    monkeypatch.setattr(fake_cuda, "DEVICE_BYTES", 2**24)
     monkeypatch.setattr(gpu_largest, "WARM_HIDDEN", 10)
     said: list[tuple[Any, ...]] = []
     for hidden in (2000, 2**24 // (4 * 795)):
@@ -80,7 +80,7 @@ def test_a_gpu_that_is_too_small_is_told_from_one_that_is_not(
     assert "OutOfMemoryError" in said[1][1]
 
 
-class Wrong(gpu_peers.Gpunn):
+class Wrong(gpu_baselines.Gpunn):
     """What somebody else might do by mistake: nearly the same step size."""
 
     def __init__(self, task: Any, samples: Any, device: str, weights: Any = None) -> None:
@@ -92,7 +92,7 @@ class Wrong(gpu_peers.Gpunn):
         self._task = Faster(task.hidden, task.batch)
 
 
-class Broken(gpu_peers.Gpunn):
+class Broken(gpu_baselines.Gpunn):
     def run(self, n_steps: int) -> None:
         raise RuntimeError("out of\nluck")
 
@@ -100,10 +100,10 @@ class Broken(gpu_peers.Gpunn):
 def test_who_computes_something_else_or_fails_is_named_and_not_compared_with(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    everyone = {"gpunn": gpu_peers.Gpunn, "PyTorch": gpu_peers.Gpunn}
+    everyone = {"gpunn": gpu_baselines.Gpunn, "PyTorch": gpu_baselines.Gpunn}
     everyone |= {"torch.compile": Wrong, "JAX": Broken}
-    monkeypatch.setattr(gpu_peers, "CONTESTANTS", everyone)
-    monkeypatch.setattr(gpu_peers, "problem_of", lambda name, device: None)
+    monkeypatch.setattr(gpu_baselines, "CONTESTANTS", everyone)
+    monkeypatch.setattr(gpu_baselines, "problem_of", lambda name, device: None)
     row = dataclasses.replace(ROW, products=False)
     # Long enough that nobody is left out for want of time to compile.
     plan = tiny_plan("cpu", *everyone, seconds=600)
@@ -131,7 +131,7 @@ def test_agreement_is_measured_in_units_of_what_was_learnt() -> None:
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
 def test_peers_compute_the_same(monkeypatch: pytest.MonkeyPatch, name: str, optimizer: str) -> None:
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-    problem = gpu_peers.problem_of(name, "cpu")
+    problem = gpu_baselines.problem_of(name, "cpu")
     if problem is not None:
         pytest.skip(problem)
     row = Row(8, 20, optimizer)
@@ -142,8 +142,8 @@ def test_peers_compute_the_same(monkeypatch: pytest.MonkeyPatch, name: str, opti
 
 def dies_in_the_turn_of_jax(rows: list[Row], barred: Any, plan: Plan, send: Any) -> None:
     """Do as `bench_gpu.work`, but break with one contestant, and hang with another."""
-    if "torch.compile" not in barred.get(gpu_heat.EVERYWHERE, {}):
-        send(("begin", gpu_heat.EVERYWHERE, "torch.compile"))
+    if "torch.compile" not in barred.get(gpu_runner.EVERYWHERE, {}):
+        send(("begin", gpu_runner.EVERYWHERE, "torch.compile"))
         os._exit(8)
     for row in rows:
         send(("begin", row.label, "gpunn"))
@@ -257,7 +257,7 @@ def test_no_gpu_is_one_line(tmp_path: Path) -> None:
 def test_a_picture_is_drawn(tmp_path: Path) -> None:
     runs = {
         name: {"samples": 10, "seconds": [1.0 + i, 2.0 + i]}
-        for i, name in enumerate(gpu_peers.CONTESTANTS)
+        for i, name in enumerate(gpu_baselines.CONTESTANTS)
     }
     values = {"rows": [{"label": "a row", "runs": runs}], "rehearsal": True}
     assert gpu_report.draw(values, tmp_path / "gpu.png")
@@ -279,6 +279,6 @@ def test_a_child_that_never_speaks_is_ended() -> None:
 
 
 def test_times_are_those_of_the_run() -> None:
-    clock = gpu_heat.Clock("cpu")
+    clock = gpu_runner.Clock("cpu")
     assert clock.seconds(time.sleep, 0) < 0.05  # type: ignore[arg-type]
     assert 0.1 <= clock.seconds(lambda n: time.sleep(n / 10), 1) < 1.0

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import host_cupy
+import fake_cuda
 import numpy as np
 import pytest
 
@@ -22,32 +22,32 @@ ARCHITECTURES = ("75", "80", "90", "120")
 def launch_every_kernel(backend: Backend, dtype: str) -> None:
     """Call every method of the backend with every variant of its kernel."""
 
-    def zeros(*shape: int) -> host_cupy.ndarray:
+    def zeros(*shape: int) -> fake_cuda.ndarray:
         return backend.zeros(shape, dtype)
 
     losses = backend.zeros((2,), np.float64)
     for activation in ACTIVATIONS.values():
-        backend.backpropagate_activation(zeros(2, 3), zeros(2, 3), activation)
+        backend.activation_backward(zeros(2, 3), zeros(2, 3), activation)
         for bias in (None, zeros(3)):
             backend.activate(zeros(2, 3), bias, activation)
             for loss in LOSSES.values():
                 if loss.required_activation in (None, activation.name):
-                    backend.output_delta(zeros(2, 3), bias, zeros(2, 3), activation, loss, losses)
+                    backend.loss_backward(zeros(2, 3), bias, zeros(2, 3), activation, loss, losses)
     for loss in ESTIMATORS_LOSSES:
         activation = get_activation(str(loss.required_activation))
         backend.activate(zeros(2, 3), None, activation)
-        backend.backpropagate_activation(zeros(2, 3), zeros(2, 3), activation)
+        backend.activation_backward(zeros(2, 3), zeros(2, 3), activation)
         for bias in (None, zeros(3)):
-            backend.output_delta(
+            backend.loss_backward(
                 zeros(2, 3), bias, zeros(2, 3), activation, loss, losses, row_weights=zeros(2)
             )
     backend.add_squares(zeros(70, 3), backend.zeros((1,), np.float64), alpha=0.5)
-    backend.drop(zeros(2, 3), rate=0.5, scale=2.0, key=1)
+    backend.dropout(zeros(2, 3), dropout_rate=0.5, scale=2.0, key=1)
     for beta in (0.0, 1.0):
         backend.sum_rows(zeros(70, 3), zeros(3), beta=beta)
     backend.take_rows(zeros(2, 3), backend.zeros((4,), np.int64), zeros(4, 3))
     memories = [zeros(5) for _ in range(4)]
-    backend.combine(*memories[:2], alpha=1.0, beta=0.0)
+    backend.axpby(*memories[:2], alpha=1.0, beta=0.0)
     backend.adam_update(
         *memories, step_size=0.1, beta1=0.9, beta2=0.99, epsilon=1e-8, weight_decay=0.0
     )
@@ -56,7 +56,7 @@ def launch_every_kernel(backend: Backend, dtype: str) -> None:
 def launch_every_kind_of_learning_in_order(backend: Backend, dtype: str) -> None:
     """Call the sequencer with each output activation and error, and each hidden activation."""
 
-    def zeros(*shape: int) -> host_cupy.ndarray:
+    def zeros(*shape: int) -> fake_cuda.ndarray:
         return backend.zeros(shape, dtype)
 
     elementwise = [record for record in ACTIVATIONS.values() if record.elementwise]
@@ -79,11 +79,11 @@ def launch_every_kind_of_learning_in_order(backend: Backend, dtype: str) -> None
 @pytest.fixture(scope="module")
 def sources() -> list[str]:
     """The text of every kernel, in both dtypes; nothing is compiled or run here."""
-    backend = host_cupy.load_cupy_backend().CupyBackend(0)
+    backend = fake_cuda.load_cupy_backend().CupyBackend(0)
     texts: dict[str, str] = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(host_cupy, "kernel_texts", texts)
-        for kind in (host_cupy.ElementwiseKernel, host_cupy.RawKernel):
+        patch.setattr(fake_cuda, "kernel_texts", texts)
+        for kind in (fake_cuda.ElementwiseKernel, fake_cuda.RawKernel):
             patch.setattr(kind, "_function", lambda *_: lambda *arguments: None)
         for dtype in ("float32", "float64"):
             launch_every_kernel(backend, dtype)
@@ -92,7 +92,7 @@ def sources() -> list[str]:
 
 
 def test_no_kernel_is_left_out(sources: list[str]) -> None:
-    module = host_cupy.load_cupy_backend()
+    module = fake_cuda.load_cupy_backend()
     makers = [name for name in vars(module) if name.endswith("_kernel")]
     assert len(makers) > 5
     assert [name for name in makers if not getattr(module, name).cache_info().currsize] == []
@@ -120,7 +120,7 @@ def _architectures() -> list[str]:
 def test_every_kernel_compiles_as_cuda(sources: list[str], tmp_path: Path) -> None:
     parts = [_apart(text, index) for index, text in enumerate(sources)]
     source = tmp_path / "kernels.cu"
-    source.write_text(host_cupy.CUDA_PREAMBLE + "\n".join(parts))
+    source.write_text(fake_cuda.CUDA_PREAMBLE + "\n".join(parts))
     architectures = _architectures()
     assert architectures
     targets = [

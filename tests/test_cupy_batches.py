@@ -1,13 +1,13 @@
 """The kernel that learns many mini-batches in a launch, against single steps on the same device.
 
 On the double of CuPy the kernel's own source runs, twice, with its threads and blocks in either
-order; see `host_cupy`. The bounds are those of test_online.py: both sum the same terms in another
+order; see `fake_cuda`. The bounds are those of test_online.py: both sum the same terms in another
 order.
 """
 
 from typing import Any
 
-import host_cupy
+import fake_cuda
 import numpy as np
 import pytest
 from conftest import make_backend
@@ -50,7 +50,7 @@ def at_once(network: Network, X: Any, T: Any, batch_size: int, rate: float, deca
     learner.learn(
         *network.as_samples(X, T),
         batch_size,
-        rate=rate / batch_size,
+        scale=rate / batch_size,
         kept=1 - rate * decay,
         row_losses=losses,
     )
@@ -151,7 +151,7 @@ def test_a_learner_takes_smaller_batches_and_many_calls(
         step_by_step(one, X[rows], T[rows], size, 0.5, 0.0)
         losses = gpu.zeros((rows.stop - rows.start,), "float64")
         learner.learn(
-            inputs[rows], targets[rows], size, rate=0.5 / size, kept=1.0, row_losses=losses
+            inputs[rows], targets[rows], size, scale=0.5 / size, kept=1.0, row_losses=losses
         )
     assert_same(one, other, 14)
 
@@ -168,7 +168,7 @@ def test_learners_of_one_kernel_need_not_be_of_one_size(
     assert smaller is not None
     step_by_step(one, X, T, 60, 0.1, 0.0)
     losses = gpu.zeros((60,), "float64")
-    larger.learn(*other.as_samples(X, T), 60, rate=0.1 / 60, kept=1.0, row_losses=losses)
+    larger.learn(*other.as_samples(X, T), 60, scale=0.1 / 60, kept=1.0, row_losses=losses)
     assert_same(one, other, 60)
 
 
@@ -249,15 +249,15 @@ def test_a_network_that_does_not_suit_goes_step_by_step(
 def test_a_gpu_whose_blocks_cannot_wait_for_each_other(
     double: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    attributes = {**host_cupy.Device(0).attributes, "CooperativeLaunch": 0}
-    monkeypatch.setattr(host_cupy.Device, "attributes", attributes)
+    attributes = {**fake_cuda.Device(0).attributes, "CooperativeLaunch": 0}
+    monkeypatch.setattr(fake_cuda.Device, "attributes", attributes)
     assert batches.BatchTrainer.make(Network((4, 5, 2), device=double), SGD(), 4) is None
 
 
 def test_tiles_of_the_first_weights(double: Backend) -> None:
     """All weights belong to a tile, no tile is beyond the blocks, and all fits in memory."""
-    choose_tiling = host_cupy.load_cupy_backend().CupyBatchLearner.make.__globals__["choose_tiling"]
-    device = host_cupy.Device(0)
+    choose_tiling = fake_cuda.load_cupy_backend().CupyBatchLearner.make.__globals__["choose_tiling"]
+    device = fake_cuda.Device(0)
     for n_inputs, n_hidden in ((1, 1), (784, 30), (5, 4000), (4000, 5), (784, 200)):
         tiling = choose_tiling(10, (n_inputs, n_hidden, 10), 4, device)
         n_tiles = -(-n_inputs // tiling.inputs) * -(-n_hidden // tiling.units)

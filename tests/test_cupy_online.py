@@ -1,7 +1,7 @@
 """The kernel that learns a block of samples in order, against the plain loop on the same device.
 
 On the double of CuPy the kernel's own source runs, twice, with its threads in either order; see
-`host_cupy`. The bounds are those of test_online.py: both sum the same terms in another order.
+`fake_cuda`. The bounds are those of test_online.py: both sum the same terms in another order.
 """
 
 from typing import Any, NamedTuple

@@ -8,7 +8,7 @@ from importlib.machinery import ModuleSpec
 
 import numpy as np
 import pytest
-from host_cupy import forget_devices
+from fake_cuda import forget_devices
 
 from gpunn import Network, devices, get_backend
 from gpunn.console import Console, choose_device

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from host_cupy import forget_devices
+from fake_cuda import forget_devices
 
 from gpunn import doctor
 from gpunn.diagnosis import diagnose

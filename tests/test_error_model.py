@@ -81,9 +81,9 @@ def test_squares_by_hand(bounds):
 
 def test_units_that_sit_out_have_no_error_left(bounds):
     a = bounded(np.ones((4, 50)), 0.25)
-    bounds.drop(a, rate=0.5, scale=2.0, key=7)
+    bounds.dropout(a, dropout_rate=0.5, scale=2.0, key=7)
     same = np.ones((4, 50))
-    NumpyBackend().drop(same, rate=0.5, scale=2.0, key=7)
+    NumpyBackend().dropout(same, dropout_rate=0.5, scale=2.0, key=7)
     np.testing.assert_array_equal(a.values, same)
     np.testing.assert_allclose(a.errors, np.where(same == 0, 0, 0.5 + 4 * UNIT), rtol=1e-12)
     assert 0 < (same == 0).sum() < 200
@@ -96,8 +96,8 @@ def test_a_samples_weight_multiplies_its_loss_its_delta_and_their_bounds(bounds,
     plain, weighed = (bounded([[0.5, -1.0], [0.5, -1.0]], 1e-3) for _ in range(2))
     targets = bounded([[1.0, 0.0], [1.0, 0.0]])
     losses = [bounds.zeros((2,), "float64") for _ in range(2)]
-    bounds.output_delta(plain, None, targets, activation, LOSSES[loss], losses[0])
-    bounds.output_delta(weighed, None, targets, activation, LOSSES[loss], losses[1], weights)
+    bounds.loss_backward(plain, None, targets, activation, LOSSES[loss], losses[0])
+    bounds.loss_backward(weighed, None, targets, activation, LOSSES[loss], losses[1], weights)
     for got, one in ((weighed, plain), (losses[1], losses[0])):
         np.testing.assert_allclose(got.values[0], 3 * one.values[0])
         np.testing.assert_allclose(got.values[1], one.values[1])
@@ -173,14 +173,14 @@ def test_a_kink_that_an_error_reaches_counts_in_full(bounds):
     # Up to the kink, what may be above it, the error itself, and nothing.
     np.testing.assert_allclose(z.errors, [[1e-3, 0.9e-3, 1e-3, 0.0]], rtol=1e-3)
     delta = bounded([[5.0, 5.0, 5.0, 5.0]])
-    bounds.backpropagate_activation(delta, z, RELU)
+    bounds.activation_backward(delta, z, RELU)
     np.testing.assert_allclose(delta.errors, [[5.0, 5.0, 0.0, 0.0]], atol=1e-5)
 
 
 def test_a_sign_that_an_error_reaches_may_be_the_other_one(bounds):
     z, targets = bounded([[0.5001, 0.9]], 1e-3), bounded([[0.5, 0.5]])
     losses = bounds.zeros((1,), "float64")
-    bounds.output_delta(z, None, targets, IDENTITY, LOSSES["absolute_error"], losses)
+    bounds.loss_backward(z, None, targets, IDENTITY, LOSSES["absolute_error"], losses)
     np.testing.assert_allclose(z.values, [[1.0, 1.0]])
     np.testing.assert_allclose(z.errors, [[2.0, 0.0]], atol=1e-5)
     np.testing.assert_allclose(losses.errors, [2e-3], rtol=0.01)

@@ -1,6 +1,6 @@
 """What the estimators need beneath them: errors, weights of samples, dropout, sparse samples."""
 
-import host_cupy
+import fake_cuda
 import numpy as np
 import pytest
 import scipy.sparse
@@ -37,9 +37,13 @@ def test_errors_and_deltas_are_scikit_learns(backend, dtype, rng, loss, biased, 
     bias = rng.normal(0, 1, 5).astype(dtype) if biased else None
     weights = rng.uniform(0, 2, 33).astype(dtype) if weighted else None
     activation, record = get_activation(LOSSES[loss]), get_loss(loss, LOSSES[loss])
-    device = [None if a is None else backend.asarray(a.copy()) for a in (z, bias, targets, weights)]
+    device_z, device_bias, device_targets, device_weights = (
+        None if a is None else backend.asarray(a.copy()) for a in (z, bias, targets, weights)
+    )
     row_losses = backend.asarray(np.full(33, 0.25))
-    backend.output_delta(device[0], device[1], device[2], activation, record, row_losses, device[3])
+    backend.loss_backward(
+        device_z, device_bias, device_targets, activation, record, row_losses, device_weights
+    )
 
     exact = z.astype(np.float64) + (0 if bias is None else bias)
     a = {
@@ -55,7 +59,7 @@ def test_errors_and_deltas_are_scikit_learns(backend, dtype, rng, loss, biased, 
     bound = 100 * eps * factors * (1 + np.abs(exact).max(axis=1) + a.sum(axis=1) + t.sum(axis=1))
     assert_within(backend.to_host(row_losses), 0.25 + factors * errors, bound + eps)
     bound = 100 * eps * factors[:, np.newaxis] * (1 + a) * (1 + np.abs(exact))
-    assert_within(backend.to_host(device[0]), factors[:, np.newaxis] * (a - t), bound)
+    assert_within(backend.to_host(device_z), factors[:, np.newaxis] * (a - t), bound)
 
 
 @pytest.mark.parametrize("loss", ["log_loss", "binary_log_loss"])
@@ -65,7 +69,7 @@ def test_no_probability_counts_as_nearer_to_0_or_1_than_epsilon(backend, dtype, 
     row_losses = backend.zeros((3,), np.float64)
     record = get_loss(loss, LOSSES[loss])
     arrays = backend.asarray(z), None, backend.asarray(targets), get_activation(LOSSES[loss])
-    backend.output_delta(*arrays, record, row_losses)
+    backend.loss_backward(*arrays, record, row_losses)
     eps = float(np.finfo(dtype).eps)
     each = 2 if loss == "binary_log_loss" else 1
     expected = [each * eps, -each * np.log(eps), np.nan]
@@ -76,7 +80,7 @@ def test_the_exponential_and_its_slope(backend, dtype, rng):
     z = rng.normal(0, 1, (7, 3)).astype(dtype)
     a, delta = backend.asarray(z.copy()), backend.asarray(np.ones_like(z))
     backend.activate(a, None, EXP)
-    backend.backpropagate_activation(delta, a, EXP)
+    backend.activation_backward(delta, a, EXP)
     eps = np.finfo(dtype).eps
     assert_within(backend.to_host(a), np.exp(z.astype(np.float64)), 4 * eps * np.exp(z))
     np.testing.assert_array_equal(backend.to_host(delta), backend.to_host(a))
@@ -113,7 +117,7 @@ def test_sums_of_squares(backend, dtype, rng, shape):
 
 def dropped(backend, a, rate, key, scale=1.0):
     array = backend.asarray(a.copy())
-    backend.drop(array, rate=rate, scale=scale, key=key)
+    backend.dropout(array, dropout_rate=rate, scale=scale, key=key)
     return backend.to_host(array)
 
 
@@ -258,7 +262,7 @@ def test_a_step_with_weights_and_dropout_crosses_nothing(double, rng):
     weights, losses = double.asarray(np.ones(5, "f")), double.zeros((5,), np.float64)
     rule, penalty = AdamEpsilonHat(), double.zeros((1,), np.float64)
     rule.prepare(network)
-    with host_cupy.no_crossings():
+    with fake_cuda.no_crossings():
         double.add_squares(network.layers[0].weights, penalty, alpha=1.0)
         rule.begin_step(0.1)
         dropout = Dropout(0.5, (3,))

@@ -13,7 +13,7 @@ import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
-import host_cupy
+import fake_cuda
 import joblib
 import numpy as np
 import pytest
@@ -302,9 +302,9 @@ def test_the_poisson_loss_on_a_gpu():
 def test_an_epoch_on_a_gpu_crosses_a_few_times_whatever_the_number_of_steps(installed_double):
     def crossings(batch_size):
         model = quick(device="cuda", batch_size=batch_size, max_iter=1).fit(X, Y)
-        before = host_cupy.crossings.to_device, host_cupy.crossings.to_host
+        before = fake_cuda.crossings.to_device, fake_cuda.crossings.to_host
         model.partial_fit(X, Y)
-        after = host_cupy.crossings.to_device, host_cupy.crossings.to_host
+        after = fake_cuda.crossings.to_device, fake_cuda.crossings.to_host
         return np.subtract(after, before).tolist()
 
     assert crossings(10) == crossings(60)
@@ -316,7 +316,7 @@ def test_what_was_trained_on_a_gpu_is_loaded_on_a_cpu(installed_double, way, sol
     model = quick(device="cuda", solver=solver).fit(X, Y)
     expected = model.predict_proba(X)
     stored = way(model)
-    host_cupy.forget_devices()
+    fake_cuda.forget_devices()
     assert stored.coefs_[0].flags.c_contiguous or stored.coefs_[0].flags.f_contiguous
     np.testing.assert_allclose(
         stored.set_params(device="cpu").predict_proba(X), expected, rtol=1e-9

@@ -39,7 +39,7 @@ ORDER = [
     "history",
     "samples",
     "streams",
-    "feeding",
+    "loaders",
     "evaluation",
     "checkpoints",
     "interrupts",

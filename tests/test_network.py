@@ -1,6 +1,6 @@
 """The network apart from its training: how it is made, what goes in and what comes out."""
 
-import host_cupy
+import fake_cuda
 import numpy as np
 import pytest
 
@@ -378,7 +378,7 @@ def test_a_step_crosses_nothing_between_host_and_device(backend, optimizer, X):
     row_losses = backend.zeros((9,), np.float64)
     optimizer.prepare(network)
     before = network.parameters()
-    with host_cupy.no_crossings():
+    with fake_cuda.no_crossings():
         for _ in range(3):
             optimizer.begin_step(0.1)
             network.step(inputs, targets, optimizer.update, row_losses)
@@ -391,7 +391,7 @@ def test_the_classic_step_crosses_nothing_either(backend, X):
     row_losses, optimizer = backend.zeros((9,), np.float64), SGD()
     optimizer.prepare(network)
     optimizer.begin_step(0.1)
-    with host_cupy.no_crossings():
+    with fake_cuda.no_crossings():
         network.step(inputs, targets, optimizer.update, row_losses)
 
 

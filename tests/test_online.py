@@ -7,7 +7,7 @@ through at most the network's own sensitivity, so differences grow no faster tha
 steps for the small step sizes used here: ``n_steps * (K + 2) * eps`` bounds them with room.
 """
 
-import host_cupy
+import fake_cuda
 import numpy as np
 import pytest
 from conftest import make_backend
@@ -190,7 +190,7 @@ def test_a_block_crosses_nothing(double, rng):
     network = Network((6, 5, 2), device=double)
     trainer = OnlineTrainer(network)
     inputs, targets = network.as_samples(*samples(rng, 70, 6, 2))
-    with host_cupy.no_crossings():
+    with fake_cuda.no_crossings():
         for rows in trainer.blocks(70):
             trainer.learn(inputs[rows], targets[rows], 0.1)
 

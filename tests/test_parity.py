@@ -43,8 +43,8 @@ def wrong_derivative(base):
         return dataclasses.replace(activation, cuda_derivative="a * (T(1) - a) * T(1.01)")
 
     class Backend(base):
-        def backpropagate_activation(self, delta, a, activation):
-            super().backpropagate_activation(delta, a, wrong(activation))
+        def activation_backward(self, delta, a, activation):
+            super().activation_backward(delta, a, wrong(activation))
 
         def make_sequencer(self, n_rows, hidden, *others, **options):
             hidden = hidden._replace(activation=wrong(hidden.activation))

@@ -6,7 +6,7 @@ import pytest
 import gpunn
 from gpunn import Callback, Checkpoints, Network, Scaling, Stream, batches, evaluate, feeding, fit
 from gpunn.errors import DataError, OutOfMemoryError, ParameterError, ShapeError
-from gpunn.feeding import ChunkedSamples, StreamedSamples
+from gpunn.loaders import HostLoader, StreamLoader
 from gpunn.rows import SelectedRows
 from gpunn.streams import look_at
 
@@ -59,7 +59,7 @@ def same_parameters(one, other):
 def rows_of(network, stream, seed=None, n_rows=10):
     """Return the row numbers, which are the first inputs, in an epoch's order."""
     known = look_at(network, stream)
-    chunked = ChunkedSamples(network, known, n_rows)
+    chunked = StreamLoader(network, known, n_rows)
     order = None if seed is None else chunked.draw_order(np.random.default_rng(seed))
     batches = [network.backend.to_host(batch.inputs)[:, 0] for batch in chunked.batches(order)]
     return np.concatenate(batches).astype(int)
@@ -184,7 +184,7 @@ def test_within_a_block_every_order_is_as_likely(rng):
     network, known = make("cpu"), None
     stream, counts = Stream([(X, y)], buffer_rows=3), {}
     known = look_at(network, stream)
-    chunked = ChunkedSamples(network, known, 3)
+    chunked = StreamLoader(network, known, 3)
     for _ in range(6000):
         (batch,) = chunked.batches(chunked.draw_order(rng))
         key = tuple(batch.inputs[:, 0])
@@ -462,6 +462,6 @@ def test_too_large_a_buffer_is_refused_before_it_is_made(samples):
 def test_streamed_samples_need_no_arrays(backend, samples, small_pieces):
     rows = Scaling().rows(samples[0], "f4")
     network = make(backend)
-    streamed = StreamedSamples(network, rows, np.eye(3)[samples[1]], 10, "a test says so")
+    streamed = HostLoader(network, rows, np.eye(3)[samples[1]], 10, "a test says so")
     got = [backend.to_host(batch.inputs) for batch in streamed.batches()]
     np.testing.assert_array_equal(np.concatenate(got), rows)

@@ -47,7 +47,7 @@ class Batch(NamedTuple):
     targets: Array
 
 
-class Samples(ABC):
+class Loader(ABC):
     """Samples to go through batch by batch, again and again.
 
     Attributes
@@ -77,7 +77,7 @@ class Samples(ABC):
         """
 
 
-class ResidentSamples(Samples):
+class ResidentLoader(Loader):
     """Samples that live on the device, in `inputs` (n, n_0) and `targets` (n, n_L)."""
 
     def __init__(self, network: Network, inputs: Array, targets: Array, n_rows: int) -> None:
@@ -100,7 +100,7 @@ class ResidentSamples(Samples):
             yield Batch(rows, *outs)
 
 
-class PiecewiseSamples(Samples):
+class TransferLoader(Loader):
     """Samples on their way to the device piece by piece.
 
     Parameters
@@ -179,7 +179,7 @@ class PiecewiseSamples(Samples):
         return views
 
 
-class StreamedSamples(PiecewiseSamples):
+class HostLoader(TransferLoader):
     """Samples that stay where they are, on the host or on the disk, in any order."""
 
     def __init__(
@@ -196,7 +196,7 @@ class StreamedSamples(PiecewiseSamples):
         return fill
 
 
-class ChunkedSamples(PiecewiseSamples):
+class StreamLoader(TransferLoader):
     """Samples that come in chunks, shuffled as `gpunn.streams` says."""
 
     def __init__(self, network: Network, known: Known, n_rows: int) -> None:
@@ -270,16 +270,16 @@ def check_given(network: Network, X: ArrayLike | Stream, y: ArrayLike | None) ->
     return Given(inputs.shape[0], None, inputs, targets)
 
 
-def place_given(network: Network, given: Given, n_rows: int, reserved: int) -> Samples:
-    """Return samples for a network to go through; see `place_samples`."""
+def loader_of_given(network: Network, given: Given, n_rows: int, reserved: int) -> Loader:
+    """Return samples for a network to go through; see `make_loader`."""
     if given.stream is not None:
-        return ChunkedSamples(network, given.stream, n_rows)
-    return place_samples(network, given.inputs, given.targets, n_rows, reserved)
+        return StreamLoader(network, given.stream, n_rows)
+    return make_loader(network, given.inputs, given.targets, n_rows, reserved)
 
 
-def place_samples(
+def make_loader(
     network: Network, inputs: Array, targets: Array, n_rows: int, reserved: int
-) -> Samples:
+) -> Loader:
     """Return samples for a network to go through, on its device if they fit there.
 
     Parameters
@@ -295,7 +295,7 @@ def place_samples(
 
     Returns
     -------
-    Samples
+    Loader
         The samples.
 
     Raises
@@ -307,8 +307,8 @@ def place_samples(
         copied = [a for a in (inputs, targets) if not _is_in_place(network, a)]
         n_bytes = sum(a.size for a in copied) * network.dtype.itemsize
         if why := why_too_large(network.backend, n_bytes, reserved):
-            return StreamedSamples(network, inputs, targets, n_rows, why)
-    return ResidentSamples(network, inputs, targets, n_rows)
+            return HostLoader(network, inputs, targets, n_rows, why)
+    return ResidentLoader(network, inputs, targets, n_rows)
 
 
 def _is_in_place(network: Network, array: object) -> bool:

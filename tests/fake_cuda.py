@@ -4,12 +4,12 @@ It offers the part of CuPy's interface that gpunn uses, and no more, and it obey
 nothing converts silently to NumPy, host and device arrays do not mix, arrays belong to a device,
 kernels check types, shapes and the loop's size as CuPy does. `ElementwiseKernel` compiles the
 kernel's own source with the host's C++ compiler, so that the CUDA expressions themselves run.
-`RawModule` does so for whole kernels, whose threads are then fibres; see ``host_cuda.h``.
+`RawModule` does so for whole kernels, whose threads are then fibres; see ``fake_cuda.h``.
 
 Where a GPU would fail silently the double fails loudly: indices out of range, writing beside an
 array, output that overlaps input, wrong leading dimensions, memory read before it was written
 (fresh memory is NaN), results that depend on the order in which threads run, and crossings between
-host and device where there must be none. Streams must wait for each other: see ``host_streams.py``.
+host and device where there must be none. Streams must wait for each other: see ``fake_streams.py``.
 
 `load_cupy_backend` gives gpunn's CuPy backend over the double, `installed` puts the double in
 place as ``cupy`` for a while, `crossings` counts and forbids crossings, `kernel_texts` keeps the
@@ -37,7 +37,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-from host_streams import (
+from fake_streams import (
     Event,
     Stream,
     Uses,
@@ -46,8 +46,8 @@ from host_streams import (
     get_current_stream,
     get_elapsed_time,
 )
-from host_streams import current as _current
-from host_streams import current_device as _current_device
+from fake_streams import current as _current
+from fake_streams import current_device as _current_device
 
 N_DEVICES = 2
 DEVICE_BYTES = 8 * 2**30
@@ -792,7 +792,7 @@ def _fenced(arrays: list[ndarray]) -> Iterator[None]:
 
 # Whole kernels.
 
-HOST_CUDA = Path(__file__).with_name("host_cuda.h")
+FAKE_CUDA = Path(__file__).with_name("fake_cuda.h")
 MOST_FIBRES = 4096
 MOST_THREADS = 1024
 MOST_SHARED_BYTES = 48 * 1024
@@ -953,7 +953,7 @@ class RawKernel:
             for index, p in enumerate(self.parameters)
         )
         call = f"static void call_kernel() {{ {self.name}({passed}); }}\n"
-        source = HOST_CUDA.read_text() + _HOST_FUNCTIONS + code + call
+        source = FAKE_CUDA.read_text() + _HOST_FUNCTIONS + code + call
         function = _compile(source).launch
         function.restype = ctypes.c_char_p
         return function

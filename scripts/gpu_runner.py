@@ -13,9 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import gpu_peers as peers
+import gpu_baselines as baselines
 import numpy as np
-from gpu_peers import N_INPUTS, N_OUTPUTS, Samples, Task, Weights, one_line
+from gpu_baselines import N_INPUTS, N_OUTPUTS, Samples, Task, Weights, one_line
 
 import gpunn
 
@@ -62,7 +62,7 @@ class Plan:
 
     device: str
     deadline: float
-    contestants: tuple[str, ...] = tuple(peers.CONTESTANTS)
+    contestants: tuple[str, ...] = tuple(baselines.CONTESTANTS)
     n_samples: int = N_SAMPLES
     reps: int = REPS
     run_seconds: float = RUN_SECONDS
@@ -171,13 +171,14 @@ class Bench:
 
     def __init__(self, plan: Plan, barred: dict[str, str], send: Send) -> None:
         self.plan, self.send = plan, send
-        self.absent = {n: "not asked for" for n in peers.CONTESTANTS if n not in plan.contestants}
+        others = [name for name in baselines.CONTESTANTS if name not in plan.contestants]
+        self.absent = dict.fromkeys(others, "not asked for")
         self.absent |= barred
-        for name in peers.CONTESTANTS:
+        for name in baselines.CONTESTANTS:
             if name not in self.absent:
                 # Libraries that do not go together may break where they are loaded.
                 send(("begin", EVERYWHERE, name))
-                problem = peers.problem_of(name, plan.device)
+                problem = baselines.problem_of(name, plan.device)
                 if problem is not None:
                     self.absent[name] = problem
         self.clock = Clock(plan.device)
@@ -202,7 +203,7 @@ class Heat:
     def __init__(self, bench: Bench, row: Row, barred: dict[str, str]) -> None:
         self._bench, self._row, self._plan = bench, row, bench.plan
         self._clock = bench.clock
-        self._entrants: dict[str, peers.Contestant] = {}
+        self._entrants: dict[str, baselines.Contestant] = {}
         self._start: Weights = {}
         self._ours: Pass | None = None
         self._absent = {**bench.absent, **barred}
@@ -217,7 +218,7 @@ class Heat:
 
     def line_up(self) -> None:
         """Make everyone, check their first pass, and find out how long each takes."""
-        for name in peers.CONTESTANTS:
+        for name in baselines.CONTESTANTS:
             if {name, "gpunn"} & set(self._absent):
                 continue
             needed = self._bench.compile_seconds + ROW_SECONDS
@@ -236,7 +237,7 @@ class Heat:
 
     def _enter(self, name: str) -> None:
         row, samples = self._row, self._bench.samples
-        entrant = peers.CONTESTANTS[name](row, samples, self._plan.device, self._start or None)
+        entrant = baselines.CONTESTANTS[name](row, samples, self._plan.device, self._start or None)
         self._entrants[name] = entrant
         if self._ours is None:
             self._start = entrant.weights()

@@ -7,7 +7,7 @@
 // together and do not are an error, and so are blocks that wait for ever.
 //
 // A thread that sleeps waits for another block. Dynamic shared memory is `shared_memory`:
-// host_cupy.py rewrites its declaration.
+// fake_cuda.py rewrites its declaration.
 
 // The C library's check of jumps takes those to another stack for mistakes.
 #undef _FORTIFY_SOURCE
@@ -28,7 +28,7 @@ static inline int max(int a, int b) { return a < b ? b : a; }
 struct Index { unsigned x, y, z; };
 static Index threadIdx, blockIdx, blockDim, gridDim;
 
-enum { LANES = 32, MOST_FIBRES = 4096, STACK_BYTES = 65536 };  // as in host_cupy.py
+enum { LANES = 32, MOST_FIBRES = 4096, STACK_BYTES = 65536 };  // as in fake_cuda.py
 enum State { READY, AT_SHUFFLE, AT_BARRIER, ASLEEP, DONE };
 
 struct Fibre {

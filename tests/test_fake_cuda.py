@@ -8,14 +8,14 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-import host_cupy
+import fake_cuda
 import numpy as np
 import pytest
-from host_cupy import CrossingError, crossings, cupy, no_crossings
+from fake_cuda import CrossingError, crossings, cupy, no_crossings
 
 from gpunn.backend import Backend
 
-needs_compiler = pytest.mark.skipif(host_cupy.CXX is None, reason="no C++ compiler")
+needs_compiler = pytest.mark.skipif(fake_cuda.CXX is None, reason="no C++ compiler")
 
 
 def kernel(in_params: str, out_params: str, operation: str) -> Any:
@@ -84,7 +84,7 @@ def test_fresh_memory_is_nan() -> None:
 
 def test_memory_runs_out() -> None:
     with pytest.raises(MemoryError, match="Out of memory allocating"):
-        cupy.empty((host_cupy.DEVICE_BYTES,), "float64")
+        cupy.empty((fake_cuda.DEVICE_BYTES,), "float64")
 
 
 # Crossings.
@@ -129,7 +129,7 @@ def test_arrays_belong_to_the_current_device() -> None:
 
 
 def test_a_device_that_is_not_there() -> None:
-    with pytest.raises(host_cupy.CUDARuntimeError, match="cudaErrorInvalidDevice"):
+    with pytest.raises(fake_cuda.CUDARuntimeError, match="cudaErrorInvalidDevice"):
         cupy.cuda.Device(2).__enter__()
     assert cupy.cuda.Device().id == 0
 
@@ -527,7 +527,7 @@ def test_products_of_the_double() -> None:
     ],
 )
 def test_products_refuse(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(host_cupy.CUBLASError, match=message):
+    with pytest.raises(fake_cuda.CUBLASError, match=message):
         gemm(**changes)
 
 
@@ -547,12 +547,12 @@ def test_installed_and_removed() -> None:
         return {n: m for n, m in sys.modules.items() if "cupy" in n and "host" not in n}
 
     before = seen()
-    with host_cupy.installed() as module:
+    with fake_cuda.installed() as module:
         import cupy as imported
 
         from gpunn.devices import get_backend
 
-        assert imported is module is host_cupy.cupy
+        assert imported is module is fake_cuda.cupy
         backend = get_backend("auto")
         assert backend.name == "cuda:0"
         assert get_backend("cuda:1").owns(get_backend("cuda:1").zeros((2,), "float32"))
@@ -565,7 +565,7 @@ def test_installed_and_removed() -> None:
 
 def test_loading_the_double_does_not_import_cupy() -> None:
     program = (
-        "import sys, host_cupy; host_cupy.load_cupy_backend().CupyBackend(0);"
+        "import sys, fake_cuda; fake_cuda.load_cupy_backend().CupyBackend(0);"
         "assert 'cupy' not in sys.modules and 'gpunn.cupy_backend' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True, env={"PYTHONPATH": _paths()})
@@ -595,14 +595,14 @@ def _parameters_of(thing: Any) -> list[str] | None:
         return [name[0].lstrip("*") for name in names if name]
 
 
-OFFERED = [(module.__name__, name) for module in host_cupy.MODULES for name in _public(module)] + [
-    ("cupy.ndarray", name) for name in _public(host_cupy.ndarray)
+OFFERED = [(module.__name__, name) for module in fake_cuda.MODULES for name in _public(module)] + [
+    ("cupy.ndarray", name) for name in _public(fake_cuda.ndarray)
 ]
 
 
 @pytest.mark.parametrize(("owner", "name"), OFFERED, ids=[".".join(pair) for pair in OFFERED])
 def test_the_real_cupy_has_it_too(real_cupy: ModuleType, owner: str, name: str) -> None:
-    double, real = host_cupy.cupy, real_cupy
+    double, real = fake_cuda.cupy, real_cupy
     try:
         for part in [*owner.split(".")[1:], name]:
             double, real = getattr(double, part), getattr(real, part)
@@ -628,7 +628,7 @@ def test_scalars_are_taken_as_by_the_real_cupy(real_cupy: ModuleType) -> None:
     for value in (1, 2.5, True, np.float64(3), np.int64(4), None, "x", np.ones(2), 2**40):
         for dtype in ("int32", "float32", "float64"):
             outcomes = []
-            for take in (real, lambda v, d: host_cupy._scalar(v, np.dtype(d))):
+            for take in (real, lambda v, d: fake_cuda._scalar(v, np.dtype(d))):
                 try:
                     take(value, dtype)
                     outcomes.append("taken")

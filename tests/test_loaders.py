@@ -3,17 +3,17 @@
 import gc
 import sys
 
-import host_cupy
+import fake_cuda
 import numpy as np
 import pytest
-from host_cupy import crossings
-from host_streams import RaceError
+from fake_cuda import crossings
+from fake_streams import RaceError
 
 import gpunn
-from gpunn import Callback, EarlyStopping, Network, batches, cli, evaluate, feeding, fit, memory
+from gpunn import Callback, EarlyStopping, Network, batches, cli, evaluate, fit, loaders, memory
 from gpunn.backend import StagingBuffer
 from gpunn.errors import OutOfMemoryError
-from gpunn.feeding import ResidentSamples, StreamedSamples, place_samples
+from gpunn.loaders import HostLoader, ResidentLoader, make_loader
 from gpunn.optimizers import OPTIMIZERS
 
 N_SAMPLES = 103
@@ -28,14 +28,14 @@ def samples(rng):
 @pytest.fixture
 def small_pieces(monkeypatch):
     """Pieces of few batches, so that little data is many pieces."""
-    monkeypatch.setattr(feeding, "PIECE_BYTES", 2**14)
+    monkeypatch.setattr(loaders, "PIECE_BYTES", 2**14)
     monkeypatch.setattr(batches, "CALL_BYTES", 2**14)
     monkeypatch.setattr(gpunn.network, "_WORK_NUMBERS", 15 * 20)
 
 
 @pytest.fixture
 def no_room(monkeypatch, small_pieces):
-    monkeypatch.setattr(feeding, "why_too_large", lambda *_: "a test says so")
+    monkeypatch.setattr(loaders, "why_too_large", lambda *_: "a test says so")
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def little_memory(monkeypatch, small_pieces):
 
     def leave(n_bytes):
         gc.collect()
-        monkeypatch.setattr(host_cupy, "DEVICE_BYTES", host_cupy._used_bytes(0) + n_bytes)
+        monkeypatch.setattr(fake_cuda, "DEVICE_BYTES", fake_cuda._used_bytes(0) + n_bytes)
 
     return leave
 
@@ -97,8 +97,8 @@ def test_streamed_batches_are_the_resident_ones(
     order = np.random.default_rng(1).permutation(N_SAMPLES) if shuffled else None
     network, targets = make(backend, dtype), np.eye(3)[samples[1]]
     for name, X in layouts(samples[0], tmp_path).items():
-        resident = ResidentSamples(network, X, targets, n_rows)
-        streamed = StreamedSamples(network, X, targets, n_rows, "a test says so")
+        resident = ResidentLoader(network, X, targets, n_rows)
+        streamed = HostLoader(network, X, targets, n_rows, "a test says so")
         expected = np.asarray(X, dtype)[slice(None) if order is None else order]
         n_seen = 0
         pairs = zip(resident.batches(order), streamed.batches(order), strict=True)
@@ -118,12 +118,12 @@ def test_streamed_batches_lie_as_the_resident_ones(double, dtype, samples, small
     """A BLAS may choose by an address how to add up."""
 
     def offset(array):
-        return (array.data.ptr - array._memory.ptr) % feeding.ALIGNMENT
+        return (array.data.ptr - array._memory.ptr) % loaders.ALIGNMENT
 
     order = np.arange(N_SAMPLES) if shuffled else None
     network, X, T = make(double, dtype), samples[0], np.eye(3)[samples[1]]
-    resident = ResidentSamples(network, X, T, 9).batches(order)
-    streamed = StreamedSamples(network, X, T, 9, "a test says so").batches(order)
+    resident = ResidentLoader(network, X, T, 9).batches(order)
+    streamed = HostLoader(network, X, T, 9, "a test says so").batches(order)
     offsets = set()
     for one, other in zip(resident, streamed, strict=True):
         assert list(map(offset, one[1:])) == list(map(offset, other[1:]))
@@ -134,10 +134,10 @@ def test_streamed_batches_lie_as_the_resident_ones(double, dtype, samples, small
 def test_what_is_copied_at_a_time_is_long(double):
     X, T, network = np.zeros((3_000_000, 7), "i1"), np.zeros((3_000_000, 3), "i1"), make(double)
     before = crossings.to_device
-    for _ in StreamedSamples(network, X, T, 30_000, "a test says so").batches():
+    for _ in HostLoader(network, X, T, 30_000, "a test says so").batches():
         pass
     # Batches of 10 numbers a sample, and a little for where they begin, 13 to a piece.
-    assert 13 <= feeding.PIECE_BYTES / (30_000 * 10 * 4) < 14
+    assert 13 <= loaders.PIECE_BYTES / (30_000 * 10 * 4) < 14
     assert crossings.to_device - before == 8  # 100 / 13, rounded up
 
 
@@ -158,7 +158,7 @@ def test_a_streamed_training_is_the_resident_one(
         networks = [make(gpu, dtype) for _ in "ab"]
         histories = []
         for network, why in zip(networks, (None, "a test says so"), strict=True):
-            monkeypatch.setattr(feeding, "why_too_large", lambda *_, why=why: why)
+            monkeypatch.setattr(loaders, "why_too_large", lambda *_, why=why: why)
             histories.append(fit(network, X, y, shuffle=shuffle, **options))
             assert histories[-1].streamed == why
         same_parameters(*networks)
@@ -170,12 +170,12 @@ def test_what_is_on_the_device_stays_there(double, samples, no_room):
     X, T = samples[0].astype("f4"), np.eye(3, dtype="f4")[samples[1]]
     network = make(double)
     on_device = double.asarray(X), double.asarray(T)
-    placed = place_samples(network, *on_device, 10, 0)
-    assert isinstance(placed, ResidentSamples)
+    placed = make_loader(network, *on_device, 10, 0)
+    assert isinstance(placed, ResidentLoader)
     assert placed.inputs is on_device[0]
     assert placed.targets is on_device[1]
-    assert isinstance(place_samples(network, on_device[0], T, 10, 0), ResidentSamples)
-    assert isinstance(place_samples(network, X, T, 10, 0), StreamedSamples)
+    assert isinstance(make_loader(network, on_device[0], T, 10, 0), ResidentLoader)
+    assert isinstance(make_loader(network, X, T, 10, 0), HostLoader)
 
 
 @pytest.mark.parametrize("shuffle", [True, False])
@@ -353,7 +353,7 @@ def test_a_training_that_is_broken_off_gives_up_no_buffer_in_use(
 
 def test_only_pinned_memory_is_copied_from(double):
     device = double.empty((4,), "float32")
-    stream = host_cupy.cupy.cuda.Stream(non_blocking=True)
+    stream = fake_cuda.cupy.cuda.Stream(non_blocking=True)
     with pytest.raises(ValueError, match="pinned"):
         device.set(np.zeros(4, "f4"), stream=stream)
 
