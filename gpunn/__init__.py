@@ -10,23 +10,23 @@
 from typing import TYPE_CHECKING, Any
 
 from gpunn import parity
-from gpunn.checkpoints import Checkpoints
-from gpunn.data import Dataset, load_dataset
-from gpunn.devices import get_backend
+from gpunn.backends.select import get_backend
+from gpunn.data.datasets import Dataset, load_dataset
+from gpunn.data.scaling import Scaling
 from gpunn.errors import GpunnError, MissingPackageError
-from gpunn.evaluation import evaluate
 from gpunn.gradient_check import check_gradients, numerical_gradients
-from gpunn.history import Callback, EarlyStopping, History
 from gpunn.interchange import from_sklearn, from_torch, to_onnx, to_sklearn, to_torch
 from gpunn.network import Network
 from gpunn.optimizers import SGD, Adam, Momentum
-from gpunn.scaling import Scaling
-from gpunn.streams import Stream
-from gpunn.three_layer import ThreeLayerNetwork
-from gpunn.training import fit
+from gpunn.textbook import ThreeLayerNetwork
+from gpunn.training.callbacks import Callback, EarlyStopping, History
+from gpunn.training.checkpoints import Checkpoints
+from gpunn.training.evaluation import evaluate
+from gpunn.training.fitting import fit
+from gpunn.training.streams import Stream
 
 if TYPE_CHECKING:
-    from gpunn.estimators import MLPClassifier, MLPRegressor  # noqa: F401
+    from gpunn.estimators.perceptrons import MLPClassifier, MLPRegressor  # noqa: F401
 
 __version__ = "0.1.0"
 

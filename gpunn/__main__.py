@@ -2,7 +2,7 @@
 
 import sys
 
-from gpunn.cli import main
+from gpunn.cli.parser import main
 
 if __name__ == "__main__":
     sys.exit(main())

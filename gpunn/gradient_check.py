@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gpunn.evaluation import evaluate
 from gpunn.network import Network
+from gpunn.training.evaluation import evaluate
 
 
 def numerical_gradients(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpunn.backend import Backend
+from gpunn.backends.base import Backend
 from gpunn.errors import (
     DataError,
     MissingPackageError,
@@ -29,7 +29,7 @@ from gpunn.model_file import replacing
 from gpunn.network import Architecture, Network
 
 if TYPE_CHECKING:
-    from gpunn.estimators import MLPClassifier, MLPRegressor
+    from gpunn.estimators.perceptrons import MLPClassifier, MLPRegressor
 
 Parameters = dict[str, NDArray[Any]]
 """Host arrays by name, as `Network.parameters` returns them."""

@@ -23,8 +23,10 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from gpunn.activations import Activation, get_activation
-from gpunn.backend import Array, Backend, get_dtype, is_on_gpu, row_blocks
-from gpunn.devices import get_backend
+from gpunn.backends.base import Array, Backend, get_dtype, is_on_gpu
+from gpunn.backends.select import get_backend
+from gpunn.data.matrices import Rows, row_blocks
+from gpunn.data.scaling import Scaling
 from gpunn.errors import (
     ConcurrencyError,
     DataError,
@@ -37,8 +39,6 @@ from gpunn.errors import (
 from gpunn.initializers import draw_biases, draw_weights, make_generator
 from gpunn.losses import get_loss
 from gpunn.model_file import read_model, reason, write_model
-from gpunn.rows import Rows
-from gpunn.scaling import Scaling
 
 _WORK_NUMBERS = 2**22
 """Predictions go through the network in pieces of about this many numbers, 16 MiB in float32."""
@@ -91,7 +91,7 @@ class Dropout(NamedTuple):
 
     What is left of a layer is divided by ``1 - dropout_rate``, so that the sums above it stay as
     large as without. `keys` holds a whole number below 2^32 for each hidden layer, and other keys
-    leave out other units; see `gpunn.backend.Backend.dropout`.
+    leave out other units; see `gpunn.backends.base.Backend.dropout`.
 
     Source: N. Srivastava et al., *Dropout: a simple way to prevent neural networks from
     overfitting* (2014).

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpunn.backend import Array, Backend
+from gpunn.backends.base import Array, Backend
 from gpunn.errors import ParameterError
 from gpunn.network import Layer, Network, add_gradient
 

@@ -11,10 +11,10 @@ which gives the layers and the cost, but no step size.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gpunn.backend import Backend
+from gpunn.backends.base import Backend
 from gpunn.errors import ParameterError
 from gpunn.network import Network
-from gpunn.three_layer import ThreeLayerNetwork
+from gpunn.textbook import ThreeLayerNetwork
 
 
 @dataclass(frozen=True)

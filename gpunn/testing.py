@@ -21,11 +21,11 @@ import os
 import pytest
 from numpy.typing import ArrayLike
 
-from gpunn.backend import Backend
-from gpunn.devices import get_backend
+from gpunn.backends.base import Backend
+from gpunn.backends.select import get_backend
 from gpunn.errors import DeviceError
 from gpunn.network import Network
-from gpunn.parity import compare_network
+from gpunn.parity.comparison import compare_network
 
 
 def pytest_configure(config: pytest.Config) -> None:

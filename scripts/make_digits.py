@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.datasets import load_digits
 
-DEFAULT_FILE = Path(__file__).parents[1] / "gpunn" / "digits.npz"
+DEFAULT_FILE = Path(__file__).parents[1] / "gpunn" / "data" / "digits.npz"
 
 
 def make_digits(file: Path) -> None:

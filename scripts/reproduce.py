@@ -13,8 +13,8 @@ import sys
 import numpy as np
 
 from gpunn import evaluate, fit, load_dataset
+from gpunn.data.scaling import Scaling
 from gpunn.recipes import RECIPES, Recipe
-from gpunn.scaling import Scaling
 
 
 def run(recipe: Recipe, data_dir: str | None, device: str, seed: int) -> tuple[float, float, float]:

@@ -17,9 +17,11 @@ import fake_cuda
 import numpy as np
 import pytest
 
-from gpunn.backend import Backend
-from gpunn.numpy_backend import NumpyBackend
+from gpunn.backends.base import Backend
+from gpunn.backends.numpy_backend import NumpyBackend
+from gpunn.network import Network
 from gpunn.testing import require_gpu
+from gpunn.training.online import BLOCK_ROWS
 
 pytest_plugins = ("gpunn.testing",)
 
@@ -42,7 +44,7 @@ def make_backend(device: str) -> Backend:
 
 def _make_cuda_backend() -> Backend:
     require_gpu()
-    from gpunn.cupy_backend import CupyBackend
+    from gpunn.backends.cupy_backend import CupyBackend
 
     return CupyBackend(0)
 
@@ -149,3 +151,19 @@ def assert_close_product(
         size = size + abs(beta) * np.abs(before)
         expected = expected + beta * before
     assert_within(got, expected, (a.shape[-1] + 2) * eps * size)
+
+
+def bound(network: Network, n_steps: int) -> float:
+    """Return how far parameters may differ after steps in another order of summation."""
+    n_terms = max(network.architecture.layer_sizes) + BLOCK_ROWS
+    return float(n_steps * (n_terms + 2) * np.finfo(network.dtype).eps)
+
+
+def assert_same(one: Network, other: Network, n_steps: int) -> None:
+    """Assert that two networks have the same parameters but for rounding in so many steps."""
+    tolerance = bound(one, n_steps)
+    for name, values in one.parameters().items():
+        scale = max(1.0, np.abs(values).max())
+        np.testing.assert_allclose(
+            other.parameters()[name], values, rtol=0, atol=tolerance * scale, err_msg=name
+        )

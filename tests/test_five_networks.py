@@ -13,8 +13,8 @@ from conftest import make_backend
 
 from gpunn import Network, ThreeLayerNetwork, check_gradients, fit, numerical_gradients
 from gpunn.data import read_idx
-from gpunn.evaluation import evaluate
 from gpunn.losses import LOSSES, backpropagate_errors, share_errors_by_weight
+from gpunn.training.evaluation import evaluate
 
 ACTIVATIONS = ("identity", "tanh", "sigmoid", "relu", "softmax")
 

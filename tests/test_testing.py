@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import gpunn
-from gpunn.devices import cuda_problem
+from gpunn.backends.select import cuda_problem
 
 no_gpu = pytest.mark.skipif(cuda_problem() is None, reason="there is a usable GPU")
 

@@ -1,0 +1,1 @@
+"""Devices: the contract that a network computes through, and one implementation for each kind."""

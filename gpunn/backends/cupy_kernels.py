@@ -1,0 +1,75 @@
+"""The kernels of ``kernels.cu`` for a network: its formulas in front of their text.
+
+This module must only be imported when a GPU is asked for; see `gpunn.backends.select`.
+"""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import cupy
+import numpy as np
+
+from gpunn.activations import SOFTMAX, Activation
+from gpunn.backends.base import Array, LayerParams
+from gpunn.losses import Loss
+
+WARP = 32
+
+SOURCE = Path(__file__).with_name("kernels.cu")
+
+
+def suits(hidden: LayerParams, top: LayerParams, loss: Loss, textbook_rule: bool) -> bool:
+    """Say whether the kernels know the formulas of a network of these two layers."""
+    plain_top = top.activation.elementwise and not loss.fused
+    return (
+        hidden.activation.elementwise
+        and (top.activation.elementwise or top.activation is SOFTMAX)
+        and (plain_top or not textbook_rule)
+    )
+
+
+def load_kernel(
+    name: str, hidden: LayerParams, top: LayerParams, loss: Loss, textbook_rule: bool
+) -> Any:
+    """Return a kernel of ``kernels.cu`` for a network of these two layers, which `suits` knows."""
+    code = top.weights.dtype.char
+    return _module(code, hidden.activation, top.activation, loss, textbook_rule).get_function(name)
+
+
+@cache
+def _module(code: str, hidden: Activation, top: Activation, loss: Loss, textbook_rule: bool) -> Any:
+    source = _formulas(code, hidden, top, loss, textbook_rule) + SOURCE.read_text(encoding="utf-8")
+    # Cooperative: the blocks of a grid that wait for each other must all be running.
+    return cupy.RawModule(code=source, options=("--std=c++17",), enable_cooperative_groups=True)
+
+
+def _function(name: str, parameters: str, expression: str) -> str:
+    return f"static __device__ T {name}({parameters}) {{ return {expression}; }}\n"
+
+
+def _formulas(
+    code: str, hidden: Activation, top: Activation, loss: Loss, textbook_rule: bool
+) -> str:
+    """Return what `kernels.cu` says must stand in front of it."""
+    text = f"typedef {'float' if code == 'f' else 'double'} T;\n"
+    text += f"#define TOP_IS_SOFTMAX {int(top is SOFTMAX)}\n"
+    text += f"#define LOSS_IS_FUSED {int(loss.fused)}\n"
+    text += f"#define TEXTBOOK_RULE {int(textbook_rule)}\n"
+    for name, activation in (("hidden", hidden), ("top", top)):
+        if activation.elementwise:
+            text += _function(f"{name}_forward", "T x", activation.cuda_forward)
+            text += _function(f"{name}_derivative", "T a", activation.cuda_derivative)
+    text += _function("loss_value", "T x, T a, T t, T log_sum", loss.cuda_value)
+    text += _function("loss_derivative", "T a, T t, T t_sum", loss.cuda_derivative)
+    return text
+
+
+def outputs_numbers(n_threads: int, n_outputs: int) -> int:
+    """Return how many numbers of shared memory a sample's way through the outputs takes."""
+    return (n_threads // WARP + 5) * n_outputs
+
+
+def pointer(array: Array | None) -> Any:
+    """Return what a kernel takes for an array, or for none: a pointer's worth of zeros."""
+    return np.intp(0) if array is None else array

@@ -1,0 +1,435 @@
+"""The CPU, through NumPy and SciPy's BLAS.
+
+Every product goes through SciPy's BLAS; see `gpunn.backends.numpy_blas`.
+
+Elementwise formulas run over pieces that fit a core's L2 cache, so that a formula of several NumPy
+calls reads and writes main memory once.
+"""
+
+# The contract takes any device's arrays, and this device its own alone.
+# mypy: disable-error-code="override"
+
+import math
+import threading
+from collections.abc import Callable, Sequence
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from gpunn.activations import Activation
+from gpunn.backends.base import Array, Backend, LayerParams, Sequencer, StagingBuffer
+from gpunn.backends.numpy_blas import Blas
+from gpunn.backends.numpy_online import NumpySequencer
+from gpunn.backends.sparse_rows import SparseRows
+from gpunn.host_memory import MemoryInfo, host_memory
+from gpunn.losses import Loss
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
+PIECE = 32_768
+"""Numbers in a piece: three arrays of it, in float64, fit an L2 cache of one mebibyte."""
+
+CACHE_LINE = 64
+"""Bytes in a cache line, and in the longest vector of numbers."""
+
+WORTH_SHARING = 8
+"""Fewer pieces than this are done before another thread has heard of them."""
+
+MANY_VIEWS = 256
+"""In so many shapes a thread's scratch memory is remembered; making a view anew takes a while."""
+
+GOLDEN = 0x9E3779B1
+"""A prime near 2^32 over the golden ratio, which scatters consecutive numbers."""
+
+Tile = tuple[slice, slice]
+# An inner function evaluates its annotations whenever it is made, and this one costs nothing.
+Values = NDArray[Any]
+_Item = TypeVar("_Item")
+
+
+@lru_cache(maxsize=256)
+def _tiles(n_rows: int, n_columns: int, whole_rows: bool) -> tuple[Tile, ...]:
+    """Cut a matrix into tiles of at most `PIECE` numbers, or at least one row each."""
+    width = n_columns if whole_rows else min(n_columns, PIECE)
+    height = max(1, PIECE // max(1, width))
+    return tuple(
+        (slice(i, i + height), slice(j, j + width))
+        for i in range(0, n_rows, height)
+        for j in range(0, n_columns, max(1, width))
+    )
+
+
+@cache
+def _pool(n_threads: int) -> "ThreadPoolExecutor":
+    from concurrent.futures import ThreadPoolExecutor
+
+    return ThreadPoolExecutor(n_threads, thread_name_prefix="gpunn")
+
+
+def _do_all(items: Sequence[_Item], work: Callable[[_Item], None]) -> None:
+    # What NumPy ignores is set for each thread by itself.
+    with np.errstate(over="ignore"):
+        for item in items:
+            work(item)
+
+
+@lru_cache(maxsize=256)
+def _pieces(size: int) -> tuple[slice, ...]:
+    """Cut a flat array into pieces of at most `PIECE` numbers."""
+    return tuple(slice(start, start + PIECE) for start in range(0, size, PIECE))
+
+
+def _aligned(size: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return an array that begins where a cache line does: vectors are stored twice as fast."""
+    memory = np.empty(size * dtype.itemsize + CACHE_LINE, np.uint8)
+    start = -memory.ctypes.data % CACHE_LINE
+    return memory[start : start + size * dtype.itemsize].view(dtype)
+
+
+@cache
+def _places() -> NDArray[np.uint32]:
+    return np.arange(PIECE, dtype=np.uint32)
+
+
+@lru_cache(maxsize=256)
+def _number(value: float, code: str) -> NDArray[Any]:
+    # NumPy converts Python's numbers at every call, and these only once.
+    number = np.array(value, code)
+    number.flags.writeable = False
+    return number
+
+
+@lru_cache(maxsize=64)
+def _ones(code: str, n: int) -> NDArray[Any]:
+    ones = np.ones(n, code)
+    ones.flags.writeable = False
+    return ones
+
+
+class _ScratchMemory(threading.local):
+    """Memory for what lasts no longer than a call, each thread's own."""
+
+    def __init__(self) -> None:
+        self._whole: dict[tuple[str, int], NDArray[Any]] = {}
+        self._views: dict[tuple[Any, ...], NDArray[Any]] = {}
+
+    def __call__(self, shape: tuple[int, ...], dtype: np.dtype[Any], slot: int) -> NDArray[Any]:
+        """Return the memory of that dtype and number, in that shape."""
+        key = (shape, dtype.char, slot)
+        try:
+            return self._views[key]
+        except KeyError:
+            self._views[key] = self._new_view(shape, dtype, slot)
+            return self._views[key]
+
+    def _new_view(self, shape: tuple[int, ...], dtype: np.dtype[Any], slot: int) -> NDArray[Any]:
+        size = math.prod(shape)
+        whole = self._whole.get((dtype.char, slot))
+        if whole is None or whole.size < size:
+            whole = self._whole[dtype.char, slot] = _aligned(max(PIECE, size), dtype)
+            self._views.clear()  # among them those of the smaller memory, which nobody needs now
+        if len(self._views) >= MANY_VIEWS:
+            self._views.clear()
+        return whole[:size].reshape(shape)
+
+
+class NumpyBackend(Backend):
+    """The contract of `Backend` on the CPU."""
+
+    name = "cpu"
+    multiplies_sparse_rows = True
+
+    def __init__(self) -> None:
+        self._blas = Blas()
+        self._memory = _ScratchMemory()
+
+    def asarray(self, host: NDArray[Any], dtype: DTypeLike | None = None) -> NDArray[Any]:
+        return np.ascontiguousarray(host, dtype=dtype)
+
+    def contiguous(self, array: NDArray[Any], dtype: DTypeLike) -> NDArray[Any]:
+        return np.ascontiguousarray(array, dtype)
+
+    def to_host(self, array: NDArray[Any]) -> NDArray[Any]:
+        return array.copy()
+
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        return _aligned(math.prod(shape), np.dtype(dtype)).reshape(shape)
+
+    def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        return np.zeros(shape, dtype)
+
+    def copy_into(self, source: NDArray[Any], out: NDArray[Any]) -> None:
+        np.copyto(out, source)
+
+    def make_staging_buffer(self, size: int, dtype: DTypeLike) -> StagingBuffer:
+        buffer = StagingBuffer(0, dtype)
+        buffer.host = self.empty((size,), dtype)
+        return buffer
+
+    def owns(self, array: object) -> TypeGuard[Array]:
+        return type(array) is np.ndarray
+
+    def gemm(
+        self,
+        a: Any,
+        b: Any,
+        out: NDArray[Any],
+        *,
+        transpose_a: bool = False,
+        transpose_b: bool = False,
+        alpha: float = 1.0,
+        beta: float = 0.0,
+    ) -> None:
+        if isinstance(a, SparseRows):
+            a.add_sums(b, out, alpha=alpha, beta=beta)
+        elif isinstance(b, SparseRows):
+            b.add_gradient(a, out, alpha=alpha, beta=beta)
+        else:
+            super().gemm(
+                a,
+                b,
+                out,
+                transpose_a=transpose_a,
+                transpose_b=transpose_b,
+                alpha=alpha,
+                beta=beta,
+            )
+
+    def _gemm(
+        self,
+        a: NDArray[Any],
+        b: NDArray[Any],
+        out: NDArray[Any],
+        transpose_a: bool,
+        transpose_b: bool,
+        alpha: float,
+        beta: float,
+    ) -> None:
+        self._blas.gemm(a, b, out, transpose_a, transpose_b, alpha, beta)
+
+    def sum_rows(
+        self, a: NDArray[Any], out: NDArray[Any], *, alpha: float = 1.0, beta: float = 0.0
+    ) -> None:
+        if a.size == 0:  # which SciPy's wrapper refuses
+            np.multiply(out, beta, out=out) if beta != 0 else out.fill(0)
+            return
+        ones = _ones(a.dtype.char, 1 << (a.shape[0] - 1).bit_length())[: a.shape[0]]
+        self._blas.gemv[out.dtype.char](alpha, a.T, ones, beta, out, overwrite_y=1)
+
+    def take_rows(self, source: NDArray[Any], indices: NDArray[Any], out: NDArray[Any]) -> None:
+        # With mode="raise" NumPy would gather into a buffer first; indices are known to be good.
+        np.take(source, indices, axis=0, out=out, mode="clip")
+
+    def activate(self, z: NDArray[Any], bias: NDArray[Any] | None, activation: Activation) -> None:
+        def work(tile: Tile) -> None:
+            piece = z[tile]
+            if bias is not None:
+                np.add(piece, bias[tile[1]], out=piece)
+            if activation.elementwise:
+                activation.forward(piece, self._scratch(piece))
+            else:
+                a = self._columns(piece, 1)
+                activation.forward(a, self._scratch(a))
+                np.copyto(piece, a.T)
+
+        self._spread(_tiles(*z.shape, not activation.elementwise), work)
+
+    def activation_backward(
+        self, delta: NDArray[Any], a: NDArray[Any], activation: Activation
+    ) -> None:
+        def work(tile: Tile) -> None:
+            piece, outputs = delta[tile], a[tile]
+            if activation.elementwise:
+                activation.backward(piece, outputs, self._scratch(piece))
+            else:
+                columns = self._columns(piece, 1)
+                activation.backward(columns, self._columns(outputs, 2), self._scratch(columns))
+                np.copyto(piece, columns.T)
+
+        self._spread(_tiles(*a.shape, not activation.elementwise), work)
+
+    def loss_backward(
+        self,
+        z: NDArray[Any],
+        bias: NDArray[Any] | None,
+        targets: NDArray[Any],
+        activation: Activation,
+        loss: Loss,
+        row_losses: NDArray[Any],
+        row_weights: NDArray[Any] | None = None,
+    ) -> None:
+        with np.errstate(over="ignore"):
+            for rows, _ in _tiles(*z.shape, True):
+                piece, errors = z[rows], row_losses[rows]
+                weights = None if row_weights is None else row_weights[rows]
+                a, t = self._columns(piece, 1, bias), self._columns(targets[rows], 2)
+                delta = self._output_columns(a, t, activation, loss, errors, weights)
+                if weights is not None:
+                    np.multiply(delta, weights, delta)
+                np.copyto(piece, delta.T)
+
+    def _output_columns(
+        self,
+        a: NDArray[Any],
+        t: NDArray[Any],
+        activation: Activation,
+        loss: Loss,
+        errors: NDArray[Any],
+        weights: NDArray[Any] | None,
+    ) -> NDArray[Any]:
+        """Return dE/dz for `a`, which holds z and becomes the outputs; matrices are (n_L, n).
+
+        The samples' weights are in the errors, but not in what is returned.
+        """
+        n_outputs, n_samples = a.shape
+        out = self._memory(a.shape, a.dtype, 3)
+        scratch = self._memory((n_outputs + 1, n_samples), a.dtype, 0)
+        sums = self._memory((n_samples,), np.dtype(np.float64), 4)
+        if not loss.fused:
+            activation.forward(a, scratch[:-1])
+        loss.add_losses(a, t, errors, out, scratch, sums, weights)
+        loss.derivative(a, t, out, scratch)
+        if loss.mean_over_outputs:
+            np.multiply(out, loss.share(n_outputs), out)
+        if not loss.fused:
+            activation.backward(out, a, scratch[:-1])
+        return out
+
+    def make_sequencer(
+        self,
+        n_rows: int,
+        hidden: LayerParams,
+        top: LayerParams,
+        loss: Loss,
+        *,
+        textbook_rule: bool,
+    ) -> Sequencer | None:
+        return NumpySequencer(self._blas, n_rows, hidden, top, loss, textbook_rule)
+
+    def axpby(self, source: NDArray[Any], out: NDArray[Any], *, alpha: float, beta: float) -> None:
+        code = out.dtype.char
+        factor, factor_out = _number(alpha, code), _number(beta, code)
+
+        def work(x: Values, y: Values) -> None:
+            if beta == 0:
+                np.multiply(x, factor, y)
+                return
+            if alpha != 1:
+                x = np.multiply(x, factor, self._scratch(x))
+            if beta != 1:
+                np.multiply(y, factor_out, y)
+            np.add(y, x, y)
+
+        self._piece_by_piece(work, source, out)
+
+    def add_squares(self, a: NDArray[Any], out: NDArray[Any], *, alpha: float) -> None:
+        flat = a.reshape(-1)
+        out += alpha * float(self._blas.dot[flat.dtype.char](flat, flat))
+
+    def dropout(self, a: NDArray[Any], *, dropout_rate: float, scale: float, key: int) -> None:
+        flat, limit = a.reshape(-1), np.uint32(int(dropout_rate * 2**32))
+
+        def work(piece: slice) -> None:
+            numbers = flat[piece]
+            h = self._memory((numbers.size,), np.dtype(np.uint32), 5)
+            shifted = self._memory((numbers.size,), np.dtype(np.uint32), 6)
+            # The place in the array, scattered; then the finalizer of MurmurHash3.
+            start = (piece.start * GOLDEN + key) % 2**32
+            np.multiply(_places()[: numbers.size], np.uint32(GOLDEN), h)
+            np.add(h, np.uint32(start), h)
+            for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35), (16, 1)):
+                np.right_shift(h, np.uint32(shift), shifted)
+                np.bitwise_xor(h, shifted, h)
+                np.multiply(h, np.uint32(factor), h)
+            kept = self._scratch(numbers)
+            np.greater_equal(h, limit, kept)
+            np.multiply(kept, _number(scale, kept.dtype.char), kept)
+            np.multiply(numbers, kept, numbers)
+
+        self._spread(_pieces(a.size), work)
+
+    def adam_update(
+        self,
+        parameter: NDArray[Any],
+        gradient: NDArray[Any],
+        first_moment: NDArray[Any],
+        second_moment: NDArray[Any],
+        *,
+        step_size: float,
+        beta1: float,
+        beta2: float,
+        epsilon: float,
+        weight_decay: float,
+    ) -> None:
+        code = parameter.dtype.char
+        keep1, keep2 = _number(beta1, code), _number(beta2, code)
+        pace, least = _number(step_size, code), _number(epsilon, code)
+        decay = _number(weight_decay, code)
+
+        def work(w: Values, g: Values, m: Values, v: Values) -> None:
+            step = self._scratch(w)
+            if weight_decay != 0:
+                g = np.add(g, np.multiply(w, decay, step), step)
+            np.multiply(m, keep1, m)
+            np.add(m, g, m)
+            square = np.multiply(g, g, step)
+            np.multiply(v, keep2, v)
+            np.add(v, square, v)
+            np.sqrt(v, step)
+            np.add(step, least, step)
+            np.divide(m, step, step)
+            np.multiply(step, pace, step)
+            np.subtract(w, step, w)
+
+        self._piece_by_piece(work, parameter, gradient, first_moment, second_moment)
+
+    def synchronize(self) -> None:
+        pass
+
+    def memory_info(self) -> MemoryInfo:
+        return host_memory()
+
+    def describe(self) -> str:
+        return f"cpu (NumPy {np.__version__})"
+
+    def _piece_by_piece(self, work: Callable[..., None], *arrays: NDArray[Any]) -> None:
+        """Do elementwise work on arrays of one shape."""
+        size = arrays[0].size
+        if size <= PIECE:
+            with np.errstate(over="ignore"):
+                work(*arrays)
+            return
+        flat = [array.reshape(-1) for array in arrays]
+        self._spread(_pieces(size), lambda piece: work(*(array[piece] for array in flat)))
+
+    def _spread(self, tiles: Sequence[_Item], work: Callable[[_Item], None]) -> None:
+        """Do the work on all tiles, on as many threads as BLAS has; NumPy releases the GIL."""
+        if len(tiles) < WORTH_SHARING:
+            _do_all(tiles, work)
+            return
+        n_threads = min(self._blas.n_threads, len(tiles))
+        others = [
+            _pool(n_threads - 1).submit(_do_all, tiles[k::n_threads], work)
+            for k in range(1, n_threads)
+        ]
+        _do_all(tiles[::n_threads], work)
+        for other in others:
+            other.result()
+
+    def _scratch(self, like: NDArray[Any], slot: int = 0) -> NDArray[Any]:
+        """Return this thread's scratch memory in the shape and dtype of an array."""
+        return self._memory(like.shape, like.dtype, slot)
+
+    def _columns(
+        self, rows: NDArray[Any], slot: int, bias: NDArray[Any] | None = None
+    ) -> NDArray[Any]:
+        """Return samples, plus a bias, as columns in scratch memory; see `gpunn.activations`."""
+        columns = self._memory(rows.shape[::-1], rows.dtype, slot)
+        if bias is None:
+            np.copyto(columns, rows.T)
+        else:
+            np.add(rows.T, bias[:, np.newaxis], columns)
+        return columns

@@ -1,0 +1,141 @@
+"""``gpunn parity``: whether another device computes the same, as a table."""
+
+import platform
+from argparse import Namespace
+from dataclasses import asdict
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpunn import __version__
+from gpunn.backends.base import Backend
+from gpunn.cli.console import Console
+from gpunn.cli.plots import Divergence, check_matplotlib, save_divergence
+from gpunn.cli.train_data import classes_of, scaling_of
+from gpunn.data.datasets import load_dataset
+from gpunn.data.scaling import class_numbers
+from gpunn.errors import ParameterError
+from gpunn.model_file import check_writable
+from gpunn.parity.comparison import Case, Comparison, choose_devices, compare, standard_cases
+from gpunn.recipes import STANDARD
+
+SAMPLES = 200
+ONLINE_SAMPLES = 65
+"""Enough for several steps and a last, smaller batch; or for a whole block and a single sample."""
+
+STAGES = ("start", "step", "epoch")
+
+
+def parity(options: Namespace, console: Console) -> int:
+    """Train everything twice, on two devices, and compare."""
+    if options.out:
+        check_matplotlib()
+        check_writable(options.out)
+    tested, against = choose_devices(options.device, options.against, options.precision)
+    reference = against.describe() if isinstance(against, Backend) else "cpu, float64"
+    console.say(f"running on {tested.describe()}, compared with {reference}")
+    inputs, y, n_classes = _samples(options)
+    cases = _cases(options, against, inputs.shape[1], n_classes)
+    console.say(f"{len(cases)} trainings; the largest share of a tolerance that was used")
+    console.say(f"  {'at the start':>12} {'in steps':>9} {'in epochs':>9}")
+    comparisons = []
+    for case in cases:
+        n = ONLINE_SAMPLES if case.batch_size == 1 else SAMPLES
+        comparison = compare(case, inputs[:n], y[:n], device=tested, against=against)
+        comparisons.append(comparison)
+        console.say(_row(comparison))
+    if options.out:
+        curves = [_curve(comparison, stage) for comparison in comparisons for stage in STAGES[1:]]
+        one = comparisons[0]
+        heading = f"Weights in training: {one.device} and {one.against}"
+        save_divergence(options.out, curves, heading)
+    result = _result(comparisons, tested, reference)
+    console.report(_text(comparisons), result)
+    return 0 if result["ok"] else 1
+
+
+def _samples(options: Namespace) -> tuple[NDArray[Any], NDArray[np.int64], int]:
+    """Return scaled inputs and class numbers of some samples, and how many classes there are."""
+    dataset = load_dataset(options.data, options.data_dir)
+    classes = classes_of(dataset)
+    some = np.random.default_rng(0).permutation(len(dataset.labels))[:SAMPLES]
+    inputs = scaling_of(dataset, STANDARD).apply(dataset.inputs[some], np.float32)
+    return inputs, class_numbers(dataset.labels[some], classes, dataset.name), len(classes)
+
+
+def _cases(options: Namespace, against: str | Backend, n_inputs: int, n_classes: int) -> list[Case]:
+    dtypes = ["float32"]
+    if isinstance(against, Backend) and options.precision == "fp32":
+        dtypes.append("float64")
+    chosen = [
+        case
+        for dtype in dtypes
+        for case in standard_cases(n_inputs, n_classes, dtype)
+        if options.activation in (None, case.hidden_activation)
+        and options.loss in (None, case.loss)
+        and options.mode in (None, "online" if case.batch_size == 1 else "batch")
+    ]
+    if not chosen:
+        raise ParameterError(
+            "no training is left: errors are gone through with tanh in the hidden layer, and "
+            "activations with cross_entropy; give --activation or --loss, not both"
+        )
+    return chosen
+
+
+def _row(comparison: Comparison) -> str:
+    start, step, epoch = (comparison.share(stage) for stage in STAGES)
+    verdict = "ok  " if comparison.ok else "FAIL"
+    return f"  {start:>12.3f} {step:>9.3f} {epoch:>9.3f}  {verdict}  {comparison.case.name}"
+
+
+def _text(comparisons: list[Comparison]) -> str:
+    n_right = sum(comparison.ok for comparison in comparisons)
+    lines = [f"{n_right} of {len(comparisons)} trainings agree within tolerance"]
+    for comparison in comparisons:
+        wrong = [check for check in comparison.checks if not check.ok]
+        if wrong:
+            lines += ["", comparison.case.name]
+        for check in wrong:
+            when = "at the start" if check.stage == "start" else f"{check.stage} {check.number}"
+            lines.append(
+                f"  {check.name:<16} {when:<12}  difference {check.difference:.3g}, "
+                f"tolerance {check.tolerance:.3g}"
+            )
+    return "\n".join(lines)
+
+
+def _result(comparisons: list[Comparison], tested: Backend, reference: str) -> dict[str, Any]:
+    return {
+        "ok": all(comparison.ok for comparison in comparisons),
+        "devices": {"tested": tested.describe(), "reference": reference},
+        "precision": tested.precision,
+        "versions": {
+            "gpunn": __version__,
+            "python": platform.python_version(),
+            **{name: metadata.version(name) for name in ("numpy", "scipy")},
+        },
+        "cases": [
+            {
+                "name": comparison.case.name,
+                "ok": comparison.ok,
+                "devices": [comparison.device, comparison.against],
+                "training": asdict(comparison.case),
+                "checks": [asdict(check) for check in comparison.checks],
+            }
+            for comparison in comparisons
+        ],
+    }
+
+
+def _curve(comparison: Comparison, stage: str) -> Divergence:
+    checks = [c for c in comparison.checks if (c.name, c.stage) == ("weights", stage)]
+    return Divergence(
+        stage,
+        "online" if comparison.case.batch_size == 1 else "batches",
+        [check.number for check in checks],
+        [check.difference for check in checks],
+        [check.tolerance for check in checks],
+    )

@@ -1,0 +1,368 @@
+"""``gpunn train``: data, recipe and options to a trained, measured and saved network."""
+
+import dataclasses
+import math
+import os
+import shutil
+import tempfile
+from argparse import Namespace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpunn import __version__
+from gpunn.cli.console import Console, choose_device, plain
+from gpunn.cli.train_data import (
+    Data,
+    Lot,
+    as_given,
+    classes_of,
+    counts,
+    open_data,
+    scaling_of,
+    test_part,
+    training_part,
+    where_samples_stay,
+)
+from gpunn.errors import DivergenceError, OutputError, ParameterError
+from gpunn.model_file import check_writable
+from gpunn.network import Network
+from gpunn.optimizers import (
+    Optimizer,
+    Schedule,
+    constant,
+    cosine,
+    exponential_decay,
+    get_optimizer,
+    inverse_scaling,
+    step_decay,
+)
+from gpunn.recipes import RECIPES, STANDARD, Recipe
+from gpunn.training.callbacks import Callback, EarlyStopping, EpochRecord, History
+from gpunn.training.checkpoints import Checkpoints
+from gpunn.training.evaluation import evaluate
+from gpunn.training.fitting import fit
+
+# Step sizes that suit an optimizer when nobody says one.
+_LEARNING_RATES = {"sgd": 0.1, "momentum": 0.01, "nesterov": 0.01, "adam": 0.001}
+
+
+_STATUS = {"interrupted": 130, "terminated": 143, "diverged": 1}
+
+
+class _Progress(Callback):
+    """A progress bar on a terminal, and a line for each epoch."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+
+    def on_train_begin(self, network: Network, n_epochs: int, n_samples: int) -> None:
+        from tqdm import tqdm
+
+        self.n_epochs = n_epochs
+        self.bar = tqdm(
+            total=n_epochs * n_samples,
+            unit=" samples",
+            unit_scale=True,
+            leave=False,
+            # None: only where standard error is a terminal.
+            disable=True if self.console.quiet else None,
+        )
+
+    def on_step_end(self, n_samples: int) -> None:
+        self.bar.update(n_samples)
+
+    def on_resume(self, n_samples: int) -> None:
+        self.bar.n = n_samples
+        self.bar.refresh()
+
+    def on_notice(self, text: str) -> None:
+        self.bar.clear()
+        self.console.say(text)
+
+    def on_streaming(self, reason: str) -> None:
+        self.bar.clear()
+        self.console.say(f"samples: streamed from the host in each epoch, because {reason}")
+
+    def on_epoch_end(self, network: Network, record: EpochRecord) -> None:
+        text = f"epoch {record.epoch:>3}/{self.n_epochs}  training loss {record.train_loss:.6f}"
+        if record.validation_loss is not None:
+            text += f"  validation loss {record.validation_loss:.6f}"
+        if record.validation_accuracy is not None:
+            text += f"  validation accuracy {record.validation_accuracy:.4f}"
+        self.bar.clear()
+        self.console.say(f"{text}  {record.seconds:.1f} s")
+
+    def on_train_end(self, history: History) -> None:
+        self.bar.close()
+
+
+def train(options: Namespace, console: Console) -> int:
+    """Train a network, measure it on samples it has not seen, and save it."""
+    backend = choose_device(options.device, console, options.precision)
+    recipe = _recipe(options)
+    out = Path(options.out or _default_name(options))
+    check_writable(out)
+    checkpoints = _checkpoints(options)
+    dataset = open_data(options)
+    classes = classes_of(dataset)
+    scaling = scaling_of(dataset, recipe)
+    network = recipe.make_network(
+        dataset.n_features,
+        len(classes),
+        dtype=options.dtype,
+        device=backend,
+        seed=options.seed,
+    )
+    network.scaling, network.class_labels = scaling, classes.tolist()
+    _check_space(out, network)
+    n_train, n_test = counts(dataset)
+    console.say(
+        f"{dataset.name}: {n_train:,} samples to train on, {n_test:,} held out for testing, "
+        f"{len(classes)} classes"
+    )
+    if where := where_samples_stay(dataset, network, recipe):
+        console.say(f"samples: {where}")
+    console.say(f"inputs: {scaling.describe()}")
+    console.say(f"network: {network!r}, {network.n_parameters:,} parameters")
+
+    # Before the training, so that a bad label in it does not come to light hours later.
+    test = test_part(network, dataset, classes)
+    parts = _parts(network, dataset, test, classes, recipe, options, console)
+    history = _fit(network, parts, recipe, options, checkpoints, console)
+    tested = None if test is None else evaluate(network, test.X, test.y)
+    test_accuracy = None if tested is None else tested.accuracy
+    # What the last steps did shows in no epoch's error.
+    if history.stopped == "diverged" or (tested is not None and not math.isfinite(tested.loss)):
+        _say_diverged(history, options)
+    result = _train_result(network, parts.samples.n, history, test_accuracy, out)
+    network.training_record = {
+        **{key: value for key, value in result.items() if key != "model"},
+        "gpunn": __version__,
+        "data": dataset.name,
+        "recipe": options.recipe,
+        "settings": {**dataclasses.asdict(recipe), "hidden": list(recipe.hidden)},
+        "seed": options.seed,
+        "image_shape": None if dataset.image_shape is None else list(dataset.image_shape),
+        "history": [dataclasses.asdict(record) for record in history.epochs],
+    }
+    network.training_record = plain(network.training_record)
+    _save(network, out)
+    console.report(_train_text(result, history, options), result)
+    return _STATUS.get(history.stopped, 0)
+
+
+def _checkpoints(options: Namespace) -> Checkpoints | None:
+    if options.checkpoint is None:
+        for name in ("checkpoint_every", "resume"):
+            if getattr(options, name):
+                raise ParameterError(f"--{name.replace('_', '-')} goes with --checkpoint DIR")
+        if options.on_divergence == "halve-lr":
+            raise ParameterError("--on-divergence halve-lr goes with --checkpoint DIR")
+        return None
+    every = options.checkpoint_every or "5 minutes"
+    checkpoints = Checkpoints(options.checkpoint, every, options.resume)
+    checkpoints.check()
+    return checkpoints
+
+
+def _recipe(options: Namespace) -> Recipe:
+    """Return the recipe with what the command line overrules."""
+    base = RECIPES[options.recipe] if options.recipe else STANDARD
+    changes = {
+        "hidden": tuple(options.hidden) if options.hidden else None,
+        "activation": options.activation,
+        "loss": options.loss,
+        "epochs": options.epochs,
+        "batch_size": options.batch_size,
+        "optimizer": options.optimizer,
+        "learning_rate": options.lr,
+    }
+    recipe = dataclasses.replace(base, **{k: v for k, v in changes.items() if v is not None})
+    if options.lr is None and options.optimizer not in (None, base.optimizer):
+        # A step size suits an optimizer: one of gradient descent would make Adam leap.
+        recipe = dataclasses.replace(recipe, learning_rate=_LEARNING_RATES[options.optimizer])
+    if options.recipe and options.activation and options.activation != base.activation:
+        # First weights suit an activation, so a recipe's own no longer apply.
+        recipe = dataclasses.replace(recipe, initializer=None)
+    return recipe
+
+
+def _optimizer(recipe: Recipe, options: Namespace) -> Optimizer:
+    name, momentum = recipe.optimizer, options.momentum
+    if momentum is not None and name == "adam":
+        raise ParameterError("--momentum goes with --optimizer sgd, momentum or nesterov, not adam")
+    if momentum is not None and name == "sgd":
+        name = "momentum"
+    return get_optimizer(
+        name,
+        momentum=0.9 if momentum is None else momentum,
+        weight_decay=options.weight_decay,
+    )
+
+
+def _schedule(recipe: Recipe, options: Namespace) -> Schedule:
+    rate, epochs, warmup = recipe.learning_rate, recipe.epochs, options.warmup
+    if options.schedule == "step":
+        return step_decay(rate, every=max(1, epochs / 3), warmup=warmup)
+    if options.schedule == "exponential":
+        return exponential_decay(rate, factor=0.01 ** (1 / epochs), warmup=warmup)
+    if options.schedule == "inverse-scaling":
+        return inverse_scaling(rate, warmup=warmup)
+    if options.schedule == "cosine":
+        return cosine(rate, epochs=epochs, warmup=warmup)
+    return constant(rate, warmup=warmup)
+
+
+def _default_name(options: Namespace) -> str:
+    stem = Path(options.data.split(",")[0]).name.split(".")[0] or "model"
+    return f"{stem}-{options.recipe}.safetensors" if options.recipe else f"{stem}.safetensors"
+
+
+def _check_space(out: Path, network: Network) -> None:
+    needed = network.n_parameters * network.dtype.itemsize
+    free = shutil.disk_usage(out.resolve().parent).free
+    if free < needed:
+        raise OutputError(
+            f"cannot write {out}: the model needs {_mebibytes(needed)} and its folder has "
+            f"{_mebibytes(free)} free; make room or choose another --out"
+        )
+
+
+class _Parts(NamedTuple):
+    """What a training is given: samples, samples to validate on, and when to end early."""
+
+    samples: Lot
+    validation: Lot | None
+    early_stopping: EarlyStopping | None
+
+
+def _parts(
+    network: Network,
+    dataset: Data,
+    test: Lot | None,
+    classes: NDArray[np.int64],
+    recipe: Recipe,
+    options: Namespace,
+    console: Console,
+) -> _Parts:
+    fraction, patience = options.val_fraction, options.early_stopping
+    if recipe.best_test_epoch and fraction is None and patience is None:
+        console.say(
+            "validation: on the test samples, and the best epoch is kept, as the recipe's source "
+            "did; that flatters the test accuracy a little"
+        )
+        samples, _ = training_part(network, dataset, classes, recipe, 0.0, options.seed)
+        return _Parts(samples, test, EarlyStopping(recipe.epochs, monitor="accuracy"))
+    if fraction is None:
+        fraction = 0.0 if patience is None else 0.1
+    samples, kept_back = training_part(network, dataset, classes, recipe, fraction, options.seed)
+    if kept_back is not None:
+        console.say(f"validation: {kept_back.n:,} of the samples are kept back for it")
+    return _Parts(samples, kept_back, None if patience is None else EarlyStopping(patience))
+
+
+def _fit(
+    network: Network,
+    parts: _Parts,
+    recipe: Recipe,
+    options: Namespace,
+    checkpoints: Checkpoints | None,
+    console: Console,
+) -> History:
+    history = fit(
+        network,
+        parts.samples.X,
+        parts.samples.y,
+        epochs=recipe.epochs,
+        batch_size=recipe.batch_size,
+        optimizer=_optimizer(recipe, options),
+        learning_rate=_schedule(recipe, options),
+        validation_data=as_given(parts.validation),
+        early_stopping=parts.early_stopping,
+        shuffle=recipe.shuffle,
+        seed=[options.seed, 1],
+        callbacks=[_Progress(console)],
+        checkpoints=checkpoints,
+        on_divergence=options.on_divergence,
+    )
+    weights = "its latest weights"
+    if history.restored_best:
+        weights = f"the weights of epoch {history.best_epoch}, the best in validation"
+    if history.restored_best or history.stopped != "finished":
+        console.say(
+            f"{history.stopped} after {len(history.epochs)} whole epochs: the network has {weights}"
+        )
+    return history
+
+
+def _say_diverged(history: History, options: Namespace) -> None:
+    """Raise unless the network was left with weights from before the training diverged."""
+    if history.restored_best:
+        return
+    message = (
+        f"the training diverged: in epoch {len(history.epochs)} its error was no finite number; "
+        "try a smaller --lr, --warmup 1, or inputs and targets of a smaller range"
+    )
+    if options.checkpoint is not None:
+        message += f"; the last good checkpoint is in {options.checkpoint}"
+        message += ", and --on-divergence halve-lr goes back to such a one by itself"
+    raise DivergenceError(f"{message}; no model was saved")
+
+
+def _train_result(
+    network: Network, n_train: int, history: History, test_accuracy: float | None, out: Path
+) -> dict[str, Any]:
+    n_trained = history.n_samples_trained
+    return {
+        "device": network.backend.name,
+        "layer_sizes": list(network.architecture.layer_sizes),
+        "parameters": network.n_parameters,
+        "epochs": len(history.epochs),
+        "stopped": history.stopped,
+        "train_samples": n_train,
+        "seconds": history.seconds,
+        "samples_per_second": n_trained / history.seconds if history.seconds else None,
+        "train_loss": history.train_loss[-1] if history.epochs else None,
+        "validation_accuracy": history.epochs[-1].validation_accuracy if history.epochs else None,
+        "test_accuracy": test_accuracy,
+        "model": str(out),
+    }
+
+
+def _train_text(result: dict[str, Any], history: History, options: Namespace) -> str:
+    lines = [
+        f"trained {history.n_samples_trained:,} samples in {history.seconds:.1f} s "
+        f"({result['samples_per_second'] or 0:,.0f} a second)"
+    ]
+    if result["test_accuracy"] is not None:
+        lines.append(f"test accuracy {result['test_accuracy']:.4f}")
+    model = result["model"]
+    lines += [
+        f"saved {model}",
+        "",
+        "next:",
+        f"  gpunn evaluate {model} {options.data}     where is it right and wrong?",
+        f"  gpunn backquery {model} --out classes.png     what does a class look like to it?",
+    ]
+    return "\n".join(lines)
+
+
+def _save(network: Network, out: Path) -> None:
+    """Save the network; if it cannot be saved there, save it where it can, and say so."""
+    try:
+        network.save(out)
+    except OutputError as error:
+        rescue = Path(tempfile.gettempdir()) / f"gpunn-rescued-{os.getpid()}.safetensors"
+        try:
+            network.save(rescue)
+        except OutputError:
+            # Not there either; what must be mended is the first place.
+            raise error from None
+        raise OutputError(f"{error}; the trained model is in {rescue} instead") from error
+
+
+def _mebibytes(n_bytes: int) -> str:
+    return f"{n_bytes / 2**20:,.1f} MiB"

@@ -1,0 +1,187 @@
+"""Data of ``gpunn train``: in memory, mapped, or a table in chunks, and their parts."""
+
+from argparse import Namespace
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpunn.data.datasets import Dataset, is_table, load_dataset, table_fits
+from gpunn.data.long_table import LongTable, Prepared, TablePart, go_through
+from gpunn.data.matrices import Matrix, SelectedRows, select
+from gpunn.data.scaling import Scaling, class_numbers
+from gpunn.errors import DataError, ParameterError
+from gpunn.host_memory import free_memory, in_gib
+from gpunn.network import Network
+from gpunn.recipes import Recipe
+from gpunn.training.memory import why_no_room
+from gpunn.training.streams import Stream
+
+HELD_OUT = 0.2
+"""The part of a data set without a test part of its own that is held out for testing."""
+
+Data = Dataset | LongTable
+"""Data in memory or mapped, or a table that is read in chunks."""
+
+
+def open_data(options: Namespace) -> Data:
+    """Return the data; a table that does not fit the memory has been gone through once."""
+    if is_table(options.data) and not table_fits(options.data):
+        return go_through(options.data, HELD_OUT, options.seed)
+    return load_dataset(options.data, options.data_dir).split(HELD_OUT, options.seed)
+
+
+def counts(dataset: Data) -> tuple[int, int]:
+    """Return how many samples there are to train on, and to test with."""
+    if isinstance(dataset, LongTable):
+        return dataset.n_train, dataset.n_test
+    return len(dataset.labels), 0 if dataset.test_labels is None else len(dataset.test_labels)
+
+
+def where_samples_stay(dataset: Data, network: Network, recipe: Recipe) -> str | None:
+    """Say that samples stay on the disk, if they do, and how they are shuffled then."""
+    shuffle = "they are not shuffled"
+    if isinstance(dataset, LongTable):
+        if recipe.shuffle:
+            n_rows = dataset.buffer_rows(network.dtype)
+            shuffle = f"each epoch shuffles {n_rows:,} rows at a time"
+        return f"they stay on the disk, because {dataset.why}; {shuffle}"
+    if not dataset.stays_on_disk:
+        return None
+    if recipe.shuffle:
+        shuffle = "the shuffle is exact"
+    inputs = dataset.inputs
+    n_bytes = inputs.size * inputs.dtype.itemsize
+    return (
+        f"they stay on the disk, because they take {in_gib(n_bytes)}, which are to fit twice, and "
+        f"{in_gib(free_memory())} of memory are free; {shuffle}"
+    )
+
+
+def classes_of(dataset: Data) -> NDArray[np.int64]:
+    """Return the labels that there are.
+
+    Raises
+    ------
+    DataError
+        If there is only one.
+    """
+    classes = dataset.classes if isinstance(dataset, LongTable) else np.unique(dataset.labels)
+    if len(classes) < 2:
+        raise DataError(
+            f"{dataset.name}: all training samples have label {classes[0]}; "
+            "a classifier needs at least two classes"
+        )
+    return classes
+
+
+def scaling_of(dataset: Data, recipe: Recipe) -> Scaling:
+    """Return how a data set's values become a recipe's inputs and targets."""
+    ends = {"target_low": recipe.target_low, "target_high": recipe.target_high}
+    low, high = recipe.input_low, recipe.input_high
+    if dataset.value_range is None:
+        inputs = dataset.extremes if isinstance(dataset, LongTable) else dataset.inputs
+        if isinstance(inputs, SelectedRows):
+            inputs = inputs.as_in_file()
+        return Scaling.per_feature(inputs, low, high, **ends)
+    return Scaling.to_range(*dataset.value_range, low, high, **ends)
+
+
+class Lot(NamedTuple):
+    """A lot of samples, and how many they are; a stream has its labels in it."""
+
+    X: Matrix | Stream
+    y: NDArray[np.int64] | None
+    n: int
+
+
+def training_part(
+    network: Network,
+    dataset: Data,
+    classes: NDArray[np.int64],
+    recipe: Recipe,
+    fraction: float,
+    seed: int,
+) -> tuple[Lot, Lot | None]:
+    """Return the samples to train on, and a fraction of them kept back."""
+    if isinstance(dataset, LongTable):
+        return _streamed_part(network, dataset, classes, recipe, fraction)
+    n_samples = min(recipe.n_train or len(dataset.labels), len(dataset.labels))
+    inputs = dataset.inputs
+    if n_samples < len(inputs):
+        inputs = select(inputs, np.arange(n_samples))
+    X = _scaled(network, dataset, inputs)
+    y = class_numbers(dataset.labels[:n_samples], classes, dataset.name)
+    if fraction == 0:
+        return Lot(X, y, n_samples), None
+    parts = _divide(n_samples, fraction, seed)
+    chosen, kept_back = (Lot(select(X, part), y[part], len(part)) for part in parts)
+    return chosen, kept_back
+
+
+def _scaled(network: Network, dataset: Dataset, inputs: Matrix) -> Matrix:
+    rows = network.scaling.rows(inputs, network.dtype)
+    too_large = why_no_room(rows.size * network.dtype.itemsize) is not None
+    return rows if dataset.stays_on_disk or too_large else np.asarray(rows)
+
+
+def _streamed_part(
+    network: Network,
+    table: LongTable,
+    classes: NDArray[np.int64],
+    recipe: Recipe,
+    fraction: float,
+) -> tuple[Lot, Lot | None]:
+    if recipe.n_train is not None:
+        raise ParameterError(
+            f"{table.name}: the recipe trains on {recipe.n_train:,} samples, but the file is "
+            "larger than the memory; give it a file of as many"
+        )
+    if fraction == 0:
+        return _stream(network, table, table.train, table.n_train, classes), None
+    chosen, kept_back = table.train.split(fraction)
+    n_kept_back = kept_back.count(table.n_train + table.n_test)
+    if not 0 < n_kept_back < table.n_train:
+        raise ParameterError(f"--val-fraction {fraction} of {table.n_train} samples leaves none")
+    return (
+        _stream(network, table, chosen, table.n_train - n_kept_back, classes),
+        _stream(network, table, kept_back, n_kept_back, classes),
+    )
+
+
+def _stream(
+    network: Network, table: LongTable, part: TablePart, n: int, classes: NDArray[np.int64]
+) -> Lot:
+    chunks = Prepared(part, network.scaling, classes, network.dtype)
+    fingerprint = f"{table.fingerprint} {part.low:g} {part.high:g}"
+    return Lot(Stream(chunks, n, table.buffer_rows(network.dtype), fingerprint), None, n)
+
+
+def _divide(
+    n_samples: int, fraction: float, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the rows to train on, and a random fraction kept back."""
+    order = np.random.default_rng([seed, 2]).permutation(n_samples)
+    n_kept_back = round(fraction * n_samples)
+    if not 0 < n_kept_back < n_samples:
+        raise ParameterError(f"--val-fraction {fraction} of {n_samples} samples leaves none")
+    # Sorted, so that a recipe that does not shuffle keeps the order of the file.
+    return np.sort(order[n_kept_back:]), np.sort(order[:n_kept_back])
+
+
+def as_given(samples: Lot | None) -> Any:
+    """Return samples in the form in which `fit` takes those to validate on."""
+    if samples is None or samples.y is None:
+        return None if samples is None else samples.X
+    return samples.X, samples.y
+
+
+def test_part(network: Network, dataset: Data, classes: NDArray[np.int64]) -> Lot | None:
+    """Return the samples that are held out, as a network takes them."""
+    if isinstance(dataset, LongTable):
+        return _stream(network, dataset, dataset.test, dataset.n_test, classes)
+    if dataset.test_inputs is None or dataset.test_labels is None:
+        return None
+    X = _scaled(network, dataset, dataset.test_inputs)
+    y = class_numbers(dataset.test_labels, classes, f"{dataset.name} (test part)")
+    return Lot(X, y, len(y))

@@ -1,0 +1,141 @@
+"""Training on all samples at once by L-BFGS, which SciPy does on the host.
+
+Each evaluation brings the parameters to the device, goes through the samples piece by piece, adds
+up the gradient there, and brings it back. Computation is in float64, whatever the samples are: the
+line search compares losses that differ by little.
+"""
+
+import warnings
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+
+from gpunn.backends.base import Array
+from gpunn.estimators.descent import Task
+from gpunn.estimators.report import Report
+from gpunn.network import Layer, Network, add_gradient
+
+Values = NDArray[np.float64]
+
+
+class Objective:
+    """The loss and its gradient as functions of one vector of all parameters.
+
+    Parameters
+    ----------
+    network : Network
+        The network, whose parameters are overwritten.
+    task : Task
+        What is to be learnt.
+    """
+
+    def __init__(self, network: Network, task: Task) -> None:
+        self.network, self.task, backend = network, task, network.backend
+        self._gradients = [
+            (
+                backend.empty(layer.weights.shape, network.dtype),
+                backend.empty(layer.biases.shape, network.dtype),
+            )
+            for layer in network.layers
+            if layer.biases is not None
+        ]
+        weights = task.weights
+        self._row_weights = None if weights is None else backend.asarray(weights, network.dtype)
+        self._total = float(task.samples.n_samples if weights is None else weights.sum())
+
+    def pack(self) -> Values:
+        """Return the network's parameters as one vector."""
+        return np.concatenate([array.ravel() for array in self.network.parameters().values()])
+
+    def unpack(self, vector: Values) -> None:
+        """Change the network's parameters in place to those of a vector."""
+        start, backend = 0, self.network.backend
+        for array in self.network.device_parameters().values():
+            values = vector[start : start + array.size].reshape(array.shape)
+            backend.copy_into(backend.asarray(values, self.network.dtype), array)
+            start += array.size
+
+    def __call__(self, vector: Values) -> tuple[float, Values]:
+        """Return the loss and its gradient."""
+        self.unpack(vector)
+        network, task, backend = self.network, self.task, self.network.backend
+        row_losses = backend.zeros((task.samples.n_rows,), np.float64)
+        penalty = backend.zeros((1,), np.float64)
+        for rows, inputs, targets in task.samples.batches():
+            weights = None if self._row_weights is None else self._row_weights[rows]
+            update = self._begin if rows.start == 0 else self._go_on
+            losses = row_losses[: rows.stop - rows.start]
+            network.step(inputs, targets, update, losses, row_weights=weights)
+        for layer, (gradient, _) in zip(network.layers, self._gradients, strict=True):
+            alpha = task.alpha / self._total
+            backend.axpby(layer.weights, gradient, alpha=alpha, beta=1.0)
+            backend.add_squares(layer.weights, penalty, alpha=0.5 * alpha)
+        loss = float(backend.to_host(row_losses).sum()) * task.share / self._total
+        loss += float(backend.to_host(penalty)[0])
+        parts = [backend.to_host(part).ravel() for pair in self._gradients for part in pair]
+        return loss, np.concatenate(parts)
+
+    def _begin(self, index: int, layer: Layer, delta: Array, inputs: Array) -> None:
+        self._add(index, delta, inputs, 0.0)
+
+    def _go_on(self, index: int, layer: Layer, delta: Array, inputs: Array) -> None:
+        self._add(index, delta, inputs, 1.0)
+
+    def _add(self, index: int, delta: Array, inputs: Array, beta: float) -> None:
+        add_gradient(
+            self.network.backend,
+            delta,
+            inputs,
+            *self._gradients[index],
+            alpha=1 / self._total,
+            beta=beta,
+            beta_biases=beta,
+        )
+
+
+def minimize(estimator: Any, network: Network, task: Task, report: Report) -> None:
+    """Change a network in place by training it with L-BFGS, and note in the estimator how it went.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Whose `max_iter`, `max_fun` and `tol` bound the search; gets `n_iter_` and `loss_`.
+    network : Network
+        The network, in float64.
+    task : Task
+        What is to be learnt.
+    report : Report
+        What is said.
+    """
+    from scipy.optimize import OptimizeResult
+    from scipy.optimize import minimize as scipy_minimize
+
+    objective, n_iterations = Objective(network, task), 0
+
+    def after_iteration(intermediate_result: OptimizeResult) -> None:
+        nonlocal n_iterations
+        n_iterations += 1
+        report.epoch(n_iterations, float(intermediate_result.fun), None)
+
+    report.begin(estimator.max_iter)
+    result = scipy_minimize(
+        objective,
+        objective.pack(),
+        method="L-BFGS-B",
+        jac=True,
+        callback=after_iteration,
+        options={"maxfun": estimator.max_fun, "maxiter": estimator.max_iter, "gtol": estimator.tol},
+    )
+    report.end()
+    objective.unpack(result.x)
+    estimator.n_iter_ = min(int(result.nit), estimator.max_iter)
+    estimator.loss_ = float(result.fun)
+    if result.status != 0:
+        warnings.warn(
+            f"lbfgs has not converged after {estimator.n_iter_} iterations ({result.message}): "
+            "allow more with max_iter or max_fun, or scale the inputs",
+            ConvergenceWarning,
+            stacklevel=5,
+        )

@@ -1,0 +1,188 @@
+"""What two devices came to, held against each other: numbers, differences, tolerances.
+
+See `gpunn.parity.comparison` for where the readings come from.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+GROWTH_FACTOR = 4.0
+"""What the largest deviation under random rounding is multiplied by to be a tolerance."""
+
+Values = NDArray[Any]
+
+
+class Reading(NamedTuple):
+    """What a device has come to."""
+
+    name: str
+    stage: str
+    number: int
+    arrays: dict[str, Values]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One quantity at one time, on two devices.
+
+    Attributes
+    ----------
+    name : str
+        "initial weights", "weights", "outputs", "gradients", "loss", "predictions" or "accuracy".
+    stage : {"start", "step", "epoch"}
+        When it was compared.
+    number : int
+        After how many steps or epochs.
+    difference, tolerance : float
+        Relative to the largest number of the array; of the number that comes closest to its
+        tolerance. After epochs: the 2-norm of the whole difference, relative to the array's. For
+        "predictions" and "accuracy" they are shares of the samples.
+    ok : bool
+        Whether all numbers are within their tolerances.
+    """
+
+    name: str
+    stage: str
+    number: int
+    difference: float
+    tolerance: float
+    ok: bool
+
+    @property
+    def share(self) -> float:
+        """The difference as a share of the tolerance; infinite where there is none."""
+        if self.difference == 0:
+            return 0.0
+        measurable = math.isfinite(self.difference) and self.tolerance > 0
+        return self.difference / self.tolerance if measurable else math.inf
+
+
+def checks_of_steps(
+    T: Values, reference: list[Reading], tested: list[Reading], bounds: list[Reading]
+) -> list[Check]:
+    """Compare readings number by number, each within its own bound.
+
+    Parameters
+    ----------
+    T : ndarray, shape (n, n_L)
+        The targets of the samples whose outputs are in the readings.
+    reference, tested : list of Reading
+        What two devices came to.
+    bounds : list of Reading
+        How far they may be from each other, in arrays of the same shapes.
+
+    Returns
+    -------
+    list of Check
+        One for each reading, and two more for the classes that outputs stand for.
+    """
+    checks = []
+    for one, other, bound in zip(reference, tested, bounds, strict=True):
+        checks.append(_check_numbers(one, other, bound))
+        if one.name == "outputs" and T.shape[1] > 1:
+            allowed = bound.arrays["outputs"]
+            checks += _check_classes(one, other, allowed, T)
+    return checks
+
+
+def _check_numbers(one: Reading, other: Reading, bound: Reading) -> Check:
+    """Compare number by number, each with its own bound."""
+    worst, ok = (-1.0, 0.0, 0.0), True
+    for name, expected in one.arrays.items():
+        allowed = bound.arrays[name]
+        if one.name != "initial weights":
+            # Below the smallest normal number a device may take a number for zero.
+            allowed = allowed + 4 * float(np.finfo(other.arrays[name].dtype).tiny)
+        difference = np.abs(other.arrays[name].astype(np.float64) - expected)
+        within = difference <= allowed  # NaN is not
+        ok = ok and bool(within.all())
+        share = np.where(within, 0.0, np.inf)
+        np.divide(difference, allowed, out=share, where=allowed > 0)
+        share = np.where(np.isnan(share), np.inf, share)
+        index = np.unravel_index(np.argmax(share), share.shape)
+        scale = float(np.abs(expected).max()) or 1.0
+        here = (
+            float(share[index]),
+            float(difference[index]) / scale,
+            float(allowed[index]) / scale,
+        )
+        worst = max(worst, here, key=lambda item: item[0])
+    return Check(one.name, one.stage, one.number, worst[1], worst[2], ok)
+
+
+def _check_classes(one: Reading, other: Reading, allowed: Any, T: Values) -> Iterator[Check]:
+    """Compare which class each sample is put in; only a sample that is nearly a tie may differ."""
+    expected, got = one.arrays["outputs"], other.arrays["outputs"]
+    rows = np.arange(len(expected))
+    classes, others = expected.argmax(axis=1), got.argmax(axis=1)
+    allowed = np.broadcast_to(allowed, expected.shape)
+    margin = expected[rows, classes][:, np.newaxis] - expected
+    near = margin <= allowed[rows, classes][:, np.newaxis] + allowed
+    near[rows, classes] = False
+    ties = near.any(axis=1)
+    differ = classes != others
+    share = float(ties.mean())
+    yield Check(
+        "predictions",
+        one.stage,
+        one.number,
+        float(differ.mean()),
+        share,
+        not (differ & ~ties).any(),
+    )
+    right = T.argmax(axis=1)
+    difference = abs(float((classes == right).mean()) - float((others == right).mean()))
+    yield Check("accuracy", one.stage, one.number, difference, share, difference <= share)
+
+
+def checks_of_epochs(
+    T: Values,
+    draws: list[list[Reading]],
+    reference: list[Reading],
+    tested: list[Reading],
+    exact: list[Reading],
+) -> list[Check]:
+    """Compare readings as a whole, within the growth that random rounding errors had.
+
+    Parameters
+    ----------
+    T : ndarray, shape (n, n_L)
+        The targets of the samples whose outputs are in the readings.
+    draws : list of list of Reading
+        What trainings with random rounding came to.
+    reference, tested : list of Reading
+        What two devices came to.
+    exact : list of Reading
+        What the training comes to in float64.
+
+    Returns
+    -------
+    list of Check
+        One for each reading, and two more for the classes that outputs stand for.
+    """
+    checks = []
+    for one, other, true, *drawn in zip(reference, tested, exact, *draws, strict=True):
+        scale = _norm(_flat(one)) or 1.0
+        difference = _norm(_flat(other) - _flat(one)) / scale
+        deviations = [_flat(draw) - _flat(true) for draw in drawn]
+        tolerance = GROWTH_FACTOR * max(map(_norm, deviations)) / scale
+        ok = difference <= tolerance
+        checks.append(Check(one.name, "epoch", one.number, difference, tolerance, ok))
+        if one.name == "outputs" and T.shape[1] > 1:
+            allowed = GROWTH_FACTOR * max(float(np.abs(d).max()) for d in deviations)
+            checks += _check_classes(one, other, allowed, T)
+    return checks
+
+
+def _flat(reading: Reading) -> Values:
+    return np.concatenate([array.ravel() for array in reading.arrays.values()]).astype(np.float64)
+
+
+def _norm(values: Values) -> float:
+    # Not numpy.linalg.norm: it wakes the threads of NumPy's BLAS, which gpunn leaves asleep.
+    return math.sqrt(float(np.square(values).sum()))

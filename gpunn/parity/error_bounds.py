@@ -1,0 +1,503 @@
+"""How far one device's arithmetic may take a number from another's.
+
+`BoundBackend` is a device like any other, so that networks, optimizers and `gpunn.fit` run on it
+as they are. Each of its numbers is computed in float64 and carries a bound on the difference that
+two devices' rounding may have made to it until then: the running error analysis of the textbook.
+Asked for a host copy, it gives the bounds. `RandomRoundingBackend` instead draws a rounding error
+within each operation's bound and adds it: Monte Carlo arithmetic, which shows how a program that
+runs for long enlarges or forgets what happened at its start.
+
+``docs/parity.md`` derives the bounds. In short: a sum of K terms ``x`` is off by at most
+``(min(K, 8 sqrt(K)) + 2) u sum|x|``, a formula by 12 u times its result and by what its argument's
+error makes of it, for which it is evaluated at both ends of the argument's interval.
+
+Sources: N. J. Higham, *Accuracy and Stability of Numerical Algorithms* (2002), section 3.3; N. J.
+Higham and T. Mary, *A new approach to probabilistic rounding error analysis* (2019); D. S. Parker,
+*Monte Carlo arithmetic* (1997).
+"""
+
+# The contract takes any device's arrays, and this device its own alone.
+# mypy: disable-error-code="override"
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeGuard
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from gpunn.activations import Activation
+from gpunn.backends.base import Backend
+from gpunn.backends.numpy_backend import NumpyBackend
+from gpunn.backends.numpy_blas import Blas
+from gpunn.host_memory import MemoryInfo, host_memory
+from gpunn.losses import Loss
+
+Values = NDArray[Any]
+Formula = Callable[[Values], Values]
+
+CONFIDENCE = 8.0
+"""Roundings of a sum are taken for independent; this many standard deviations are allowed for.
+
+A sum of K terms exceeds that with a probability of at most 2 K exp(-8^2 / 2): 2e-11 for 784 terms.
+"""
+
+FUNCTION = 12.0
+"""Roundings, of u each, in an activation: 4 ulps (8 u) of exp or tanh, and what is around it."""
+
+DERIVATIVE = 4.0
+"""Roundings in a derivative or an error function."""
+
+FACTOR_ROUNDOFF = {"fp32": 0.0, "tf32": 2.0**-10, "bf16": 2.0**-7}
+"""How far, relative to their size, the factors of a product may be changed.
+
+Twice the unit roundoff of 11 and 8 significant bits: NVIDIA does not say whether factors are
+rounded to the nearest number or cut off.
+"""
+
+_FLOAT64 = float(np.finfo(np.float64).eps)
+
+
+class Arithmetic(NamedTuple):
+    """What rounding may do to a number, relative to its size, each time.
+
+    Attributes
+    ----------
+    unit : float
+        The unit roundoff u of an operation's result, half the distance from 1 to the next number.
+    factor : float
+        That of the factors of a matrix product; 0 where they are taken as they are.
+    """
+
+    unit: float
+    factor: float = 0.0
+
+    @classmethod
+    def of(cls, dtype: DTypeLike, precision: str = "fp32") -> "Arithmetic":
+        """Return a device's arithmetic, for networks of that dtype."""
+        return cls(float(np.finfo(dtype).eps) / 2, FACTOR_ROUNDOFF[precision])
+
+    def beside(self, other: "Arithmetic") -> "Arithmetic":
+        """Return what makes the bounds those of the difference between two devices."""
+        return Arithmetic(self.unit + other.unit, self.factor + other.factor)
+
+
+class Bounded:
+    """An array of numbers that are known within bounds.
+
+    Attributes
+    ----------
+    values : ndarray of float64
+        The numbers, computed in float64.
+    errors : ndarray of float64
+        How far a device's numbers may be from them, or two devices' numbers from each other.
+    dtype : numpy.dtype
+        What the devices hold them in.
+    """
+
+    __slots__ = ("dtype", "errors", "values")
+
+    def __init__(self, values: Values, errors: Values, dtype: DTypeLike) -> None:
+        self.values, self.errors, self.dtype = values, errors, np.dtype(dtype)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """As of an ndarray; so are the others."""
+        return self.values.shape
+
+    @property
+    def ndim(self) -> int:
+        """The number of dimensions."""
+        return self.values.ndim
+
+    @property
+    def size(self) -> int:
+        """The number of numbers."""
+        return self.values.size
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """The distances in memory."""
+        return self.values.strides
+
+    @property
+    def flags(self) -> Any:
+        """Whether it is contiguous."""
+        return self.values.flags
+
+    def __getitem__(self, key: Any) -> "Bounded":
+        return Bounded(self.values[key], self.errors[key], self.dtype)
+
+    def reshape(self, *shape: Any) -> "Bounded":
+        """Return the same memory in another shape."""
+        return Bounded(self.values.reshape(*shape), self.errors.reshape(*shape), self.dtype)
+
+
+class BoundBackend(Backend):
+    """The contract of `Backend`, for the bounds on what other devices compute.
+
+    Parameters
+    ----------
+    arithmetic : Arithmetic
+        The devices' rounding.
+    """
+
+    name = "bounds"
+    carries = True
+    """Whether numbers carry errors, so that operations must reckon with their arguments'."""
+
+    def __init__(self, arithmetic: Arithmetic) -> None:
+        self.unit, self.factor = arithmetic
+        self._blas = Blas()
+
+    def _settle(self, out: Bounded, values: Any, errors: Any) -> None:
+        """Change `out` in place to an operation's result."""
+        out.values[...] = values
+        out.errors[...] = errors
+
+    def _spread(self, formula: Formula, x: Values, errors: Values, here: Values) -> Any:
+        """Return how far a formula's result may be off for an argument that is.
+
+        It is evaluated at both ends of the argument's interval, which is exact for formulas that
+        rise, or fall, or bend one way.
+        """
+        if not self.carries:
+            return 0.0
+        above, below = formula(x + errors) - here, formula(x - errors) - here
+        return np.maximum(np.abs(above), np.abs(below))
+
+    def _of_sum(self, n_terms: int) -> float:
+        """Return by how much, relative to the sum of its terms' sizes, a sum may be off."""
+        return (min(n_terms, CONFIDENCE * math.sqrt(n_terms)) + 2) * self.unit
+
+    # Crossings and memory.
+
+    def asarray(self, host: NDArray[Any], dtype: DTypeLike | None = None) -> Bounded:
+        rounded = np.ascontiguousarray(host, dtype=dtype)
+        exact = rounded.astype(np.float64) if rounded.dtype.kind == "f" else rounded
+        return Bounded(exact, np.zeros(exact.shape), rounded.dtype)
+
+    def contiguous(self, array: Bounded, dtype: DTypeLike) -> Bounded:
+        return Bounded(
+            np.ascontiguousarray(array.values), np.ascontiguousarray(array.errors), dtype
+        )
+
+    def to_host(self, array: Bounded) -> NDArray[Any]:
+        """Return how far the numbers may be off."""
+        return array.errors.copy()
+
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Bounded:
+        return Bounded(np.full(shape, np.nan), np.full(shape, np.nan), dtype)
+
+    def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> Bounded:
+        return Bounded(np.zeros(shape), np.zeros(shape), dtype)
+
+    def copy_into(self, source: Bounded, out: Bounded) -> None:
+        np.copyto(out.values, source.values)
+        np.copyto(out.errors, source.errors)
+
+    def owns(self, array: object) -> TypeGuard[Any]:
+        return isinstance(array, Bounded)
+
+    def take_rows(self, source: Bounded, indices: Bounded, out: Bounded) -> None:
+        np.take(source.values, indices.values, axis=0, out=out.values)
+        np.take(source.errors, indices.values, axis=0, out=out.errors)
+
+    # Sums.
+
+    def _gemm(
+        self,
+        a: Bounded,
+        b: Bounded,
+        out: Bounded,
+        transpose_a: bool,
+        transpose_b: bool,
+        alpha: float,
+        beta: float,
+    ) -> None:
+        n_terms = a.shape[0] if transpose_a else a.shape[1]
+
+        def multiply(x: Values, y: Values) -> Values:
+            product = np.empty(out.shape)
+            self._blas.gemm(x, y, product, transpose_a, transpose_b, 1.0, 0.0)
+            return product
+
+        size_a, size_b = np.abs(a.values), np.abs(b.values)
+        # One product for what rounding and the errors of b make of |a| |b|.
+        own = self._of_sum(n_terms) + 2 * self.factor
+        errors = multiply(size_a, own * size_b + b.errors)
+        if self.carries:
+            errors += multiply(a.errors, size_b + b.errors)
+        values = multiply(a.values, b.values)
+        if beta == 0:
+            self._settle(out, alpha * values, abs(alpha) * errors)
+            return
+        before = np.abs(beta * out.values)
+        self._settle(
+            out,
+            alpha * values + beta * out.values,
+            abs(alpha) * errors + abs(beta) * out.errors + self._of_sum(n_terms) * before,
+        )
+
+    def sum_rows(self, a: Bounded, out: Bounded, *, alpha: float = 1.0, beta: float = 0.0) -> None:
+        own = self._of_sum(a.shape[0])
+        values = alpha * a.values.sum(axis=0)
+        errors = abs(alpha) * (a.errors + own * np.abs(a.values)).sum(axis=0)
+        if beta != 0:
+            errors += abs(beta) * (out.errors + own * np.abs(out.values))
+            values += beta * out.values
+        self._settle(out, values, errors)
+
+    def axpby(self, source: Bounded, out: Bounded, *, alpha: float, beta: float) -> None:
+        values, errors = alpha * source.values, abs(alpha) * source.errors
+        errors += 2 * self.unit * np.abs(values)
+        if beta != 0:
+            values += beta * out.values
+            errors += abs(beta) * (out.errors + 2 * self.unit * np.abs(out.values))
+        self._settle(out, values, errors)
+
+    # Formulas.
+
+    def activate(self, z: Bounded, bias: Bounded | None, activation: Activation) -> None:
+        self._add_bias(z, bias)
+        self._settle(z, *self._activation(z.values, z.errors, activation))
+
+    def _add_bias(self, z: Bounded, bias: Bounded | None) -> None:
+        if bias is not None:
+            values = z.values + bias.values
+            self._settle(z, values, z.errors + bias.errors + self.unit * np.abs(values))
+
+    def _activation(self, z: Values, errors: Values, activation: Activation) -> tuple[Any, Any]:
+        if not activation.elementwise:
+            return self._softmax(z, errors, activation)
+        a = _apply(activation, z)
+        spread = self._spread(lambda x: _apply(activation, x), z, errors, a)
+        return a, spread + FUNCTION * self.unit * np.abs(a)
+
+    def _softmax(self, z: Values, errors: Values, activation: Activation) -> tuple[Any, Any]:
+        a = _apply(activation, z.T).T
+        depth = z.max(axis=1, keepdims=True) - z
+        own = depth + (a * depth).sum(axis=1, keepdims=True) + FUNCTION + FUNCTION + a.shape[1]
+        spread = _softmax_spread(a, errors) if self.carries else 0.0
+        return a, spread + own * self.unit * a
+
+    def activation_backward(self, delta: Bounded, a: Bounded, activation: Activation) -> None:
+        if activation.elementwise:
+            slope = _slope(activation, a.values)
+            spread = self._spread(lambda x: _slope(activation, x), a.values, a.errors, slope)
+            moving = (a.errors > 0) | (slope != 0)
+            spread += DERIVATIVE * self.unit * moving * np.maximum(np.abs(slope), 1)
+            errors = delta.errors * (np.abs(slope) + spread) + np.abs(delta.values) * spread
+            self._settle(delta, delta.values * slope, errors)
+            return
+        mean = (delta.values * a.values).sum(axis=1, keepdims=True)
+        own = self._of_sum(a.shape[1])
+        of_mean = delta.errors * (a.values + a.errors) + np.abs(delta.values) * (
+            a.errors + own * a.values
+        )
+        difference = delta.values - mean
+        of_difference = delta.errors + of_mean.sum(axis=1, keepdims=True)
+        of_difference += 2 * self.unit * np.abs(difference)
+        self._settle(
+            delta,
+            difference * a.values,
+            np.abs(difference) * a.errors + of_difference * (a.values + a.errors),
+        )
+
+    def loss_backward(
+        self,
+        z: Bounded,
+        bias: Bounded | None,
+        targets: Bounded,
+        activation: Activation,
+        loss: Loss,
+        row_losses: Bounded,
+        row_weights: Bounded | None = None,
+    ) -> None:
+        self._add_bias(z, bias)
+        a, errors = self._activation(z.values, z.errors, activation)
+        outputs = Bounded(np.array(a), np.array(errors), z.dtype)
+        t, share = targets.values, loss.share(z.shape[1])
+
+        def derivative(x: Values) -> Values:
+            return share * _columnwise(loss.derivative, x, t)
+
+        slope = derivative(outputs.values)
+        own = share * DERIVATIVE * self.unit
+        spread = self._spread(derivative, outputs.values, outputs.errors, slope)
+        spread += own * (np.abs(slope) + np.abs(outputs.values) + np.abs(t))
+        if loss.fused:
+            values = _columnwise(loss.value, z.values, t)
+            # The error's slope in z is `slope`; its second derivatives are at most 1 a target.
+            weight = np.abs(t) + activation.elementwise
+            of_values = np.abs(slope) * z.errors + weight.sum(axis=1, keepdims=True) * z.errors**2
+            largest = np.abs(z.values).max(axis=1, keepdims=True)
+            of_values += weight * self.unit * (FUNCTION * (1 + 2 * largest) + z.shape[1])
+        else:
+            values = share * _columnwise(loss.value, outputs.values, t)
+            of_values = self._spread(
+                lambda x: share * _columnwise(loss.value, x, t),
+                outputs.values,
+                outputs.errors,
+                values,
+            )
+            of_values += DERIVATIVE * self.unit * np.abs(values)
+        if row_weights is not None:
+            self._weigh(row_weights, values, of_values)
+        self._add_losses(row_losses, values, of_values)
+        self._settle(z, slope, spread)
+        if not loss.fused:
+            self.activation_backward(z, outputs, activation)
+        if row_weights is not None:
+            errors = z.errors.copy()
+            self._settle(z, *self._weigh(row_weights, z.values, errors))
+
+    def _weigh(self, weights: Bounded, values: Values, errors: Values) -> tuple[Values, Values]:
+        """Change numbers and their bounds in place: each row times its weight; return both."""
+        factors, of_factors = weights.values[:, np.newaxis], weights.errors[:, np.newaxis]
+        errors *= np.abs(factors) + of_factors
+        errors += np.abs(values) * of_factors
+        values *= factors
+        errors += 2 * self.unit * np.abs(values)
+        return values, errors
+
+    def _add_losses(self, row_losses: Bounded, values: Values, errors: Values) -> None:
+        total = row_losses.values + values.sum(axis=1)
+        # Added up in float64: here, over an epoch, and over the samples.
+        own = (values.shape[1] + 64) * _FLOAT64 * np.abs(total)
+        self._settle(row_losses, total, row_losses.errors + errors.sum(axis=1) + own)
+
+    def add_squares(self, a: Bounded, out: Bounded, *, alpha: float) -> None:
+        total = float(np.square(a.values).sum())
+        of_total = float((a.errors * (2 * np.abs(a.values) + a.errors)).sum())
+        of_total += self._of_sum(a.size) * total
+        values = out.values + alpha * total
+        own = 2 * self.unit * abs(alpha) * total + _FLOAT64 * np.abs(values)
+        self._settle(out, values, out.errors + abs(alpha) * of_total + own)
+
+    def dropout(self, a: Bounded, *, dropout_rate: float, scale: float, key: int) -> None:
+        # Which units sit out is the same on all devices, so the CPU may say it.
+        kept = np.ones(a.shape)
+        NumpyBackend().dropout(kept, dropout_rate=dropout_rate, scale=scale, key=key)
+        values = a.values * kept
+        self._settle(a, values, a.errors * kept + 2 * self.unit * np.abs(values))
+
+    def adam_update(
+        self,
+        parameter: Bounded,
+        gradient: Bounded,
+        first_moment: Bounded,
+        second_moment: Bounded,
+        *,
+        step_size: float,
+        beta1: float,
+        beta2: float,
+        epsilon: float,
+        weight_decay: float,
+    ) -> None:
+        w, m, v, u = parameter, first_moment, second_moment, self.unit
+        g = gradient.values + weight_decay * w.values
+        of_g = gradient.errors + weight_decay * (w.errors + 2 * u * np.abs(w.values))
+        of_g += u * np.abs(g)
+        kept = beta1 * m.values
+        self._settle(
+            m, kept + g, beta1 * m.errors + of_g + u * (2 * np.abs(kept) + np.abs(kept + g))
+        )
+        kept = beta2 * v.values
+        of_square = of_g * (2 * np.abs(g) + of_g) + u * g**2
+        self._settle(v, kept + g**2, beta2 * v.errors + of_square + u * (3 * kept + g**2))
+        # m / (sqrt(v) + epsilon) at the ends of both intervals; whatever the gradients were,
+        # |m| / sqrt(v) is at most `limit`, by the inequality of Cauchy and Schwarz.
+        root = np.sqrt(v.values)
+        ratio = m.values / (root + epsilon)
+        least = np.sqrt(np.maximum(v.values - v.errors, 0)) + epsilon
+        most = np.sqrt(v.values + v.errors) + epsilon
+        sign = np.where(m.values < 0, -1.0, 1.0)
+        low, high = sign * m.values - m.errors, sign * m.values + m.errors
+        limit = (1 - beta1**2 / beta2) ** -0.5 if beta1**2 < beta2 else math.inf
+        highest = np.minimum(high / least, limit)
+        lowest = np.maximum(np.where(low < 0, low / least, low / most), -limit)
+        of_ratio = np.maximum(highest - sign * ratio, sign * ratio - lowest)
+        of_ratio += 8 * u * np.abs(ratio)
+        values = w.values - step_size * ratio
+        self._settle(w, values, w.errors + step_size * of_ratio + u * np.abs(values))
+
+    # The device itself.
+
+    def synchronize(self) -> None:
+        """Do nothing: all work is done at once."""
+
+    def memory_info(self) -> MemoryInfo:
+        return host_memory()
+
+    def describe(self) -> str:
+        return f"bounds for a unit roundoff of {self.unit:.2g}"
+
+
+class RandomRoundingBackend(BoundBackend):
+    """The contract of `Backend` in float64, where each operation is off at random.
+
+    Parameters
+    ----------
+    arithmetic : Arithmetic
+        The rounding that is imitated: each number is changed by an independent draw, uniform within
+        the bound on its operation's error.
+    seed : int
+        Where the draws come from.
+    """
+
+    name = "random rounding"
+    carries = False
+
+    def __init__(self, arithmetic: Arithmetic, seed: int) -> None:
+        super().__init__(arithmetic)
+        self._generator = np.random.default_rng(seed)
+
+    def _settle(self, out: Bounded, values: Any, errors: Any) -> None:
+        # No error is carried on, so that what comes is the operation's own.
+        out.values[...] = values + self._generator.uniform(-1, 1, out.shape) * errors
+
+    def to_host(self, array: Bounded) -> NDArray[Any]:
+        """Return the numbers."""
+        return array.values.copy()
+
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Bounded:
+        return Bounded(np.full(shape, np.nan), np.zeros(shape), dtype)
+
+
+def _apply(activation: Activation, z: Values) -> Values:
+    """Return f(z) as a new array."""
+    a: Values = np.array(z)
+    with np.errstate(over="ignore"):
+        activation.forward(a, np.empty_like(a))
+    return a
+
+
+def _slope(activation: Activation, a: Values) -> Values:
+    """Return f' from a."""
+    slope = np.ones_like(a)
+    activation.backward(slope, a, np.empty_like(a))
+    return slope
+
+
+def _columnwise(formula: Any, x: Values, targets: Values) -> Values:
+    """Return a loss's formula for samples as rows."""
+    out = np.empty(x.shape[::-1])
+    scratch = np.empty((x.shape[1] + 1, x.shape[0]))
+    formula(np.ascontiguousarray(x.T), np.ascontiguousarray(targets.T), out, scratch)
+    return out.T
+
+
+def _softmax_spread(a: Values, errors: Values) -> Values:
+    """Return how far softmax's outputs may be off for arguments that are.
+
+    An output is largest when its own sum is as high, and all others are as low, as they may be.
+    """
+    # Beyond 50, any output may be anything.
+    up, down = np.exp(np.minimum(errors, 50)), np.exp(-np.minimum(errors, 50))
+    rest_low = np.maximum((a * down).sum(axis=1, keepdims=True) - a * down, 0)
+    rest_high = np.maximum((a * up).sum(axis=1, keepdims=True) - a * up, 0)
+    highest = a * up / (a * up + rest_low)
+    lowest = a * down / (a * down + rest_high)
+    spread: Values = np.maximum(highest - a, a - lowest)
+    return np.where(a > 0, spread, 0.0)

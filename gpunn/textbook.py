@@ -1,0 +1,174 @@
+"""The classic network of the textbooks: inputs, one hidden layer, outputs.
+
+Source: T. Rashid, *Make Your Own Neural Network* (2016).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from gpunn.activations import IDENTITY
+from gpunn.backends.base import Array, Backend
+from gpunn.errors import ModelFileError, ParameterError
+from gpunn.network import Architecture, Dropout, Layer, Network, Update, add_gradient
+from gpunn.training.online import OnlineTrainer
+
+
+class ThreeLayerNetwork(Network):
+    """The classic network: inputs, one hidden layer, outputs; sigmoid, and no biases.
+
+    It is trained on one sample at a time, all from the weights before the update: outputs' errors
+    ``e = t - o``, hidden errors ``W_2^T e``, and for both layers
+    ``W <- W + lr * outer(error * a * (1 - a), a_below)``.
+
+    Sending back ``e`` itself, not ``e * o * (1 - o)``, is the rule of the textbook, and not quite
+    the gradient of the squared error: hidden units keep learning when outputs are saturated. For
+    the gradient, train a ``Network([n_inputs, n_hidden, n_outputs], biases=False)``;
+    `loss_and_gradients` is the true gradient in both.
+
+    Parameters
+    ----------
+    n_inputs, n_hidden, n_outputs : int
+        Number of units in the three layers.
+    learning_rate : float
+        The step size lr.
+    initializer : str
+        "normal" (standard deviation ``fan_in^-1/2``), "uniform" (``+-fan_in^-1/2``),
+        "uniform_half" (``+-0.5``); see `gpunn.initializers.draw_weights` for the others.
+    dtype : {"float32", "float64"}
+        What is computed in.
+    device : {"auto", "cpu", "cuda", "cuda:N"} or Backend
+        Where.
+    seed : int, sequence of int, or numpy.random.Generator
+        Where the weights come from.
+
+    References
+    ----------
+    T. Rashid, *Make Your Own Neural Network* (2016).
+    """
+
+    textbook_rule = True
+
+    def __init__(
+        self,
+        n_inputs: int,
+        n_hidden: int,
+        n_outputs: int,
+        learning_rate: float,
+        *,
+        initializer: str = "normal",
+        dtype: DTypeLike = "float32",
+        device: str | Backend = "auto",
+        seed: int | Sequence[int] | np.random.Generator = 0,
+    ) -> None:
+        self.learning_rate = _learning_rate(learning_rate)
+        super().__init__(
+            [n_inputs, n_hidden, n_outputs],
+            biases=False,
+            initializer=initializer,
+            dtype=dtype,
+            device=device,
+            seed=seed,
+        )
+
+    def learn_from(
+        self,
+        z: Array,
+        delta: Array,
+        targets: Array,
+        update: Update,
+        row_losses: Array,
+        outputs: Array | None = None,
+        row_weights: Array | None = None,
+        dropout: Dropout | None = None,
+    ) -> None:
+        """Change the output layer in place by the textbook's rule; see `Network.learn_from`."""
+        if dropout is not None:
+            raise ParameterError("the textbook's rule knows no dropout: use gpunn.Network")
+        backend, (hidden, top) = self.backend, self.layers
+        o, errors = self._activations(z.shape[0])[1], self._deltas(z.shape[0])[1]
+        self._forward_from(z)  # leaves Z_2 in o
+        backend.activate(o, None, top.activation)
+        if outputs is not None:
+            backend.copy_into(o, outputs)
+        backend.copy_into(o, errors)
+        backend.loss_backward(  # o - t
+            errors, None, targets, IDENTITY, self.loss, row_losses, row_weights
+        )
+        backend.gemm(errors, top.weights, delta)
+        backend.activation_backward(errors, o, top.activation)
+        update(1, top, errors, z)
+        backend.activation_backward(delta, z, hidden.activation)
+
+    def train(self, inputs: ArrayLike, targets: ArrayLike) -> NDArray[Any]:
+        """Change the network in place by training on samples, one after the other.
+
+        Parameters
+        ----------
+        inputs : array_like, shape (n_0,) or (n, n_0)
+            One sample, or several that are trained on in their order.
+        targets : array_like, shape (n_L,) or (n, n_L)
+            What the outputs should be.
+
+        Returns
+        -------
+        ndarray, shape (n_L,) or (n, n_L)
+            The output errors ``t - o`` of each sample, before the network learnt from it.
+
+        Raises
+        ------
+        ShapeError
+            If inputs and targets do not fit the network or each other.
+        ConcurrencyError
+            If another thread is training the network.
+        """
+        with self.training():
+            return self._train(inputs, targets)
+
+    def _train(self, inputs: ArrayLike, targets: ArrayLike) -> NDArray[Any]:
+        _, single = self.check_rows(inputs, self.n_inputs, "inputs")
+        device_inputs, device_targets = self.as_samples(inputs, targets)
+        outputs = self.backend.empty(device_targets.shape, self.dtype)
+        if device_inputs.shape[0] == 1:
+            # A block of one sample would save nothing, and cost its preparations.
+            row_losses = self.backend.zeros((1,), np.float64)
+            self.step(device_inputs, device_targets, self._descend, row_losses, outputs)
+        else:
+            trainer = OnlineTrainer(self)
+            for rows in trainer.blocks(device_inputs.shape[0]):
+                X, T = device_inputs[rows], device_targets[rows]
+                trainer.learn(X, T, self.learning_rate, outputs=outputs[rows])
+        errors = self.backend.to_host(device_targets) - self.backend.to_host(outputs)
+        return np.asarray(errors[0] if single else errors)
+
+    def _descend(self, index: int, layer: Layer, delta: Array, inputs: Array) -> None:
+        rate = self.learning_rate
+        add_gradient(self.backend, delta, inputs, layer.weights, layer.biases, alpha=-rate)
+
+    def header(self) -> dict[str, Any]:
+        """Return what a file says of the network; see `Network.header`."""
+        return {**super().header(), "learning_rate": self.learning_rate}
+
+    def _restore(
+        self, parameters: dict[str, NDArray[Any]], header: dict[str, Any], backend: Backend
+    ) -> None:
+        super()._restore(parameters, header, backend)
+        classic = Architecture(self.architecture.layer_sizes, biases=False, dtype=self.dtype.name)
+        if len(self.layers) != 2 or self.architecture != classic:
+            raise ModelFileError(
+                f"holds {self!r}, which is no three-layer network without biases; "
+                "load it with Network.load"
+            )
+        self.learning_rate = _learning_rate(header.get("learning_rate", 0.1))
+
+
+def _learning_rate(value: float) -> float:
+    try:
+        rate = float(value) if isinstance(value, int | float | np.number) else 0.0
+    except OverflowError:
+        rate = 0.0
+    if not 0 < rate < float("inf"):
+        raise ParameterError(f"learning_rate must be a number above 0, got {value!r:.80}")
+    return rate

@@ -1,0 +1,282 @@
+"""Checkpoints: the files that a training can go on from.
+
+A checkpoint is a model file (`gpunn.model_file`) that holds the training's state beside the
+network, so that what uses models can use it, too. It is written whole or not at all, and carries a
+SHA-256 of all that it holds. The last `KEPT` stay in their folder, under increasing numbers: if the
+newest one turns out to be damaged, the one before it serves.
+
+What is in the state is the business of `gpunn.training.loop`; here it is arrays and plain values. A
+file also says what it was made for, since going on with other data or other settings would give a
+result that no training gives.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpunn.backends.base import Array, Backend
+from gpunn.data.matrices import row_blocks
+from gpunn.errors import ModelFileError, OutputError, ParameterError
+from gpunn.model_file import read_model, reason, write_model
+
+KEPT = 3
+"""How many checkpoints stay in a folder."""
+
+HASHED_PIECES = 1024
+"""How many pieces of 1 MiB of an array are hashed: one GiB, a second or two."""
+
+_NAME = re.compile(r"checkpoint-(\d{6,18})\.safetensors")
+_UNFINISHED = re.compile(r"\.checkpoint-\d{6,18}\.safetensors\.[0-9a-f]{16}\.tmp")
+_UNITS = {
+    "second": ("seconds", 1),
+    "minute": ("seconds", 60),
+    "hour": ("seconds", 3600),
+    "step": ("steps", 1),
+    "epoch": ("epochs", 1),
+}
+
+
+class Content(NamedTuple):
+    """What a checkpoint holds: arrays by name, and plain values."""
+
+    arrays: dict[str, NDArray[Any]]
+    header: dict[str, Any]
+
+
+class Period(NamedTuple):
+    """A number of "seconds", "steps" or "epochs"."""
+
+    number: float
+    unit: str
+
+
+def parse_period(text: str) -> Period:
+    """Return what a text such as "5 minutes", "50 steps" or "1 epoch" says.
+
+    Raises
+    ------
+    ParameterError
+        If it says nothing of the kind.
+    """
+    number, _, name = text.strip().partition(" ") if isinstance(text, str) else ("", "", "")
+    unit, factor = _UNITS.get(name.strip().removesuffix("s"), ("", 0))
+    whole = unit in ("steps", "epochs")
+    pattern = r"\d{1,9}" if whole else r"\d{1,9}(\.\d{1,9})?"
+    count = float(number) * factor if re.fullmatch(pattern, number, re.ASCII) else 0.0
+    if not count:
+        raise ParameterError(
+            f"checkpoints are made every '5 minutes' (or seconds, hours), '50 steps' or '1 epoch', "
+            f"with a number above 0, got {text!r:.80}"
+        )
+    return Period(count, unit)
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """A folder of checkpoints, and when to add one.
+
+    Parameters
+    ----------
+    folder : path-like
+        Where they are kept, by one training at a time; it is made if it is not there.
+    every : str
+        How often one is made: "5 minutes" (seconds, hours), "50 steps" or "1 epoch". Single samples
+        and small batches go through the device many at a time, and a checkpoint waits for their
+        end. There is one at the beginning and one at the end as well.
+    resume : bool
+        Whether to go on from the newest checkpoint in the folder. If there is none, the training
+        begins at its beginning, so that a job can say the same however often it is started.
+
+    Raises
+    ------
+    ParameterError
+        If `every` is not understood.
+    """
+
+    folder: str | os.PathLike[str]
+    every: str = "5 minutes"
+    resume: bool = False
+
+    def __post_init__(self) -> None:
+        parse_period(self.every)
+
+    @property
+    def period(self) -> Period:
+        """`every`, understood."""
+        return parse_period(self.every)
+
+    def paths(self) -> list[Path]:
+        """Return the checkpoints that there are, the newest first."""
+        return [path for _, path in sorted(self._numbered(), reverse=True)]
+
+    def _numbered(self) -> Iterator[tuple[int, Path]]:
+        try:
+            names = os.listdir(self.folder)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise OutputError(f"cannot read the folder {self.folder}: {reason(error)}") from error
+        for name in names:
+            if match := _NAME.fullmatch(name):
+                yield int(match[1]), Path(self.folder, name)
+
+    def check(self) -> None:
+        """Raise unless a training may begin here, before its data are looked at.
+
+        Raises
+        ------
+        ParameterError
+            If there are checkpoints of an earlier training that is not to be resumed.
+        """
+        if not self.resume and (paths := self.paths()):
+            raise ParameterError(
+                f"{self.folder} holds checkpoints of an earlier training, the newest is "
+                f"{paths[0].name}: resume it, or choose another folder"
+            )
+
+    def write(self, content: Content) -> Path:
+        """Add a checkpoint, and remove those that are not kept.
+
+        Raises
+        ------
+        OutputError
+            If it cannot be written. Those that were there still are.
+        """
+        number = max((number for number, _ in self._numbered()), default=0) + 1
+        path = Path(self.folder, f"checkpoint-{number:06}.safetensors")
+        try:
+            Path(self.folder).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"cannot make the folder {self.folder}: {reason(error)}") from error
+        write_model(path, content.arrays, {**content.header, "sha256": checksum(content)})
+        for old in self.paths()[KEPT:]:
+            # The folder may be taken away at any moment; the checkpoint itself is written.
+            with contextlib.suppress(OSError):
+                old.unlink()
+        return path
+
+    def remove_unfinished(self) -> None:
+        """Remove what processes left behind that were killed while they wrote."""
+        for path in Path(self.folder).glob(".checkpoint-*.tmp"):
+            if _UNFINISHED.fullmatch(path.name):
+                shutil.rmtree(path, ignore_errors=True)
+
+    def restore(
+        self, take: Callable[[Content], None], notice: Callable[[str], None]
+    ) -> Path | None:
+        """Give `take` the newest checkpoint that is whole.
+
+        Parameters
+        ----------
+        take : callable
+            Is given a checkpoint's content. If it raises ModelFileError, having changed nothing,
+            that checkpoint counts as damaged. A ParameterError ends the search.
+        notice : callable
+            Is told in a line of each damaged checkpoint.
+
+        Returns
+        -------
+        path or None
+            The checkpoint; None if the folder has none.
+
+        Raises
+        ------
+        ModelFileError
+            If all of them are damaged.
+        """
+        paths = self.paths()
+        for path in paths:
+            try:
+                content = read_checkpoint(path)
+                try:
+                    take(content)
+                except ModelFileError as error:
+                    raise ModelFileError(f"{path} is damaged: {error}") from error
+                except ParameterError as error:
+                    raise ParameterError(f"{path} was {error}") from error
+            except ModelFileError as error:
+                notice(f"{error}; going back to the checkpoint before it")
+            else:
+                return path
+        if paths:
+            raise ModelFileError(
+                f"{self.folder}: none of its {len(paths)} checkpoints is whole; choose another "
+                "folder to train from the beginning"
+            )
+        return None
+
+
+def read_checkpoint(path: Path) -> Content:
+    """Read a checkpoint and compare it with its checksum.
+
+    Raises
+    ------
+    ModelFileError
+        If it is damaged, or a file of another kind.
+    """
+    arrays, header = read_model(path)
+    expected = header.pop("sha256", None)
+    content = Content(arrays, header)
+    if expected is None or "checkpoint" not in header:
+        raise ModelFileError(f"{path} is a model, and no checkpoint to go on from")
+    if checksum(content) != expected:
+        raise ModelFileError(f"{path} is damaged: its checksum is not that of its content")
+    return content
+
+
+def checksum(content: Content) -> str:
+    """Return the SHA-256 of all values, each with its name, type and shape."""
+    digest = hashlib.sha256(json.dumps(content.header, sort_keys=True).encode())
+    for name, array in sorted(content.arrays.items()):
+        digest.update(f"\n{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def fingerprint(backend: Backend, array: Array) -> dict[str, Any]:
+    """Return what tells an array from others: its shape, its dtype, and a hash of its values.
+
+    Of more than `HASHED_PIECES` pieces of 1 MiB, so many are hashed, from its first one to its last
+    at equal distances, since reading a long file through may take as long as an epoch does.
+    """
+    digest = hashlib.sha256()
+    row_bytes = max(1, array.shape[1] * np.dtype(array.dtype).itemsize)
+    pieces = list(row_blocks(array.shape[0], max(1, 2**20 // row_bytes)))
+    if len(pieces) > HASHED_PIECES:
+        places = np.linspace(0, len(pieces) - 1, HASHED_PIECES).astype(int)
+        pieces = [pieces[place] for place in places]
+    for rows in pieces:
+        part = array[rows]
+        host = part if isinstance(part, np.ndarray) else backend.to_host(part)
+        digest.update(np.ascontiguousarray(host).reshape(-1).view(np.uint8).data)
+    return {
+        "shape": list(array.shape),
+        "dtype": np.dtype(array.dtype).name,
+        "SHA-256": digest.hexdigest()[:16],
+    }
+
+
+def differences(there: Any, here: Any, name: str = "") -> list[str]:
+    """Return in words how two nested dictionaries of plain values differ."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        return [
+            text
+            for key in here | there
+            for text in differences(there.get(key), here.get(key), _joined(name, key))
+        ]
+    return [] if there == here else [f"{name} {there!r:.60} there, {here!r:.60} here"]
+
+
+def _joined(name: str, key: str) -> str:
+    # A file may have keys of any length, and of several lines.
+    return " ".join(f"{name} {key}".split())[:80]
