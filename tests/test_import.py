@@ -152,7 +152,7 @@ def test_only_the_command_line_prints_or_draws():
             if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)
         }
         assert "print" not in calls or module in (
-            "cli.console", "cli.parser", "estimators.report",
+            "cli.console", "cli.parser", "estimators.verbose",
         )  # fmt: skip
         draws = any(name.startswith("matplotlib") for name in imports(module))
         assert not draws or module == "cli.plots"

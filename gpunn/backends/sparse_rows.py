@@ -29,6 +29,10 @@ class SparseRows:
         self.shape: tuple[int, int] = matrix.shape
         self.dtype: np.dtype[Any] = matrix.dtype
 
+    def __getitem__(self, rows: slice) -> "SparseRows":
+        whole = rows.indices(self.shape[0]) == (0, self.shape[0], 1)
+        return self if whole else SparseRows(self._matrix[rows])
+
     def add_sums(self, weights: Values, out: Values, *, alpha: float, beta: float) -> None:
         """Change `out` (n, n_1) in place to ``alpha X weights^T + beta out``."""
         self._check(out, (self.shape[0], weights.shape[0]))

@@ -10,18 +10,16 @@ feedforward neural networks* (2010).
 
 import math
 import os
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from itertools import pairwise
 from numbers import Integral, Real
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, is_classifier
+from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.validation import check_is_fitted
@@ -34,17 +32,16 @@ from gpunn.estimators.data import (
     check_weights,
     split,
 )
-from gpunn.estimators.descent import Descent, Holdout, Task
 from gpunn.estimators.engine import Engine, StepRule
 from gpunn.estimators.files import load_estimator, save_estimator
 from gpunn.estimators.lbfgs import minimize
-from gpunn.estimators.report import Report, make_report
-from gpunn.estimators.samples import place, predict, rows_at_once
+from gpunn.estimators.samples import predict
+from gpunn.estimators.stochastic import check_checkpoints, train, warn_of_ending
+from gpunn.estimators.verbose import verbose_callbacks
 from gpunn.network import Architecture, Network
 from gpunn.optimizers import SGD, AdamEpsilonHat, Momentum
 from gpunn.training.callbacks import Callback
-from gpunn.training.loaders import Loader
-from gpunn.training.memory import check_memory
+from gpunn.training.checkpoints import Checkpoints
 
 STOCHASTIC = ("sgd", "adam")
 
@@ -58,8 +55,6 @@ OUTPUT = {
     "exp": ("exp", "poisson"),
 }
 """gpunn's names of the output activations, and of the error function of each."""
-
-AUTO_BATCH = 200
 
 
 def keep_parameters(estimator: Any, parameters: dict[str, Any]) -> None:
@@ -160,8 +155,11 @@ class MultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
         incremental: bool,
         validation_data: Any = None,
         callbacks: Sequence[Callback] = (),
+        checkpoints: Checkpoints | None = None,
     ) -> Any:
         self._validate_params()
+        if checkpoints is not None:
+            check_checkpoints(self, checkpoints)
         sizes = self._hidden_sizes()
         if incremental and self.early_stopping:
             raise ValueError(
@@ -187,9 +185,8 @@ class MultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
         if first_pass:
             self._initialize([X.shape[1], *sizes, self.n_outputs_], X.dtype, random_state)
         self._prepare_record(reset=first_pass, measured=held_out is not None)
-        report = make_report(self.verbose)
         if self.solver == "lbfgs":
-            self._fit_lbfgs(data, report)
+            self._fit_lbfgs(data)
         else:
             if self.early_stopping and held_out is None:
                 data, held_out = split(
@@ -199,7 +196,7 @@ class MultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
                     random_state,
                     self._own_engine().backend(self.device),
                 )
-            self._fit_stochastic(data, held_out, random_state, callbacks, report, incremental)
+            self._fit_stochastic(data, held_out, random_state, callbacks, checkpoints, incremental)
         if not all(np.isfinite(array).all() for array in (*self.coefs_, *self.intercepts_)):
             raise ValueError(
                 "training ended in weights that are not finite: scale the inputs, or use a smaller "
@@ -274,18 +271,10 @@ class MultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
             architecture, self.coefs_, self.intercepts_, self.device
         )
 
-    def _task(self, samples: Loader, weights: NDArray[Any] | None) -> Task:
-        # The half of the squared errors is measured as a mean over outputs, but learnt as a sum.
-        share = 1 / self.n_outputs_ if self.out_activation_ == "identity" else 1.0
-        return Task(samples, weights, float(self.alpha), share, float(self.dropout))
-
-    def _fit_lbfgs(self, data: Data, report: Report) -> None:
+    def _fit_lbfgs(self, data: Data) -> None:
         dtype = self.coefs_[0].dtype
         network = self._network("float64")
-        n_rows = rows_at_once(network, data.X)
-        reserved = 2 * network.n_parameters * network.dtype.itemsize
-        samples = place(network, data.X, data.targets, n_rows, reserved)
-        minimize(self, network, self._task(samples, data.weights), report)
+        minimize(self, network, data, verbose_callbacks(self))
         coefs, intercepts = self._own_engine().adopt(network)
         self.coefs_ = [array.astype(dtype, copy=False) for array in coefs]
         self.intercepts_ = [array.astype(dtype, copy=False) for array in intercepts]
@@ -296,42 +285,28 @@ class MultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
         held_out: Data | None,
         random_state: np.random.RandomState,
         callbacks: Sequence[Callback],
-        report: Report,
+        checkpoints: Checkpoints | None,
         incremental: bool,
     ) -> None:
         network, engine = self._network(), self._own_engine()
-        rule = engine.rule
-        if rule is None or not incremental:
-            rule = engine.rule = self._make_rule()
-        batch_size = self._batch_size(len(data.targets))
-        n_measured = 0 if held_out is None else rows_at_once(network, held_out.X)
-        reserved = check_memory(
-            network,
-            rule.optimizer,
-            batch_size=batch_size,
-            n_rows=max(batch_size, n_measured),
-            keeps_best=self.early_stopping,
-        )
-        samples = place(network, data.X, data.targets, batch_size, reserved)
-        holdout = None
-        if held_out is not None:
-            placed = place(network, held_out.X, held_out.targets, n_measured, reserved)
-            holdout = Holdout(
-                placed, held_out.weights, partial(self._measure, held_out), is_classifier(self)
-            )
-        task = self._task(samples, data.weights)
+        if engine.rule is None or not incremental:
+            engine.rule = self._make_rule()
         try:
-            Descent(self, network, rule, task, holdout, callbacks, report).run(
-                random_state, incremental=incremental
+            history = train(
+                self,
+                network,
+                engine.rule,
+                data,
+                held_out,
+                random_state,
+                n_epochs=1 if incremental else self.max_iter,
+                callbacks=[*verbose_callbacks(self), *callbacks],
+                checkpoints=checkpoints,
             )
         finally:
-            self.coefs_, self.intercepts_ = self._own_engine().adopt(network)
-
-    def _measure(self, held_out: Data, outputs: NDArray[Any]) -> float:
-        predicted = self._decode(outputs)
-        if predicted.dtype.kind == "f" and not np.isfinite(predicted).all():
-            return math.nan
-        return float(self._score(held_out.y, predicted, held_out.weights))
+            self.coefs_, self.intercepts_ = engine.adopt(network)
+        if not incremental:
+            warn_of_ending(self, history, stacklevel=4)
 
     def _make_rule(self) -> StepRule:
         if self.solver == "adam":
@@ -342,18 +317,6 @@ class MultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
             optimizer = Momentum(nesterov=self.nesterovs_momentum)
             optimizer.momentum = float(self.momentum)  # which may be 1 here
         return StepRule(optimizer, self.learning_rate_init, self.learning_rate, self.power_t)
-
-    def _batch_size(self, n_samples: int) -> int:
-        if self.batch_size == "auto":
-            return min(AUTO_BATCH, n_samples)
-        if self.batch_size > n_samples:
-            warnings.warn(
-                f"batch_size={self.batch_size} is more than the {n_samples} samples, and is "
-                "clipped to their number",
-                UserWarning,
-                stacklevel=5,
-            )
-        return min(int(self.batch_size), n_samples)
 
     def _check_solver(self) -> bool:
         """Say that there is a partial_fit, or raise what an attribute that is missing raises."""

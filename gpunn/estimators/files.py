@@ -32,13 +32,18 @@ def save_estimator(estimator: Any, network: Network, path: str | os.PathLike[str
     names = getattr(estimator, "feature_names_in_", None)
     description = {
         "kind": type(estimator).__name__,
-        "parameters": {k: _plain(v) for k, v in estimator.get_params(deep=False).items()},
+        "parameters": plain_parameters(estimator),
         "counts": {name: int(getattr(estimator, name)) for name in COUNTS},
         "out_activation": estimator.out_activation_,
         "feature_names": None if names is None else names.tolist(),
         "targets": estimator._describe_targets(),
     }
     write_model(path, arrays, {**network.header(), "estimator": description})
+
+
+def plain_parameters(estimator: Any) -> dict[str, Any]:
+    """Return an estimator's parameters as JSON can hold them."""
+    return {name: _plain(value) for name, value in estimator.get_params(deep=False).items()}
 
 
 def load_estimator(kind: type, path: str | os.PathLike[str], device: str | None) -> Any:

@@ -6,6 +6,7 @@ line search compares losses that differ by little.
 """
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,12 @@ from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 
 from gpunn.backends.base import Array
-from gpunn.estimators.descent import Task
-from gpunn.estimators.report import Report
+from gpunn.estimators.data import Data
+from gpunn.estimators.samples import place, rows_at_once
+from gpunn.estimators.stochastic import loss_share
 from gpunn.network import Layer, Network, add_gradient
+from gpunn.training.callbacks import Callback, EpochRecord, History
+from gpunn.training.loaders import Loader
 
 Values = NDArray[np.float64]
 
@@ -27,12 +31,26 @@ class Objective:
     ----------
     network : Network
         The network, whose parameters are overwritten.
-    task : Task
-        What is to be learnt.
+    loader : Loader
+        The samples.
+    weights : ndarray, shape (n,), float64, or None
+        What each counts.
+    alpha : float
+        The strength of the penalty.
+    loss_share : float
+        What the sum of the samples' losses is multiplied by for the loss alone.
     """
 
-    def __init__(self, network: Network, task: Task) -> None:
-        self.network, self.task, backend = network, task, network.backend
+    def __init__(
+        self,
+        network: Network,
+        loader: Loader,
+        weights: Values | None,
+        alpha: float,
+        loss_share: float,
+    ) -> None:
+        self.network, self.loader, backend = network, loader, network.backend
+        self.alpha, self.loss_share = alpha, loss_share
         self._gradients = [
             (
                 backend.empty(layer.weights.shape, network.dtype),
@@ -41,9 +59,8 @@ class Objective:
             for layer in network.layers
             if layer.biases is not None
         ]
-        weights = task.weights
         self._row_weights = None if weights is None else backend.asarray(weights, network.dtype)
-        self._total = float(task.samples.n_samples if weights is None else weights.sum())
+        self._total = float(loader.n_samples if weights is None else weights.sum())
 
     def pack(self) -> Values:
         """Return the network's parameters as one vector."""
@@ -60,19 +77,19 @@ class Objective:
     def __call__(self, vector: Values) -> tuple[float, Values]:
         """Return the loss and its gradient."""
         self.unpack(vector)
-        network, task, backend = self.network, self.task, self.network.backend
-        row_losses = backend.zeros((task.samples.n_rows,), np.float64)
+        network, loader, backend = self.network, self.loader, self.network.backend
+        row_losses = backend.zeros((loader.n_rows,), np.float64)
         penalty = backend.zeros((1,), np.float64)
-        for rows, inputs, targets in task.samples.batches():
+        for rows, inputs, targets in loader.batches():
             weights = None if self._row_weights is None else self._row_weights[rows]
             update = self._begin if rows.start == 0 else self._go_on
             losses = row_losses[: rows.stop - rows.start]
             network.step(inputs, targets, update, losses, row_weights=weights)
         for layer, (gradient, _) in zip(network.layers, self._gradients, strict=True):
-            alpha = task.alpha / self._total
+            alpha = self.alpha / self._total
             backend.axpby(layer.weights, gradient, alpha=alpha, beta=1.0)
             backend.add_squares(layer.weights, penalty, alpha=0.5 * alpha)
-        loss = float(backend.to_host(row_losses).sum()) * task.share / self._total
+        loss = float(backend.to_host(row_losses).sum()) * self.loss_share / self._total
         loss += float(backend.to_host(penalty)[0])
         parts = [backend.to_host(part).ravel() for pair in self._gradients for part in pair]
         return loss, np.concatenate(parts)
@@ -95,7 +112,7 @@ class Objective:
         )
 
 
-def minimize(estimator: Any, network: Network, task: Task, report: Report) -> None:
+def minimize(estimator: Any, network: Network, data: Data, callbacks: Sequence[Callback]) -> None:
     """Change a network in place by training it with L-BFGS, and note in the estimator how it went.
 
     Parameters
@@ -104,22 +121,27 @@ def minimize(estimator: Any, network: Network, task: Task, report: Report) -> No
         Whose `max_iter`, `max_fun` and `tol` bound the search; gets `n_iter_` and `loss_`.
     network : Network
         The network, in float64.
-    task : Task
+    data : Data
         What is to be learnt.
-    report : Report
-        What is said.
+    callbacks : sequence of Callback
+        Who hears of each iteration, as of an epoch.
     """
     from scipy.optimize import OptimizeResult
     from scipy.optimize import minimize as scipy_minimize
 
-    objective, n_iterations = Objective(network, task), 0
+    reserved = 2 * network.n_parameters * network.dtype.itemsize
+    loader = place(network, data.X, data.targets, rows_at_once(network, data.X), reserved)
+    alpha, history = float(estimator.alpha), History(streamed=loader.streamed)
+    objective = Objective(network, loader, data.weights, alpha, loss_share(estimator))
 
     def after_iteration(intermediate_result: OptimizeResult) -> None:
-        nonlocal n_iterations
-        n_iterations += 1
-        report.epoch(n_iterations, float(intermediate_result.fun), None)
+        number, loss = len(history.epochs) + 1, float(intermediate_result.fun)
+        history.epochs.append(EpochRecord(number, loss, None, None, 1.0, 0.0))
+        for callback in callbacks:
+            callback.on_epoch_end(network, history.epochs[-1])
 
-    report.begin(estimator.max_iter)
+    for callback in callbacks:
+        callback.on_train_begin(network, estimator.max_iter, loader.n_samples)
     result = scipy_minimize(
         objective,
         objective.pack(),
@@ -128,7 +150,8 @@ def minimize(estimator: Any, network: Network, task: Task, report: Report) -> No
         callback=after_iteration,
         options={"maxfun": estimator.max_fun, "maxiter": estimator.max_iter, "gtol": estimator.tol},
     )
-    report.end()
+    for callback in callbacks:
+        callback.on_train_end(history)
     objective.unpack(result.x)
     estimator.n_iter_ = min(int(result.nit), estimator.max_iter)
     estimator.loss_ = float(result.fun)

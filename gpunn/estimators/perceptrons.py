@@ -29,6 +29,7 @@ from gpunn.errors import ModelFileError
 from gpunn.estimators.base import MultilayerPerceptron, keep_parameters
 from gpunn.model_file import LARGEST_HEADER
 from gpunn.training.callbacks import Callback
+from gpunn.training.checkpoints import Checkpoints
 
 
 def _has_partial_fit(estimator: Any) -> bool:
@@ -183,6 +184,7 @@ class MLPClassifier(ClassifierMixin, MultilayerPerceptron):  # type: ignore[misc
         *,
         validation_data: Any = None,
         callbacks: Sequence[Callback] = (),
+        checkpoints: Checkpoints | None = None,
     ) -> Self:
         """Train on some samples.
 
@@ -200,6 +202,9 @@ class MLPClassifier(ClassifierMixin, MultilayerPerceptron):  # type: ignore[misc
             is of, and nothing else is held out.
         callbacks : sequence of gpunn.Callback
             Who is told how it goes.
+        checkpoints : gpunn.Checkpoints, optional
+            Where the training's state is kept, and whether to go on from there; for the solvers
+            "sgd" and "adam", with a whole number as `random_state`.
 
         Returns
         -------
@@ -219,6 +224,7 @@ class MLPClassifier(ClassifierMixin, MultilayerPerceptron):  # type: ignore[misc
             incremental=False,
             validation_data=validation_data,
             callbacks=callbacks,
+            checkpoints=checkpoints,
         )
 
     @available_if(_has_partial_fit)  # type: ignore[untyped-decorator]
@@ -464,6 +470,7 @@ class MLPRegressor(RegressorMixin, MultilayerPerceptron):  # type: ignore[misc]
         *,
         validation_data: Any = None,
         callbacks: Sequence[Callback] = (),
+        checkpoints: Checkpoints | None = None,
     ) -> Self:
         """Train on some samples.
 
@@ -474,7 +481,7 @@ class MLPRegressor(RegressorMixin, MultilayerPerceptron):  # type: ignore[misc]
             that `device` names stays there.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             What is to be predicted; at least 0 for the "poisson" loss.
-        sample_weight, validation_data, callbacks
+        sample_weight, validation_data, callbacks, checkpoints
             As in `MLPClassifier.fit`.
 
         Returns
@@ -495,6 +502,7 @@ class MLPRegressor(RegressorMixin, MultilayerPerceptron):  # type: ignore[misc]
             incremental=False,
             validation_data=validation_data,
             callbacks=callbacks,
+            checkpoints=checkpoints,
         )
 
     @available_if(_has_partial_fit)  # type: ignore[untyped-decorator]

@@ -243,7 +243,7 @@ def checksum(content: Content) -> str:
     return digest.hexdigest()
 
 
-def fingerprint(backend: Backend, array: Array) -> dict[str, Any]:
+def array_fingerprint(backend: Backend, array: Array) -> dict[str, Any]:
     """Return what tells an array from others: its shape, its dtype, and a hash of its values.
 
     Of more than `HASHED_PIECES` pieces of 1 MiB, so many are hashed, from its first one to its last

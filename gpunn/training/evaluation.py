@@ -1,7 +1,8 @@
 """How a network does on some samples: its error and its accuracy."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -58,29 +59,58 @@ def evaluate(network: Network, X: ArrayLike | Stream, y: ArrayLike | None = None
     given = check_given(network, X, y)
     n_rows = min(given.n_samples, network.rows_at_once)
     samples = loader_of_given(network, given, n_rows, n_rows * bytes_per_sample(network))
-    return evaluate_samples(network, samples, keep_outputs=given.stream is None)
+    return measure(network, Holdout(samples), keep_outputs=given.stream is None)
 
 
-def evaluate_samples(
-    network: Network, samples: Loader, *, keep_outputs: bool = False
+class Holdout(NamedTuple):
+    """Samples that are measured on and not learnt from.
+
+    Attributes
+    ----------
+    loader : Loader
+        The samples, in batches.
+    weights : ndarray, shape (n,), float64, or None
+        What each counts.
+    score : callable or None
+        ``score(outputs)``, how good the outputs are, the larger the better; None for accuracy.
+    scores_accuracy : bool
+        Whether that score is the share of right answers.
+    """
+
+    loader: Loader
+    weights: NDArray[np.float64] | None = None
+    score: Callable[[NDArray[Any]], float] | None = None
+    scores_accuracy: bool = False
+
+
+def measure(
+    network: Network, holdout: Holdout, *, keep_outputs: bool = False, loss_share: float = 1.0
 ) -> Evaluation:
-    """Measure a network on samples that are in their place; see `evaluate`."""
-    backend = network.backend
-    outputs = backend.empty((samples.n_rows, network.n_outputs), network.dtype)
-    row_losses = backend.zeros((samples.n_rows,), np.float64)
+    """Measure a network on samples that are in their place; see `evaluate`.
+
+    The loss is a mean over the samples, or over their weights, times `loss_share`.
+    """
+    loader, backend = holdout.loader, network.backend
+    outputs = backend.empty((loader.n_rows, network.n_outputs), network.dtype)
+    row_losses = backend.zeros((loader.n_rows,), np.float64)
+    weights, total = None, float(loader.n_samples)
+    if holdout.weights is not None:
+        weights = backend.asarray(holdout.weights, network.dtype)
+        total = float(holdout.weights.sum())
     kept = None
-    if keep_outputs:
-        kept = np.empty((samples.n_samples, network.n_outputs), network.dtype)
+    if keep_outputs or holdout.score is not None:
+        kept = np.empty((loader.n_samples, network.n_outputs), network.dtype)
+    classifies = network.n_outputs > 1 and holdout.score is None
     n_hits = 0
-    for rows, inputs, targets in samples.batches():
+    for rows, inputs, targets in loader.batches():
         n_rows = inputs.shape[0]
-        network.add_losses(inputs, targets, row_losses[:n_rows], outputs[:n_rows])
+        row_weights = None if weights is None else weights[rows]
+        network.add_losses(inputs, targets, row_losses[:n_rows], outputs[:n_rows], row_weights)
         host = backend.to_host(outputs[:n_rows])
-        if network.n_outputs > 1:
+        if classifies:
             hits = host.argmax(axis=1) == backend.to_host(targets).argmax(axis=1)
             n_hits += int(np.count_nonzero(hits))
         if kept is not None:
             kept[rows] = host
-    loss = float(backend.to_host(row_losses).sum()) / samples.n_samples
-    accuracy = n_hits / samples.n_samples if network.n_outputs > 1 else None
-    return Evaluation(loss, accuracy, kept)
+    loss = float(backend.to_host(row_losses).sum()) * loss_share / total
+    return Evaluation(loss, n_hits / loader.n_samples if classifies else None, kept)

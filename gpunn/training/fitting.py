@@ -23,12 +23,18 @@ from gpunn.network import Network
 from gpunn.optimizers import SGD, Optimizer, Schedule, constant, get_optimizer
 from gpunn.training.batches import BatchTrainer
 from gpunn.training.callbacks import Callback, EarlyStopping, History, check_count
-from gpunn.training.checkpoints import Checkpoints, fingerprint
+from gpunn.training.checkpoints import Checkpoints, array_fingerprint
+from gpunn.training.draws import GeneratorDraws
+from gpunn.training.evaluation import Holdout
 from gpunn.training.loaders import Given, check_given, loader_of_given
-from gpunn.training.loop import Loop, Plan
+from gpunn.training.loop import Loop
 from gpunn.training.memory import check_memory
 from gpunn.training.online import LARGEST_STEP, OnlineTrainer, rows_in_block
+from gpunn.training.plan import Plan, Trainer
+from gpunn.training.steps import StepTrainer
+from gpunn.training.stopping import Patience
 from gpunn.training.streams import Stream
+from gpunn.training.weights import ClassWeight, SampleWeights, weights_of
 
 ON_DIVERGENCE = ("stop", "halve-lr")
 
@@ -47,6 +53,9 @@ def fit(
     shuffle: bool = True,
     seed: int | Sequence[int] | np.random.Generator = 0,
     callbacks: Sequence[Callback] = (),
+    sample_weight: ArrayLike | None = None,
+    class_weight: ClassWeight = None,
+    dropout: float = 0.0,
     checkpoints: Checkpoints | None = None,
     on_divergence: str = "stop",
 ) -> History:
@@ -84,6 +93,14 @@ def fit(
         Where the orders come from.
     callbacks : sequence of Callback
         Who is told how it goes.
+    sample_weight : array_like, shape (n,), optional
+        What each sample's loss, and so its part of the gradient, is multiplied by. A step still
+        averages over its samples, not over their weights.
+    class_weight : dict of int to float or "balanced", optional
+        What the samples of each class number count, beside their own weights; "balanced" is the
+        inverse of how often a class comes, with a mean of 1.
+    dropout : float
+        How likely a hidden unit sits out a step, in [0, 1).
     checkpoints : Checkpoints, optional
         Where to keep the training's state, how often, and whether to go on from there. On the CPU
         a training that goes on ends with the same bits as one that was never interrupted.
@@ -119,6 +136,68 @@ def fit(
     """
     check_count("epochs", epochs)
     check_count("batch_size", batch_size)
+    _check_options(early_stopping, validation_data, checkpoints, on_divergence, dropout)
+    if not isinstance(optimizer, Optimizer):
+        optimizer = get_optimizer(optimizer)
+    generator = make_generator(seed)
+    schedule = learning_rate if isinstance(learning_rate, Schedule) else constant(learning_rate)
+    given, held_out = check_given(network, X, y), _held_out(network, validation_data)
+    weights = weights_of(given, sample_weight, class_weight)
+    batch_size = min(int(batch_size), given.n_samples)
+    way = _Way(network, optimizer, given.n_samples, batch_size, weights, float(dropout))
+    n_validated = 0 if held_out is None else min(held_out.n_samples, network.rows_at_once)
+    reserved = way.call_bytes + check_memory(
+        network,
+        optimizer,
+        batch_size=batch_size,
+        n_rows=max(way.step_rows, n_validated),
+        keeps_best=held_out is not None,
+    )
+    loader = loader_of_given(network, given, way.n_rows, reserved)
+    holdout = None
+    if held_out is not None:
+        holdout = Holdout(loader_of_given(network, held_out, n_validated, reserved))
+    fingerprint: dict[str, Any] = {}
+    if checkpoints is not None:
+        fingerprint = _fingerprint(network, generator, given, held_out) | {
+            "epochs": int(epochs),
+            "batch size": batch_size,
+            "optimizer": repr(optimizer) if is_dataclass(optimizer) else type(optimizer).__name__,
+            "learning rates": [schedule(t) for t in np.linspace(0, epochs, 9).tolist()],
+            "shuffle": bool(shuffle),
+            "early stopping": repr(early_stopping),
+            "on divergence": on_divergence,
+            **way.fingerprint(),
+        }
+    trainer = way.make_trainer()
+    optimizer.prepare(network)
+    plan = Plan(
+        network,
+        loader,
+        trainer,
+        optimizer,
+        n_epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=schedule,
+        draws=GeneratorDraws(generator),
+        shuffle=shuffle,
+        policy=Patience(early_stopping),
+        holdout=holdout,
+        callbacks=callbacks,
+        checkpoints=checkpoints,
+        fingerprint=fingerprint,
+        halve_rate=on_divergence == "halve-lr",
+    )
+    return Loop(plan).run()
+
+
+def _check_options(
+    early_stopping: EarlyStopping | None,
+    validation_data: Any,
+    checkpoints: Checkpoints | None,
+    on_divergence: str,
+    dropout: float,
+) -> None:
     if early_stopping is not None and validation_data is None:
         raise ParameterError("early_stopping needs validation_data to watch")
     if on_divergence not in ON_DIVERGENCE:
@@ -127,74 +206,85 @@ def fit(
         )
     if on_divergence == "halve-lr" and checkpoints is None:
         raise ParameterError("on_divergence 'halve-lr' needs checkpoints to go back to")
+    if not isinstance(dropout, int | float | np.number) or not 0 <= dropout < 1:
+        raise ParameterError(f"dropout must be a number of at least 0 and below 1, got {dropout!r}")
     if checkpoints is not None:
         checkpoints.check()
-    if not isinstance(optimizer, Optimizer):
-        optimizer = get_optimizer(optimizer)
-    generator = make_generator(seed)
-    schedule = learning_rate if isinstance(learning_rate, Schedule) else constant(learning_rate)
-    given, held_out = check_given(network, X, y), None
+
+
+def _held_out(network: Network, validation_data: Any) -> Given | None:
+    if validation_data is None:
+        return None
     if isinstance(validation_data, Stream):
-        held_out = check_given(network, validation_data, None)
-    elif validation_data is not None:
-        held_out = check_given(network, *validation_data)
-    batch_size = min(int(batch_size), given.n_samples)
-    launches = None if batch_size == 1 else BatchTrainer.make(network, optimizer, batch_size)
-    # Blocks are exact for plain gradient descent alone: other rules need each step's gradient.
-    plain = isinstance(optimizer, SGD) and optimizer.weight_decay == 0
-    in_blocks = launches is None and plain and batch_size <= LARGEST_STEP
-    n_rows = rows_in_block(batch_size) if in_blocks else batch_size
-    n_validated = 0 if held_out is None else min(held_out.n_samples, network.rows_at_once)
-    reserved = check_memory(
-        network,
-        optimizer,
-        batch_size=batch_size,
-        n_rows=max(n_rows, n_validated),
-        keeps_best=held_out is not None,
-    )
-    if launches is not None:
-        n_rows = launches.rows_in_call
-        reserved += launches.call_bytes
-    samples = loader_of_given(network, given, n_rows, reserved)
-    validation = None
-    if held_out is not None:
-        validation = loader_of_given(network, held_out, n_validated, reserved)
-    trainer = OnlineTrainer(network, batch_size) if in_blocks else launches
-    made_for = {}
-    if checkpoints is not None:
-        made_for = _fingerprints(network, generator, given, held_out) | {
-            "epochs": int(epochs),
-            "batch size": batch_size,
-            "optimizer": repr(optimizer) if is_dataclass(optimizer) else type(optimizer).__name__,
-            "learning rates": [schedule(t) for t in np.linspace(0, epochs, 9).tolist()],
-            "shuffle": bool(shuffle),
-            "early stopping": repr(early_stopping),
-            "on divergence": on_divergence,
-        }
-    loop = Loop(
-        Plan(
-            network=network,
-            samples=samples,
-            trainer=trainer,
-            n_epochs=epochs,
-            batch_size=batch_size,
-            optimizer=optimizer,
-            schedule=schedule,
-            shuffle=shuffle,
-            generator=generator,
-            validation=validation,
-            early_stopping=early_stopping,
-            callbacks=callbacks,
-            checkpoints=checkpoints,
-            made_for=made_for,
-            halve_rate=on_divergence == "halve-lr",
+        return check_given(network, validation_data, None)
+    return check_given(network, *validation_data)
+
+
+class _Way:
+    """How the steps of a training are done: one by one, or many at a time in a fused way.
+
+    Weights and dropout need single steps. Blocks are exact for plain gradient descent alone: other
+    rules need each step's gradient.
+
+    Attributes
+    ----------
+    step_rows : int
+        Samples that go through the network at a time.
+    n_rows : int
+        Samples that the loader brings at a time.
+    call_bytes : int
+        What these take, if they are more than a step's.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        optimizer: Optimizer,
+        n_samples: int,
+        batch_size: int,
+        weights: SampleWeights | None,
+        dropout_rate: float,
+    ) -> None:
+        self._network, self._optimizer, self._n_samples = network, optimizer, n_samples
+        self._batch_size, self._weights, self._dropout_rate = batch_size, weights, dropout_rate
+        fusible = weights is None and not dropout_rate
+        self._launches = None
+        if fusible and batch_size > 1:
+            self._launches = BatchTrainer.make(network, optimizer, batch_size)
+        plain = fusible and isinstance(optimizer, SGD) and optimizer.weight_decay == 0
+        self._in_blocks = plain and self._launches is None and batch_size <= LARGEST_STEP
+        self.n_rows = rows_in_block(batch_size) if self._in_blocks else batch_size
+        self.step_rows, self.call_bytes = self.n_rows, 0
+        if self._launches is not None:
+            self.n_rows, self.call_bytes = self._launches.rows_in_call, self._launches.call_bytes
+
+    def make_trainer(self) -> Trainer:
+        """Return what does the steps."""
+        if self._launches is not None:
+            return self._launches
+        if self._in_blocks:
+            return OnlineTrainer(self._network, self._batch_size)
+        return StepTrainer(
+            self._network,
+            self._optimizer,
+            self._n_samples,
+            self._batch_size,
+            weights=self._weights,
+            dropout_rate=self._dropout_rate,
         )
-    )
-    with network.training():
-        return loop.run()
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what tells it from a training without weights and dropout, in plain values."""
+        found: dict[str, Any] = {}
+        if self._dropout_rate:
+            found["dropout"] = self._dropout_rate
+        if self._weights is not None:
+            column = self._weights.values[:, np.newaxis]
+            found["sample weights"] = array_fingerprint(self._network.backend, column)
+        return found
 
 
-def _fingerprints(
+def _fingerprint(
     network: Network,
     generator: np.random.Generator,
     given: Given,
@@ -222,8 +312,8 @@ def _fingerprints(
 def _data_fingerprints(backend: Backend, given: Given, prefix: str) -> dict[str, Any]:
     if given.stream is None:
         return {
-            f"{prefix}inputs": fingerprint(backend, given.inputs),
-            f"{prefix}targets": fingerprint(backend, given.targets),
+            f"{prefix}inputs": array_fingerprint(backend, given.inputs),
+            f"{prefix}targets": array_fingerprint(backend, given.targets),
         }
     return {
         f"{prefix}samples": given.n_samples,

@@ -8,6 +8,7 @@ import io
 import json
 import math
 import pickle
+import signal
 import subprocess
 import sys
 import warnings
@@ -530,7 +531,7 @@ def test_ctrl_c_leaves_what_was_learnt():
     class Interrupt(gpunn.Callback):
         def on_epoch_end(self, network, record):
             if record.epoch == 2:
-                raise KeyboardInterrupt
+                signal.raise_signal(signal.SIGINT)
 
     with pytest.warns(UserWarning, match="interrupted"):
         model = quick().fit(X, Y, callbacks=[Interrupt()])

@@ -579,7 +579,8 @@ def test_a_second_signal_leaves_the_checkpoints_whole(tmp_path, second, status, 
     assert (running.returncode, out, err) == (status, "", said)
     checkpoints = Checkpoints(tmp_path / "ck")
     paths = checkpoints.paths()
-    assert len(paths) == 3
+    # One more where it ended after the newest was in its place and before the oldest was removed.
+    assert len(paths) in (3, 4)
     for path in paths:
         read_checkpoint(path)
     # What was being written is no checkpoint. Nobody could tidy up after SIGTERM but who resumes.

@@ -374,11 +374,11 @@ def test_the_hash_of_a_large_array_covers_pieces_of_it(row, monkeypatch):
     monkeypatch.setattr(gpunn.training.checkpoints, "HASHED_PIECES", 4)
     backend = make("cpu").backend
     X = np.zeros((1000, 2**17))[:, :]
-    before = gpunn.training.checkpoints.fingerprint(backend, X)
+    before = gpunn.training.checkpoints.array_fingerprint(backend, X)
     X[row, 5] = 1
-    assert (gpunn.training.checkpoints.fingerprint(backend, X) != before) == (row in (0, 999))
+    assert (gpunn.training.checkpoints.array_fingerprint(backend, X) != before) == (row in (0, 999))
     X[333, 5] = 1
-    assert gpunn.training.checkpoints.fingerprint(backend, X) != before
+    assert gpunn.training.checkpoints.array_fingerprint(backend, X) != before
 
 
 # What is wrong with a stream.

@@ -1,0 +1,134 @@
+"""Training step by step: what every network and optimizer can do, with weights and dropout.
+
+Networks of some kinds go many steps at a time in fused ways (`gpunn.training.online` and
+`gpunn.training.batches`), with the same result but for rounding.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpunn.backends.base import Array
+from gpunn.network import Dropout, Network
+from gpunn.optimizers import Optimizer
+from gpunn.training.loaders import Order
+from gpunn.training.weights import SampleWeights
+
+
+class StepTrainer:
+    """One step a batch, by an optimizer.
+
+    Parameters
+    ----------
+    network : Network
+        The network, which is changed in place.
+    optimizer : Optimizer
+        The rule to learn by, prepared for the network.
+    n_samples, batch_size : int
+        Samples in an epoch, and in a step.
+    weights : SampleWeights or None
+        What each sample counts.
+    dropout_rate : float
+        How likely a hidden unit sits out a step.
+    penalty : float or None
+        The strength alpha of scikit-learn's penalty, ``alpha / 2 ||W||^2`` over the sum of the
+        weights in a step. It is learnt from as weight decay, and counts in the loss. None to leave
+        the optimizer's own weight decay as it is.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        optimizer: Optimizer,
+        n_samples: int,
+        batch_size: int,
+        *,
+        weights: SampleWeights | None = None,
+        dropout_rate: float = 0.0,
+        penalty: float | None = None,
+    ) -> None:
+        self.network, self.optimizer = network, optimizer
+        self._n_samples, self._batch_size = n_samples, batch_size
+        self._weights, self._dropout_rate, self._alpha = weights, dropout_rate, penalty
+        self._keys: list[list[int]] | None = None
+        self._totals: NDArray[np.float64] | None = None
+        self._row_weights: Array | None = None
+        self._penalty = network.backend.zeros((1,), np.float64)
+        self._step = 0
+
+    @property
+    def keys_shape(self) -> tuple[int, int] | None:
+        """How many keys an epoch needs: steps, hidden layers; None without dropout."""
+        if not self._dropout_rate:
+            return None
+        return -(-self._n_samples // self._batch_size), len(self.network.layers) - 1
+
+    def begin_epoch(self, order: Order | None, keys: NDArray[np.uint32] | None, first: int) -> None:
+        """Prepare for an epoch in that order, from the sample at place `first` on."""
+        self._step = first // self._batch_size
+        self._keys = None if keys is None else keys.tolist()
+        if self._weights is not None:
+            totals, of_samples = self._weights.in_epoch(order, self._batch_size)
+            self._totals = totals
+            self._row_weights = self.network.backend.asarray(of_samples, self.network.dtype)
+
+    def learn(
+        self, inputs: Array, targets: Array, learning_rate: float, *, row_losses: Array
+    ) -> None:
+        """Change the network in place by a step on the next batch.
+
+        Parameters
+        ----------
+        inputs : Array, shape (n, n_0)
+            The batch, on the device.
+        targets : Array, shape (n, n_L)
+            Its targets.
+        learning_rate : float
+            The step size.
+        row_losses : Array, shape (n,), float64
+            Gets each sample's loss added, from before the step.
+        """
+        step, n_rows = self._step, inputs.shape[0]
+        self._step += 1
+        total = n_rows if self._totals is None else float(self._totals[step])
+        if total == 0:
+            return  # Samples that count nothing teach nothing.
+        if self._alpha is not None:
+            self._add_penalty(self._alpha, n_rows, total)
+        keys = None if self._keys is None else self._keys[step]
+        self.optimizer.begin_step(learning_rate)
+        self.network.step(
+            inputs,
+            targets,
+            self.optimizer.update,
+            row_losses,
+            row_weights=self._weights_of(step, n_rows),
+            dropout=None if keys is None else Dropout(self._dropout_rate, keys),
+        )
+
+    def _add_penalty(self, alpha: float, n_rows: int, total: float) -> None:
+        if alpha:
+            for layer in self.network.layers:
+                self.network.backend.add_squares(
+                    layer.weights, self._penalty, alpha=0.5 * alpha * n_rows / total
+                )
+        self.optimizer.weight_decay = alpha / total  # type: ignore[attr-defined]
+
+    def _weights_of(self, step: int, n_rows: int) -> Array | None:
+        if self._row_weights is None:
+            return None
+        start = step * self._batch_size
+        weights: Array = self._row_weights[start : start + n_rows]
+        return weights
+
+    def end_epoch(self) -> float:
+        """Return the sum of the epoch's penalties."""
+        if not self._alpha:
+            return 0.0
+        backend = self.network.backend
+        total = float(backend.to_host(self._penalty)[0])
+        self._penalty = backend.zeros((1,), np.float64)
+        return total
+
+    def arrays(self) -> dict[str, Array]:
+        """Return what it adds up in an epoch, by name."""
+        return {"penalty": self._penalty} if self._alpha else {}
