@@ -7,26 +7,30 @@
 `gpunn.MLPRegressor` need scikit-learn, which is imported when one of them is asked for.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from gpunn import parity
 from gpunn.backends.select import get_backend
-from gpunn.data.datasets import Dataset, load_dataset
-from gpunn.data.scaling import Scaling
+from gpunn.data import Dataset, Scaling, load_dataset
 from gpunn.errors import GpunnError, MissingPackageError
-from gpunn.gradient_check import check_gradients, numerical_gradients
-from gpunn.interchange import from_sklearn, from_torch, to_onnx, to_sklearn, to_torch
 from gpunn.network import Network
 from gpunn.optimizers import SGD, Adam, Momentum
 from gpunn.textbook import ThreeLayerNetwork
-from gpunn.training.callbacks import Callback, EarlyStopping, History
-from gpunn.training.checkpoints import Checkpoints
-from gpunn.training.evaluation import evaluate
-from gpunn.training.fitting import fit
-from gpunn.training.streams import Stream
+from gpunn.training import (
+    Callback,
+    Checkpoints,
+    EarlyStopping,
+    History,
+    Stream,
+    evaluate,
+    fit,
+)
 
 if TYPE_CHECKING:
-    from gpunn.estimators.perceptrons import MLPClassifier, MLPRegressor  # noqa: F401
+    from gpunn import parity
+    from gpunn.estimators import MLPClassifier, MLPRegressor  # noqa: F401
+    from gpunn.gradient_check import check_gradients, numerical_gradients
+    from gpunn.interchange import from_sklearn, from_torch, to_onnx, to_sklearn, to_torch
 
 __version__ = "0.1.0"
 
@@ -59,23 +63,35 @@ __all__ = [
     "to_torch",
 ]
 
-# Not in __all__: `from gpunn import *` is to work without scikit-learn.
-_ESTIMATORS = ("MLPClassifier", "MLPRegressor")
+_LATER = {
+    "check_gradients": "gpunn.gradient_check",
+    "numerical_gradients": "gpunn.gradient_check",
+    "from_sklearn": "gpunn.interchange",
+    "from_torch": "gpunn.interchange",
+    "to_onnx": "gpunn.interchange",
+    "to_sklearn": "gpunn.interchange",
+    "to_torch": "gpunn.interchange",
+    # Not in __all__: `from gpunn import *` is to work without scikit-learn.
+    "MLPClassifier": "gpunn.estimators",
+    "MLPRegressor": "gpunn.estimators",
+}
+"""Where names are that not every program needs: they are imported when they are first used."""
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _ESTIMATORS:
+    if name == "parity":
+        return import_module("gpunn.parity")
+    if name not in _LATER:
         raise AttributeError(f"module 'gpunn' has no attribute {name!r}")
     try:
-        from gpunn import estimators
+        return getattr(import_module(_LATER[name]), name)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != "sklearn":
             raise
         raise MissingPackageError(
             f"gpunn.{name} needs scikit-learn: pip install 'gpunn[sklearn]'"
         ) from error
-    return getattr(estimators, name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_ESTIMATORS})
+    return sorted({*globals(), *_LATER, "parity"})

@@ -29,7 +29,7 @@ from gpunn.model_file import replacing
 from gpunn.network import Architecture, Network
 
 if TYPE_CHECKING:
-    from gpunn.estimators.perceptrons import MLPClassifier, MLPRegressor
+    from gpunn.estimators import MLPClassifier, MLPRegressor
 
 Parameters = dict[str, NDArray[Any]]
 """Host arrays by name, as `Network.parameters` returns them."""

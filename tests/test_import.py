@@ -30,8 +30,9 @@ FLOORS = (
 HEAVY = (
     "cupy", "sklearn", "matplotlib", "scipy.linalg", "torch", "onnx", "pooch", "pandas", "PIL",
     "pyarrow", "safetensors", "psutil", "tqdm", "requests", "pytest", "gpunn.cli",
-    "gpunn.estimators", "gpunn.backends.cupy_backend", "gpunn.backends.cupy_online",
-    "gpunn.backends.cupy_staging", "gpunn.backends.cupy_kernels", "gpunn.backends.cupy_batches",
+    "gpunn.estimators", "gpunn.parity", "gpunn.interchange", "gpunn.backends.cupy_backend",
+    "gpunn.backends.cupy_online", "gpunn.backends.cupy_staging", "gpunn.backends.cupy_kernels",
+    "gpunn.backends.cupy_batches",
 )  # fmt: skip
 FOLDER = Path(gpunn.__file__).parent
 

@@ -64,6 +64,15 @@ def keep_parameters(estimator: Any, parameters: dict[str, Any]) -> None:
             setattr(estimator, name, value)
 
 
+def has_partial_fit(estimator: Any) -> bool:
+    """Say that there is a partial_fit, or raise what an attribute that is missing raises."""
+    if estimator.solver not in STOCHASTIC:
+        raise AttributeError(
+            f"partial_fit is for the solvers 'sgd' and 'adam'; solver is {estimator.solver!r}"
+        )
+    return True
+
+
 class MultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
     """The estimators' common part; use `gpunn.MLPClassifier` or `gpunn.MLPRegressor`."""
 
@@ -317,14 +326,6 @@ class MultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
             optimizer = Momentum(nesterov=self.nesterovs_momentum)
             optimizer.momentum = float(self.momentum)  # which may be 1 here
         return StepRule(optimizer, self.learning_rate_init, self.learning_rate, self.power_t)
-
-    def _check_solver(self) -> bool:
-        """Say that there is a partial_fit, or raise what an attribute that is missing raises."""
-        if self.solver not in STOCHASTIC:
-            raise AttributeError(
-                f"partial_fit is for the solvers 'sgd' and 'adam'; solver is {self.solver!r}"
-            )
-        return True
 
     # Predicting.
 

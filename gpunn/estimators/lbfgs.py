@@ -1,6 +1,6 @@
 """Training on all samples at once by L-BFGS, which SciPy does on the host.
 
-Each evaluation brings the parameters to the device, goes through the samples piece by piece, adds
+Each evaluation brings the parameters to the device, goes through the samples chunk by chunk, adds
 up the gradient there, and brings it back. Computation is in float64, whatever the samples are: the
 line search compares losses that differ by little.
 """

@@ -66,7 +66,7 @@ class History:
     seconds : float
         The whole training's duration.
     streamed : str or None
-        Why samples were brought to the device piece by piece; None if they fitted there.
+        Why samples were brought to the device chunk by chunk; None if they fitted there.
     """
 
     epochs: list[EpochRecord] = field(default_factory=list)

@@ -32,8 +32,8 @@ from gpunn.model_file import read_model, reason, write_model
 KEPT = 3
 """How many checkpoints stay in a folder."""
 
-HASHED_PIECES = 1024
-"""How many pieces of 1 MiB of an array are hashed: one GiB, a second or two."""
+HASHED_CHUNKS = 1024
+"""How many chunks of 1 MiB of an array are hashed: one GiB, a second or two."""
 
 _NAME = re.compile(r"checkpoint-(\d{6,18})\.safetensors")
 _UNFINISHED = re.compile(r"\.checkpoint-\d{6,18}\.safetensors\.[0-9a-f]{16}\.tmp")
@@ -246,16 +246,16 @@ def checksum(content: Content) -> str:
 def array_fingerprint(backend: Backend, array: Array) -> dict[str, Any]:
     """Return what tells an array from others: its shape, its dtype, and a hash of its values.
 
-    Of more than `HASHED_PIECES` pieces of 1 MiB, so many are hashed, from its first one to its last
+    Of more than `HASHED_CHUNKS` chunks of 1 MiB, so many are hashed, from its first one to its last
     at equal distances, since reading a long file through may take as long as an epoch does.
     """
     digest = hashlib.sha256()
     row_bytes = max(1, array.shape[1] * np.dtype(array.dtype).itemsize)
-    pieces = list(row_blocks(array.shape[0], max(1, 2**20 // row_bytes)))
-    if len(pieces) > HASHED_PIECES:
-        places = np.linspace(0, len(pieces) - 1, HASHED_PIECES).astype(int)
-        pieces = [pieces[place] for place in places]
-    for rows in pieces:
+    chunks = list(row_blocks(array.shape[0], max(1, 2**20 // row_bytes)))
+    if len(chunks) > HASHED_CHUNKS:
+        places = np.linspace(0, len(chunks) - 1, HASHED_CHUNKS).astype(int)
+        chunks = [chunks[place] for place in places]
+    for rows in chunks:
         part = array[rows]
         host = part if isinstance(part, np.ndarray) else backend.to_host(part)
         digest.update(np.ascontiguousarray(host).reshape(-1).view(np.uint8).data)

@@ -67,7 +67,7 @@ def fit(
         The network to train.
     X : array_like, shape (n, n_0), or Stream
         Inputs, scaled, on the host or already on the network's device. If they do not fit there,
-        they are brought there piece by piece in each epoch, with the same result; so a mapped file
+        they are brought there chunk by chunk in each epoch, with the same result; so a mapped file
         (`numpy.load` with ``mmap_mode="r"``, `Scaling.rows` of it) may be larger than the memory.
         Or samples that come in chunks, inputs and targets together.
     y : array_like, shape (n,) or (n, n_L), optional

@@ -1,8 +1,8 @@
 """Samples batch by batch on the device, wherever they live.
 
 Samples live on the device when they fit. Otherwise they stay on the host or on the disk, and are
-streamed: the rows of several batches are gathered in pinned memory and copied as one long piece,
-while the device computes with the piece before. So are those of a `Stream`, which come in chunks.
+streamed: the rows of several batches are gathered in pinned memory and copied as one long chunk,
+while the device computes with the chunk before. So are those of a `Stream`, which come in chunks.
 
 The result is the same to the bit. The same batches come in the same order, and each begins as far
 from a multiple of `ALIGNMENT` bytes as it would if all samples were there, since a BLAS may choose
@@ -33,7 +33,7 @@ from gpunn.training.streams import (
     read_blocks,
 )
 
-PIECE_BYTES = 2**24
+CHUNK_BYTES = 2**24
 """What is copied at a time, at least one batch: long enough that a copy's start costs nothing."""
 
 ALIGNMENT = 512
@@ -109,7 +109,7 @@ class ResidentLoader(Loader):
 
 
 class TransferLoader(Loader):
-    """Samples on their way to the device piece by piece.
+    """Samples on their way to the device chunk by chunk.
 
     Parameters
     ----------
@@ -133,20 +133,20 @@ class TransferLoader(Loader):
             (self.n_rows * width // self._line + 2) * self._line for width in self._widths
         ]
         n_batches = -(-self.n_samples // self.n_rows)
-        fitting = PIECE_BYTES // (sum(self._rooms) * network.dtype.itemsize)
-        self._piece_rows = self.n_rows * min(n_batches, max(1, fitting))
-        size = self._piece_rows // self.n_rows * sum(self._rooms)
+        fitting = CHUNK_BYTES // (sum(self._rooms) * network.dtype.itemsize)
+        self._chunk_rows = self.n_rows * min(n_batches, max(1, fitting))
+        size = self._chunk_rows // self.n_rows * sum(self._rooms)
         self._buffers = [network.backend.make_staging_buffer(size, network.dtype) for _ in range(2)]
 
     def batches(self, order: Order | None = None, first: int = 0) -> Iterator[Batch]:
-        pieces = self._sent_pieces(order, first)
+        chunks = self._sent_chunks(order, first)
         try:
-            ahead = next(pieces, None)
+            ahead = next(chunks, None)
             while ahead is not None:
-                # The next piece is to be on its way before this one is computed with.
-                (buffer, piece), ahead = ahead, next(pieces, None)
+                # The next chunk is to be on its way before this one is computed with.
+                (buffer, chunk), ahead = ahead, next(chunks, None)
                 numbers = buffer.receive()
-                for rows, at in self._layout(piece):
+                for rows, at in self._layout(chunk):
                     yield Batch(rows, *self._views(numbers, rows, at, order is not None))
         finally:
             for buffer in self._buffers:
@@ -156,24 +156,24 @@ class TransferLoader(Loader):
     def _begin(self, order: Order | None, first: int) -> Fill:
         """Return what gathers an epoch's samples from place `first` on."""
 
-    def _sent_pieces(
+    def _sent_chunks(
         self, order: Order | None, first: int
     ) -> Iterator[tuple[StagingBuffer, slice]]:
-        """Gather the samples piece by piece, and yield the buffer that each was sent through."""
+        """Gather the samples chunk by chunk, and yield the buffer that each was sent through."""
         fill = self._begin(order, first)
-        pieces = row_blocks(self.n_samples, self._piece_rows, first)
-        for buffer, piece in zip(cycle(self._buffers), pieces, strict=False):
+        chunks = row_blocks(self.n_samples, self._chunk_rows, first)
+        for buffer, chunk in zip(cycle(self._buffers), chunks, strict=False):
             buffer.wait()
-            for rows, at in self._layout(piece):
+            for rows, at in self._layout(chunk):
                 fill(rows, self._views(buffer.host, rows, at, order is not None))
             buffer.send(at + sum(self._rooms))
-            yield buffer, piece
+            yield buffer, chunk
 
-    def _layout(self, piece: slice) -> Iterator[tuple[slice, int]]:
-        """Yield the rows of each batch of a piece, and where in the buffer its room begins."""
-        for start in range(piece.start, piece.stop, self.n_rows):
-            at = (start - piece.start) // self.n_rows * sum(self._rooms)
-            yield slice(start, min(start + self.n_rows, piece.stop)), at
+    def _layout(self, chunk: slice) -> Iterator[tuple[slice, int]]:
+        """Yield the rows of each batch of a chunk, and where in the buffer its room begins."""
+        for start in range(chunk.start, chunk.stop, self.n_rows):
+            at = (start - chunk.start) // self.n_rows * sum(self._rooms)
+            yield slice(start, min(start + self.n_rows, chunk.stop)), at
 
     def _views(self, numbers: Array, rows: slice, at: int, gathered: bool) -> list[Any]:
         """Return a batch's inputs and targets in the numbers of a buffer, on either side."""
@@ -220,7 +220,7 @@ class StreamLoader(TransferLoader):
 
 
 class _BlockReader:
-    """Hands out blocks of samples in other portions."""
+    """Hands out blocks of samples in other numbers."""
 
     def __init__(self, blocks: Iterator[Block]) -> None:
         self._blocks, self._at = blocks, 0
@@ -309,7 +309,7 @@ def make_loader(
     Raises
     ------
     OutOfMemoryError
-        If there is not even room for the pieces of streamed samples.
+        If there is not even room for the chunks of streamed samples.
     """
     if is_on_host(inputs) and is_on_host(targets):
         copied = [a for a in (inputs, targets) if not _is_in_place(network, a)]

@@ -82,7 +82,7 @@ class Plan:
 
     @property
     def streamed(self) -> str | None:
-        """Why samples are brought to the device bit by bit; None if they fit there."""
+        """Why samples are brought to the device chunk by chunk; None if they fit there."""
         held_out = None if self.holdout is None else self.holdout.loader.streamed
         return self.loader.streamed or held_out
 

@@ -56,12 +56,12 @@ def _check_finite(name: str, values: Matrix, dtype: np.dtype[Any]) -> None:
         return
     largest = np.finfo(dtype).max
     for rows in blocks(values):
-        piece = values[rows]
+        chunk = values[rows]
         # Two passes without temporary arrays; NaN makes both comparisons false.
-        if piece.size == 0 or (piece.min() >= -largest and piece.max() <= largest):
+        if chunk.size == 0 or (chunk.min() >= -largest and chunk.max() <= largest):
             continue
-        row, column = np.argwhere(~(np.abs(piece) <= largest))[0]
+        row, column = np.argwhere(~(np.abs(chunk) <= largest))[0]
         raise DataError(
             f"{name} must be finite: row {rows.start + row}, column {column} is "
-            f"{piece[row, column]}; remove or replace such values"
+            f"{chunk[row, column]}; remove or replace such values"
         )

@@ -29,7 +29,7 @@ def samples(rng):
 @pytest.fixture
 def small_pieces(monkeypatch):
     """Pieces of few batches, so that little data is many pieces."""
-    monkeypatch.setattr(loaders, "PIECE_BYTES", 2**14)
+    monkeypatch.setattr(loaders, "CHUNK_BYTES", 2**14)
     monkeypatch.setattr(batches, "CALL_BYTES", 2**14)
     monkeypatch.setattr(gpunn.network, "_WORK_NUMBERS", 15 * 20)
 
@@ -138,7 +138,7 @@ def test_what_is_copied_at_a_time_is_long(double):
     for _ in HostLoader(network, X, T, 30_000, "a test says so").batches():
         pass
     # Batches of 10 numbers a sample, and a little for where they begin, 13 to a piece.
-    assert 13 <= loaders.PIECE_BYTES / (30_000 * 10 * 4) < 14
+    assert 13 <= loaders.CHUNK_BYTES / (30_000 * 10 * 4) < 14
     assert crossings.to_device - before == 8  # 100 / 13, rounded up
 
 

@@ -38,7 +38,7 @@ def samples(rng):
 @pytest.fixture
 def small_pieces(monkeypatch):
     """Pieces of few batches, so that little data is many pieces."""
-    monkeypatch.setattr(loaders, "PIECE_BYTES", 2**14)
+    monkeypatch.setattr(loaders, "CHUNK_BYTES", 2**14)
     monkeypatch.setattr(batches, "CALL_BYTES", 2**14)
     monkeypatch.setattr(gpunn.network, "_WORK_NUMBERS", 15 * 20)
 
@@ -371,7 +371,7 @@ def test_a_fingerprint_stands_for_the_samples(samples, tmp_path):
 @pytest.mark.parametrize("row", [0, 3, 499, 500, 998, 999])
 def test_the_hash_of_a_large_array_covers_pieces_of_it(row, monkeypatch):
     """Of 1000 pieces, a row of 1 MiB each, so many are hashed, the first and the last with them."""
-    monkeypatch.setattr(gpunn.training.checkpoints, "HASHED_PIECES", 4)
+    monkeypatch.setattr(gpunn.training.checkpoints, "HASHED_CHUNKS", 4)
     backend = make("cpu").backend
     X = np.zeros((1000, 2**17))[:, :]
     before = gpunn.training.checkpoints.array_fingerprint(backend, X)
