@@ -1,4 +1,4 @@
-"""What the two estimators share: from parameters and data to a trained network, and back.
+"""What the two estimators share: from parameters and data to a trained network.
 
 Parameters, attributes, the draws of random numbers and the rules of training are scikit-learn's, so
 that the same data and `random_state` give the same loss curve. The mathematics is gpunn's own
@@ -9,52 +9,34 @@ feedforward neural networks* (2010).
 """
 
 import math
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import pairwise
 from numbers import Integral, Real
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, Options, StrOptions
-from sklearn.utils.validation import check_is_fitted
 
 from gpunn.estimators.data import (
     Data,
-    check_inputs,
     check_samples,
     check_validation_data,
     check_weights,
     split,
 )
 from gpunn.estimators.engine import Engine, StepRule
-from gpunn.estimators.files import load_estimator, save_estimator
+from gpunn.estimators.fitted import HIDDEN, FittedPerceptron
 from gpunn.estimators.lbfgs import minimize
-from gpunn.estimators.samples import predict
 from gpunn.estimators.stochastic import check_checkpoints, train, warn_of_ending
 from gpunn.estimators.verbose import verbose_callbacks
-from gpunn.network import Architecture, Network
 from gpunn.optimizers import SGD, AdamEpsilonHat, Momentum
 from gpunn.training.callbacks import Callback
 from gpunn.training.checkpoints import Checkpoints
 
 STOCHASTIC = ("sgd", "adam")
-
-HIDDEN = {"identity": "identity", "logistic": "sigmoid", "tanh": "tanh", "relu": "relu"}
-"""gpunn's names of the hidden layers' activations."""
-
-OUTPUT = {
-    "softmax": ("softmax", "log_loss"),
-    "logistic": ("sigmoid", "binary_log_loss"),
-    "identity": ("identity", "squared_error"),
-    "exp": ("exp", "poisson"),
-}
-"""gpunn's names of the output activations, and of the error function of each."""
 
 
 def keep_parameters(estimator: Any, parameters: dict[str, Any]) -> None:
@@ -73,7 +55,7 @@ def has_partial_fit(estimator: Any) -> bool:
     return True
 
 
-class MultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
+class MultilayerPerceptron(FittedPerceptron, ABC):
     """The estimators' common part; use `gpunn.MLPClassifier` or `gpunn.MLPRegressor`."""
 
     _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012
@@ -122,10 +104,6 @@ class MultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
         """Return what the outputs should be, (n, n_L)."""
 
     @abstractmethod
-    def _decode(self, outputs: NDArray[Any]) -> NDArray[Any]:
-        """Return predictions for outputs."""
-
-    @abstractmethod
     def _strata(self, targets: NDArray[Any]) -> NDArray[Any] | None:
         """Return what is to be as frequent among held-out samples as among all, if anything is."""
 
@@ -154,6 +132,58 @@ class MultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
         """Take note of what `_describe_targets` returned, trusting nothing in it."""
 
     # Fitting.
+
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        validation_data: Any = None,
+        callbacks: Sequence[Callback] = (),
+        checkpoints: Checkpoints | None = None,
+    ) -> Self:
+        """Train on some samples.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, CuPy array} of shape (n_samples, n_features)
+            The samples. float32 is computed in float32, all else in float64. An array on the GPU
+            that `device` names stays there.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            The classes, or 0 and 1 for each of several labels; or the numbers to be predicted,
+            which for the "poisson" loss are at least 0.
+        sample_weight : array-like of shape (n_samples,), optional
+            What each sample counts.
+        validation_data : tuple of (X, y) or (X, y, sample_weight), optional
+            Samples to measure on after each epoch; with `early_stopping` the score is measured on
+            them, and nothing else is held out.
+        callbacks : sequence of gpunn.Callback
+            Who hears of each step and epoch.
+        checkpoints : gpunn.Checkpoints, optional
+            Where the training's state is kept, and whether to go on from there; for the solvers
+            "sgd" and "adam", with a whole number as `random_state`.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If a parameter or the data are not as they must be, or weights end up not finite.
+        gpunn.errors.DeviceError
+            If the device cannot be had.
+        """
+        return self._fit(  # type: ignore[no-any-return]
+            X,
+            y,
+            sample_weight,
+            incremental=False,
+            validation_data=validation_data,
+            callbacks=callbacks,
+            checkpoints=checkpoints,
+        )
 
     def _fit(
         self,
@@ -224,13 +254,6 @@ class MultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
         self._check_known(y)
         return Data(X, y, self._encode(y), check_weights(sample_weight, y))
 
-    def _own_engine(self) -> Engine:
-        # Not made with the estimator, whose constructor only keeps its arguments, and perhaps not
-        # in a fit either: coefs_ and what goes with them may have been given from elsewhere.
-        if not hasattr(self, "_engine"):
-            self._engine = Engine()
-        return self._engine
-
     def _initialize(
         self, sizes: list[int], dtype: Any, random_state: np.random.RandomState
     ) -> None:
@@ -263,22 +286,6 @@ class MultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
             self.best_validation_score_ = -np.inf
         if not self.early_stopping and self.best_loss_ is None:
             self.best_loss_ = np.inf
-
-    @property
-    def architecture_(self) -> Architecture:
-        """What the fitted network is, apart from its numbers."""
-        sizes = (*(coefs.shape[0] for coefs in self.coefs_), self.coefs_[-1].shape[1])
-        output, loss = OUTPUT[self.out_activation_]
-        dtype = self.coefs_[0].dtype.name
-        return Architecture(sizes, HIDDEN[self.activation], output, loss, dtype=dtype)
-
-    def _network(self, dtype: str | None = None) -> Network:
-        architecture = self.architecture_
-        if dtype is not None:
-            architecture = replace(architecture, dtype=dtype)
-        return self._own_engine().network_to_train(
-            architecture, self.coefs_, self.intercepts_, self.device
-        )
 
     def _fit_lbfgs(self, data: Data) -> None:
         dtype = self.coefs_[0].dtype
@@ -326,64 +333,6 @@ class MultilayerPerceptron(BaseEstimator, ABC):  # type: ignore[misc]
             optimizer = Momentum(nesterov=self.nesterovs_momentum)
             optimizer.momentum = float(self.momentum)  # which may be 1 here
         return StepRule(optimizer, self.learning_rate_init, self.learning_rate, self.power_t)
-
-    # Predicting.
-
-    def _outputs(self, X: Any) -> NDArray[Any]:
-        """Return the outputs (n, n_L) for some samples."""
-        check_is_fitted(self)
-        X = check_inputs(self, X)
-        return predict(self._network_to_ask(), X)
-
-    def _network_to_ask(self) -> Network:
-        return self._own_engine().network_to_ask(
-            self.architecture_, self.coefs_, self.intercepts_, self.device
-        )
-
-    # Files.
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the fitted estimator to a safetensors file, whole or not at all.
-
-        It holds all but what the optimizer remembers, and can be read without running code.
-
-        Parameters
-        ----------
-        path : path-like
-            Where to.
-
-        Raises
-        ------
-        sklearn.exceptions.NotFittedError
-            If there is nothing to write yet.
-        gpunn.errors.OutputError
-            If it could not be written. What was there before is still there.
-        """
-        check_is_fitted(self)
-        save_estimator(self, self._network_to_ask(), path)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str], device: str | None = None) -> Self:
-        """Read a fitted estimator from a file.
-
-        Parameters
-        ----------
-        path : path-like
-            A file that `save` wrote, on whatever device.
-        device : str, optional
-            Where to compute from now on; left out, as before.
-
-        Returns
-        -------
-        estimator
-            The estimator as it was saved.
-
-        Raises
-        ------
-        gpunn.errors.ModelFileError
-            If the file is missing, damaged, or holds something else.
-        """
-        return load_estimator(cls, path, device)  # type: ignore[no-any-return]
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

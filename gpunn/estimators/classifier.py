@@ -6,7 +6,6 @@ callbacks, checkpoints, and `partial_fit` for several labels at once.
 """
 
 import re
-from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -26,8 +25,6 @@ from sklearn.utils.multiclass import (
 from gpunn.errors import ModelFileError
 from gpunn.estimators.base import MultilayerPerceptron, has_partial_fit, keep_parameters
 from gpunn.model_file import LARGEST_HEADER
-from gpunn.training.callbacks import Callback
-from gpunn.training.checkpoints import Checkpoints
 
 
 class MLPClassifier(ClassifierMixin, MultilayerPerceptron):  # type: ignore[misc]
@@ -170,57 +167,6 @@ class MLPClassifier(ClassifierMixin, MultilayerPerceptron):  # type: ignore[misc
     ) -> None:
         keep_parameters(self, locals())
 
-    def fit(
-        self,
-        X: Any,
-        y: Any,
-        sample_weight: Any = None,
-        *,
-        validation_data: Any = None,
-        callbacks: Sequence[Callback] = (),
-        checkpoints: Checkpoints | None = None,
-    ) -> Self:
-        """Train on some samples.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix, CuPy array} of shape (n_samples, n_features)
-            The samples. float32 is computed in float32, all else in float64. An array on the GPU
-            that `device` names stays there.
-        y : array-like of shape (n_samples,) or (n_samples, n_labels)
-            The classes, or 0 and 1 for each of several labels.
-        sample_weight : array-like of shape (n_samples,), optional
-            What each sample counts.
-        validation_data : tuple of (X, y) or (X, y, sample_weight), optional
-            Samples to measure on after each epoch; with `early_stopping` they are what the score
-            is of, and nothing else is held out.
-        callbacks : sequence of gpunn.Callback
-            Who is told how it goes.
-        checkpoints : gpunn.Checkpoints, optional
-            Where the training's state is kept, and whether to go on from there; for the solvers
-            "sgd" and "adam", with a whole number as `random_state`.
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        ValueError
-            If a parameter or the data are not as they must be, or weights end up not finite.
-        gpunn.errors.DeviceError
-            If the device cannot be had.
-        """
-        return self._fit(  # type: ignore[no-any-return]
-            X,
-            y,
-            sample_weight,
-            incremental=False,
-            validation_data=validation_data,
-            callbacks=callbacks,
-            checkpoints=checkpoints,
-        )
-
     @available_if(has_partial_fit)  # type: ignore[untyped-decorator]
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> Self:
         """Train for one epoch on some samples, beginning with the weights that are there.
@@ -248,21 +194,6 @@ class MLPClassifier(ClassifierMixin, MultilayerPerceptron):  # type: ignore[misc
         if _check_partial_fit_first_call(self, classes):
             self._label_binarizer = LabelBinarizer().fit(y if several else classes)
         return self._fit(X, y, sample_weight, incremental=True)  # type: ignore[no-any-return]
-
-    def predict(self, X: Any) -> NDArray[Any]:
-        """Return the most likely class, or the labels that are more likely than not.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix, CuPy array} of shape (n_samples, n_features)
-            The samples.
-
-        Returns
-        -------
-        ndarray of shape (n_samples,) or (n_samples, n_labels)
-            The predictions, on the host.
-        """
-        return self._decode(self._outputs(X))
 
     def predict_proba(self, X: Any) -> NDArray[Any]:
         """Return each class's or label's probability.

@@ -3,7 +3,6 @@
 What is new beside scikit-learn's is as in `gpunn.estimators.classifier`.
 """
 
-from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -14,8 +13,6 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.metaestimators import available_if
 
 from gpunn.estimators.base import MultilayerPerceptron, has_partial_fit, keep_parameters
-from gpunn.training.callbacks import Callback
-from gpunn.training.checkpoints import Checkpoints
 
 
 class MLPRegressor(RegressorMixin, MultilayerPerceptron):  # type: ignore[misc]
@@ -92,49 +89,6 @@ class MLPRegressor(RegressorMixin, MultilayerPerceptron):  # type: ignore[misc]
     ) -> None:
         keep_parameters(self, locals())
 
-    def fit(
-        self,
-        X: Any,
-        y: Any,
-        sample_weight: Any = None,
-        *,
-        validation_data: Any = None,
-        callbacks: Sequence[Callback] = (),
-        checkpoints: Checkpoints | None = None,
-    ) -> Self:
-        """Train on some samples.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix, CuPy array} of shape (n_samples, n_features)
-            The samples. float32 is computed in float32, all else in float64. An array on the GPU
-            that `device` names stays there.
-        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-            What is to be predicted; at least 0 for the "poisson" loss.
-        sample_weight, validation_data, callbacks, checkpoints
-            As in `MLPClassifier.fit`.
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        ValueError
-            If a parameter or the data are not as they must be, or weights end up not finite.
-        gpunn.errors.DeviceError
-            If the device cannot be had.
-        """
-        return self._fit(  # type: ignore[no-any-return]
-            X,
-            y,
-            sample_weight,
-            incremental=False,
-            validation_data=validation_data,
-            callbacks=callbacks,
-            checkpoints=checkpoints,
-        )
-
     @available_if(has_partial_fit)  # type: ignore[untyped-decorator]
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train for one epoch on some samples, beginning with the weights that are there.
@@ -154,21 +108,6 @@ class MLPRegressor(RegressorMixin, MultilayerPerceptron):  # type: ignore[misc]
             As `fit` does.
         """
         return self._fit(X, y, sample_weight, incremental=True)  # type: ignore[no-any-return]
-
-    def predict(self, X: Any) -> NDArray[Any]:
-        """Return what is predicted for some samples.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix, CuPy array} of shape (n_samples, n_features)
-            The samples.
-
-        Returns
-        -------
-        ndarray of shape (n_samples,) or (n_samples, n_outputs)
-            The predictions, on the host.
-        """
-        return self._decode(self._outputs(X))
 
     def _learn_targets(self, y: NDArray[Any], *, incremental: bool) -> None:
         self._check_known(y)
