@@ -10,7 +10,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-import fake_cuda
+import fake_memory
 import numpy as np
 import pytest
 
@@ -71,7 +71,7 @@ def test_a_gpu_that_is_too_small_is_told_from_one_that_is_not(
     installed_double: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     del installed_double
-    monkeypatch.setattr(fake_cuda, "DEVICE_BYTES", 2**24)
+    monkeypatch.setattr(fake_memory, "DEVICE_BYTES", 2**24)
     monkeypatch.setattr(gpu_largest, "WARM_HIDDEN", 10)
     said: list[tuple[Any, ...]] = []
     for hidden in (2000, 2**24 // (4 * 795)):
