@@ -25,7 +25,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,14 +33,14 @@ import psutil
 import scipy.sparse
 import sklearn.neural_network
 import threadpoolctl
+from machine_facts import cpu_model, version_of
 from numpy.typing import NDArray
+from turns import PAUSE, turns
 
 import gpunn
 
 LEAST = 1.5
 """How many times faster than scikit-learn's gpunn's are to be on the CPU."""
-PAUSE = 0.1
-"""Seconds between runs: a BLAS's idle threads spin for a while, at the cost of who comes next."""
 HIDDEN = ((100,), (1000,), (256, 256))
 MOST_DIFFERENCE = {"float64": 1e-6, "float32": 1e-3}
 """How far the losses may be apart, relatively: two orders of summation over a few epochs."""
@@ -196,7 +195,7 @@ def measure(
     }
     row = Row(name, problem.shape(), hidden, problem.epochs, {who: [] for who in contenders})
     for turn in range(options.reps + 1):
-        for who in sorted(contenders, reverse=turn % 2 == 1):
+        for who in turns(list(contenders), turn):
             seconds = fit_timed(contenders[who], problem)
             if turn > 0:
                 row.seconds[who].append(seconds)
@@ -214,26 +213,16 @@ def rows(options: argparse.Namespace) -> Iterator[Row]:
             yield measure(name, problem, hidden, options)
 
 
-def processor() -> str:
-    """Return the processor's name, where the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
 def describe_machine() -> dict[str, Any]:
     """Return what the figures hold for."""
     packages = ("numpy", "scipy", "scikit-learn")
     return {
         "platform": platform.platform(),
-        "processor": processor(),
+        "processor": cpu_model(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0,
         "load_at_start": psutil.getloadavg()[0],
         "python": platform.python_version(),
-        "versions": {"gpunn": gpunn.__version__} | {p: metadata.version(p) for p in packages},
+        "versions": {"gpunn": gpunn.__version__} | {p: version_of(p) for p in packages},
         "thread_pools": [
             {key: pool.get(key) for key in ("internal_api", "version", "num_threads")}
             for pool in threadpoolctl.threadpool_info()

@@ -14,11 +14,11 @@ from importlib.util import find_spec
 from typing import Any, ClassVar
 
 import numpy as np
+from made_samples import N_INPUTS, N_OUTPUTS, Samples
 from numpy.typing import NDArray
 
 import gpunn
 
-N_INPUTS, N_OUTPUTS = 784, 10
 LOSS = "mean_squared_error"
 MOMENTUM = 0.9
 INSTALL = "pip install '.[bench-gpu]'"
@@ -49,16 +49,6 @@ class Task:
         All hidden units add to the same outputs, so the steps of more units must be shorter.
         """
         return (0.2 if self.optimizer == "adam" else 100.0) / self.hidden
-
-
-class Samples:
-    """Made-up samples in MNIST's shape, on the host: inputs in [0, 1), a target for each class."""
-
-    def __init__(self, n_samples: int) -> None:
-        generator = np.random.default_rng(0)
-        self.inputs = generator.random((n_samples, N_INPUTS), dtype=np.float32)
-        self.targets = np.full((n_samples, N_OUTPUTS), 0.01, np.float32)
-        self.targets[np.arange(n_samples), generator.integers(0, N_OUTPUTS, n_samples)] = 0.99
 
 
 class Contestant(ABC):
