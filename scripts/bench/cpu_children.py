@@ -30,7 +30,7 @@ SCRIPT = Path(__file__).with_name("bench_cpu.py")
 
 
 def in_child(task: dict[str, Any], threads: int | None = None) -> dict[str, Any]:
-    """Return what this script finds when it is run with a task, and perhaps so many threads.
+    """Return what bench_cpu.py finds when it is run with a task, and perhaps so many threads.
 
     Raises
     ------

@@ -32,12 +32,14 @@ def sgemm_gflops(m: int, n: int, k: int, transposed: bool, seconds: float) -> fl
     from scipy.linalg.blas import sgemm
 
     generator = np.random.default_rng(0)
+    # Fortran's order, as SciPy would copy anything else, and c would not be written over.
     a = np.asfortranarray(generator.random((k, m) if transposed else (m, k), dtype=np.float32))
     b_transposed = not transposed
     b = np.asfortranarray(generator.random((n, k) if b_transposed else (k, n), dtype=np.float32))
     c = np.zeros((m, n), np.float32, order="F")
 
     def multiply(_: int = 0) -> None:
+        # So small a factor that c stays finite, however often something is added to it.
         result = sgemm(1e-6, a, b, 1.0, c, transposed, b_transposed, overwrite_c=1)
         assert np.shares_memory(result, c)
 

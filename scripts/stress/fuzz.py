@@ -37,7 +37,9 @@ def fuzz(reader: str, folder: Path, orders: list[str]) -> None:
     import atheris
 
     with atheris.instrument_imports(**INSTRUMENTED):
-        from hostile_files import Judge, damaged, kinds_of_files, mutate
+        from hostile_damage import mutate
+        from hostile_files import damaged, kinds_of_files
+        from hostile_judge import Judge
 
         good = Path(tempfile.mkdtemp(dir=folder))
         kind = kinds_of_files(good)[reader]
@@ -79,7 +81,7 @@ def _command(reader: str, folder: Path) -> str:
 
 def run(options: argparse.Namespace, folder: Path) -> int:
     """Fuzz or merge in a process of its own, and return its exit status."""
-    from hostile_files import MEMORY, SECONDS
+    from hostile_judge import MEMORY, SECONDS
 
     kept, seeds = CORPUS / options.reader, folder / "seeds"
     found = options.corpus or folder / "found"
