@@ -112,7 +112,7 @@ PROBLEMS: dict[str, Callable[[bool], Problem]] = {
 
 @dataclass
 class Row:
-    """One network on one data set, with the seconds of each counted turn by contender."""
+    """One network on one data set, with the seconds of each counted turn by contestant."""
 
     data: str
     shape: str
@@ -160,9 +160,9 @@ def fit_timed(estimator: Any, problem: Problem) -> float:
         return time.perf_counter() - began
 
 
-def check_same_work(contenders: dict[str, Any], problem: Problem, dtype: str) -> None:
+def check_same_work(contestants: dict[str, Any], problem: Problem, dtype: str) -> None:
     """Raise unless both went through all epochs and had the same loss in each."""
-    ours, theirs = contenders["gpunn"], contenders["scikit-learn"]
+    ours, theirs = contestants["gpunn"], contestants["scikit-learn"]
     if not ours.n_iter_ == theirs.n_iter_ == problem.epochs:
         raise DifferentWorkError(
             f"expected {problem.epochs} epochs, got {ours.n_iter_} and {theirs.n_iter_}"
@@ -174,7 +174,7 @@ def check_same_work(contenders: dict[str, Any], problem: Problem, dtype: str) ->
 def measure(
     name: str, problem: Problem, hidden: tuple[int, ...], options: argparse.Namespace
 ) -> Row:
-    """Return a row: both contenders in turns, each turn beginning with the other one.
+    """Return a row: both contestants in turns, each turn beginning with the other one.
 
     Raises
     ------
@@ -189,18 +189,18 @@ def measure(
         "n_iter_no_change": problem.epochs + 1,
         "random_state": 0,
     }
-    contenders = {
+    contestants = {
         "gpunn": getattr(gpunn, problem.kind)(**parameters, device=options.device),
         "scikit-learn": getattr(sklearn.neural_network, problem.kind)(**parameters),
     }
-    row = Row(name, problem.shape(), hidden, problem.epochs, {who: [] for who in contenders})
+    row = Row(name, problem.shape(), hidden, problem.epochs, {who: [] for who in contestants})
     for turn in range(options.reps + 1):
-        for who in turns(list(contenders), turn):
-            seconds = fit_timed(contenders[who], problem)
+        for who in turns(list(contestants), turn):
+            seconds = fit_timed(contestants[who], problem)
             if turn > 0:
                 row.seconds[who].append(seconds)
-        check_same_work(contenders, problem, options.dtype)
-    row.losses = {who: estimator.loss_ for who, estimator in contenders.items()}
+        check_same_work(contestants, problem, options.dtype)
+    row.losses = {who: estimator.loss_ for who, estimator in contestants.items()}
     return row
 
 
@@ -235,8 +235,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=PROBLEMS, help="some of the data sets")
     parser.add_argument("--quick", action="store_true", help="tiny, to see that it works")
     parser.add_argument("--reps", type=int, help="counted turns (default: 5, quick: 2)")
-    parser.add_argument("--solver", choices=("adam", "sgd"), default="adam")
-    parser.add_argument("--dtype", choices=tuple(MOST_DIFFERENCE), default="float64")
+    parser.add_argument("--solver", choices=("adam", "sgd"), default="adam", help="default: adam")
+    parser.add_argument(
+        "--dtype", choices=tuple(MOST_DIFFERENCE), default="float64", help="default: float64"
+    )
     parser.add_argument("--device", default="cpu", help="gpunn's device (default: cpu)")
     parser.add_argument("--out", type=Path, help="write all figures there as JSON")
     options = parser.parse_args()

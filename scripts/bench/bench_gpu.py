@@ -253,7 +253,11 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: rehearse")
     parser.add_argument("--only", metavar="TEXT", help="measure rows whose name contains this")
     parser.add_argument(
-        "--contestants", nargs="+", choices=baselines.CONTESTANTS, default=[*baselines.CONTESTANTS]
+        "--contestants",
+        nargs="+",
+        choices=baselines.CONTESTANTS,
+        default=[*baselines.CONTESTANTS],
+        help="who takes part; default: all",
     )
     parser.add_argument(
         "--seconds", type=float, default=1500, help="how long it may take; default: 1500"

@@ -152,7 +152,7 @@ class Report:
 
 
 def time_text(timing: Timing | None) -> str:
-    """Return a contender's microseconds a sample with their spread, or "-"."""
+    """Return a contestant's microseconds a sample with their spread, or "-"."""
     if timing is None:
         return "-"
     low, middle, high = (1e6 * timing.per_sample(f) for f in (min, statistics.median, max))

@@ -13,7 +13,7 @@ from cpu_plan import Cell
 
 @dataclass
 class Timing:
-    """All repetitions of one contender in one cell.
+    """All repetitions of one contestant in one cell.
 
     Attributes
     ----------
@@ -36,7 +36,7 @@ class Timing:
 
 @dataclass
 class Row:
-    """One cell at one number of threads, with everybody's times by contender."""
+    """One cell at one number of threads, with everybody's times by contestant."""
 
     cell: Cell
     threads: int

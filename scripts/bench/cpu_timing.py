@@ -42,7 +42,7 @@ def calibrate(run: Run, batch: int, plan: Plan) -> int:
 
 
 def warm_up(run: Run, n_samples: int, batch: int) -> int:
-    """Run once; return how many samples to give this contender."""
+    """Run once; return how many samples to give this contestant."""
     n_few = min(n_samples, FEWEST_STEPS * batch)
     run(n_few)
     expected = seconds_of(run, n_few) * n_samples / n_few

@@ -125,6 +125,7 @@ class Torch(Contestant):
     """PyTorch's usual loop, with its fused optimizers; bf16 is its automatic mixed precision."""
 
     mode: ClassVar[str | None] = None
+    # PyTorch numbers all parts of a model; 1 and 3 are the sigmoids.
     NAMES: ClassVar = {"0": "layers.0", "2": "layers.1"}
 
     def __init__(
@@ -230,6 +231,7 @@ class Jax(Contestant):
         self._state = self._first_state()
         self._samples = [jnp.array(samples.inputs), jnp.array(samples.targets)]
         self._n_steps = 0
+        # Parameters and state are given away, so that JAX may write the new ones over them.
         self._epoch = jax.jit(self._trace_epoch, donate_argnums=(0, 1))
 
     def _first_state(self) -> Any:

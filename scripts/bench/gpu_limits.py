@@ -26,6 +26,7 @@ class Product(NamedTuple):
     @property
     def out(self) -> tuple[int, int]:
         """The output's shape."""
+        # A transposed factor gives its other side: False and True are the indices 0 and 1.
         return self.a[self.transpose_a], self.b[not self.transpose_b]
 
     @property

@@ -1,4 +1,4 @@
-"""Do to trainings and files what years do to them, and count what is lost.
+"""Kill trainings, take their disk away and damage files, and count what goes wrong.
 
     python scripts/stress/torture.py             in full: a quarter of an hour
     python scripts/stress/torture.py --quick     in short, as the test suite does
@@ -54,7 +54,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("tests", nargs="*", choices=[*TESTS, []], help="default: all")
     parser.add_argument("--quick", action="store_true", help="a few of each")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of all that is random; default: 0")
     parser.add_argument("--apart", type=int, help=argparse.SUPPRESS)  # by `full`, to itself
     options = parser.parse_args()
     if options.apart:
