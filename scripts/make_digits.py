@@ -1,13 +1,15 @@
-"""Make gpunn/digits.npz again from scikit-learn's copy of the UCI handwritten digits.
+"""Make the data set "digits" again from scikit-learn's copy of the UCI handwritten digits.
+
+    python scripts/make_digits.py          writes gpunn/data/digits.npz
+    python scripts/make_digits.py FILE     writes FILE instead
 
 The source is "Optical Recognition of Handwritten Digits" by E. Alpaydin and C. Kaynak (1998), UCI
 Machine Learning Repository, https://doi.org/10.24432/C50P49, licence CC BY 4.0. The pixels are
 whole numbers from 0 to 16, so they are stored as bytes. Runs give equal files, byte by byte, as
 long as the compressor (zlib) is the same.
-
-    python scripts/make_digits.py [FILE]
 """
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -25,5 +27,14 @@ def make_digits(file: Path) -> None:
     np.savez_compressed(file, inputs=images, labels=digits.target.astype(np.uint8))
 
 
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "file", nargs="?", type=Path, default=DEFAULT_FILE, help=f"default: {DEFAULT_FILE}"
+    )
+    make_digits(parser.parse_args().file)
+    return 0
+
+
 if __name__ == "__main__":
-    make_digits(Path(sys.argv[1]) if len(sys.argv) > 1 else DEFAULT_FILE)
+    sys.exit(main())

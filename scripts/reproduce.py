@@ -1,6 +1,7 @@
 """Train the textbooks' networks on MNIST and hold the results against the published figures.
 
-    python scripts/reproduce.py --data-dir DIR      DIR holds mnist/*-ubyte.gz
+    python scripts/reproduce.py --data-dir DIR      all recipes; DIR holds mnist/*-ubyte.gz
+    python scripts/reproduce.py --recipe rashid     one of them; it may be given several times
 
 Prints a table: published figure, ours, difference. Each recipe is trained as its source did it;
 the figure of the recipe 'nielsen' is that of the best epoch, as its source reports it, and the
@@ -52,8 +53,8 @@ def run(recipe: Recipe, data_dir: str | None, device: str, seed: int) -> tuple[f
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-dir", help="folder that holds mnist/")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="auto", help="default: auto")
+    parser.add_argument("--seed", type=int, default=0, help="default: 0")
     parser.add_argument("--recipe", choices=RECIPES, action="append", help="default: all")
     options = parser.parse_args()
     print("recipe         published    ours  difference   last epoch    seconds", flush=True)

@@ -25,7 +25,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,14 +33,14 @@ import psutil
 import scipy.sparse
 import sklearn.neural_network
 import threadpoolctl
+from machine_facts import cpu_model, version_of
 from numpy.typing import NDArray
+from turns import PAUSE, turns
 
 import gpunn
 
 LEAST = 1.5
 """How many times faster than scikit-learn's gpunn's are to be on the CPU."""
-PAUSE = 0.1
-"""Seconds between runs: a BLAS's idle threads spin for a while, at the cost of who comes next."""
 HIDDEN = ((100,), (1000,), (256, 256))
 MOST_DIFFERENCE = {"float64": 1e-6, "float32": 1e-3}
 """How far the losses may be apart, relatively: two orders of summation over a few epochs."""
@@ -113,7 +112,7 @@ PROBLEMS: dict[str, Callable[[bool], Problem]] = {
 
 @dataclass
 class Row:
-    """One network on one data set, with the seconds of each counted turn by contender."""
+    """One network on one data set, with the seconds of each counted turn by contestant."""
 
     data: str
     shape: str
@@ -161,9 +160,9 @@ def fit_timed(estimator: Any, problem: Problem) -> float:
         return time.perf_counter() - began
 
 
-def check_same_work(contenders: dict[str, Any], problem: Problem, dtype: str) -> None:
+def check_same_work(contestants: dict[str, Any], problem: Problem, dtype: str) -> None:
     """Raise unless both went through all epochs and had the same loss in each."""
-    ours, theirs = contenders["gpunn"], contenders["scikit-learn"]
+    ours, theirs = contestants["gpunn"], contestants["scikit-learn"]
     if not ours.n_iter_ == theirs.n_iter_ == problem.epochs:
         raise DifferentWorkError(
             f"expected {problem.epochs} epochs, got {ours.n_iter_} and {theirs.n_iter_}"
@@ -175,7 +174,7 @@ def check_same_work(contenders: dict[str, Any], problem: Problem, dtype: str) ->
 def measure(
     name: str, problem: Problem, hidden: tuple[int, ...], options: argparse.Namespace
 ) -> Row:
-    """Return a row: both contenders in turns, each turn beginning with the other one.
+    """Return a row: both contestants in turns, each turn beginning with the other one.
 
     Raises
     ------
@@ -190,18 +189,18 @@ def measure(
         "n_iter_no_change": problem.epochs + 1,
         "random_state": 0,
     }
-    contenders = {
+    contestants = {
         "gpunn": getattr(gpunn, problem.kind)(**parameters, device=options.device),
         "scikit-learn": getattr(sklearn.neural_network, problem.kind)(**parameters),
     }
-    row = Row(name, problem.shape(), hidden, problem.epochs, {who: [] for who in contenders})
+    row = Row(name, problem.shape(), hidden, problem.epochs, {who: [] for who in contestants})
     for turn in range(options.reps + 1):
-        for who in sorted(contenders, reverse=turn % 2 == 1):
-            seconds = fit_timed(contenders[who], problem)
+        for who in turns(list(contestants), turn):
+            seconds = fit_timed(contestants[who], problem)
             if turn > 0:
                 row.seconds[who].append(seconds)
-        check_same_work(contenders, problem, options.dtype)
-    row.losses = {who: estimator.loss_ for who, estimator in contenders.items()}
+        check_same_work(contestants, problem, options.dtype)
+    row.losses = {who: estimator.loss_ for who, estimator in contestants.items()}
     return row
 
 
@@ -214,26 +213,16 @@ def rows(options: argparse.Namespace) -> Iterator[Row]:
             yield measure(name, problem, hidden, options)
 
 
-def processor() -> str:
-    """Return the processor's name, where the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
 def describe_machine() -> dict[str, Any]:
     """Return what the figures hold for."""
     packages = ("numpy", "scipy", "scikit-learn")
     return {
         "platform": platform.platform(),
-        "processor": processor(),
+        "processor": cpu_model(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0,
         "load_at_start": psutil.getloadavg()[0],
         "python": platform.python_version(),
-        "versions": {"gpunn": gpunn.__version__} | {p: metadata.version(p) for p in packages},
+        "versions": {"gpunn": gpunn.__version__} | {p: version_of(p) for p in packages},
         "thread_pools": [
             {key: pool.get(key) for key in ("internal_api", "version", "num_threads")}
             for pool in threadpoolctl.threadpool_info()
@@ -246,8 +235,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=PROBLEMS, help="some of the data sets")
     parser.add_argument("--quick", action="store_true", help="tiny, to see that it works")
     parser.add_argument("--reps", type=int, help="counted turns (default: 5, quick: 2)")
-    parser.add_argument("--solver", choices=("adam", "sgd"), default="adam")
-    parser.add_argument("--dtype", choices=tuple(MOST_DIFFERENCE), default="float64")
+    parser.add_argument("--solver", choices=("adam", "sgd"), default="adam", help="default: adam")
+    parser.add_argument(
+        "--dtype", choices=tuple(MOST_DIFFERENCE), default="float64", help="default: float64"
+    )
     parser.add_argument("--device", default="cpu", help="gpunn's device (default: cpu)")
     parser.add_argument("--out", type=Path, help="write all figures there as JSON")
     options = parser.parse_args()

@@ -25,11 +25,13 @@ from typing import Any
 
 import gpu_baselines as baselines
 import gpu_report
-from bench_cpu import cpu_model, version_of
 from gpu_baselines import one_line
 from gpu_children import events_of, patience
 from gpu_largest import Largest, search_largest
-from gpu_runner import EVERYWHERE, ROW_SECONDS, Bench, Plan, Row, Send, copy_rate
+from gpu_limits import copy_rate
+from gpu_plan import ROW_SECONDS, Plan, Row
+from gpu_runner import EVERYWHERE, Bench, Send
+from machine_facts import cpu_model, version_of
 
 import gpunn
 from gpunn.backends.select import cuda_problem
@@ -251,7 +253,11 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: rehearse")
     parser.add_argument("--only", metavar="TEXT", help="measure rows whose name contains this")
     parser.add_argument(
-        "--contestants", nargs="+", choices=baselines.CONTESTANTS, default=[*baselines.CONTESTANTS]
+        "--contestants",
+        nargs="+",
+        choices=baselines.CONTESTANTS,
+        default=[*baselines.CONTESTANTS],
+        help="who takes part; default: all",
     )
     parser.add_argument(
         "--seconds", type=float, default=1500, help="how long it may take; default: 1500"

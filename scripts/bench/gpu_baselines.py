@@ -14,11 +14,11 @@ from importlib.util import find_spec
 from typing import Any, ClassVar
 
 import numpy as np
+from made_samples import N_INPUTS, N_OUTPUTS, Samples
 from numpy.typing import NDArray
 
 import gpunn
 
-N_INPUTS, N_OUTPUTS = 784, 10
 LOSS = "mean_squared_error"
 MOMENTUM = 0.9
 INSTALL = "pip install '.[bench-gpu]'"
@@ -49,16 +49,6 @@ class Task:
         All hidden units add to the same outputs, so the steps of more units must be shorter.
         """
         return (0.2 if self.optimizer == "adam" else 100.0) / self.hidden
-
-
-class Samples:
-    """Made-up samples in MNIST's shape, on the host: inputs in [0, 1), a target for each class."""
-
-    def __init__(self, n_samples: int) -> None:
-        generator = np.random.default_rng(0)
-        self.inputs = generator.random((n_samples, N_INPUTS), dtype=np.float32)
-        self.targets = np.full((n_samples, N_OUTPUTS), 0.01, np.float32)
-        self.targets[np.arange(n_samples), generator.integers(0, N_OUTPUTS, n_samples)] = 0.99
 
 
 class Contestant(ABC):
@@ -135,6 +125,7 @@ class Torch(Contestant):
     """PyTorch's usual loop, with its fused optimizers; bf16 is its automatic mixed precision."""
 
     mode: ClassVar[str | None] = None
+    # PyTorch numbers all parts of a model; 1 and 3 are the sigmoids.
     NAMES: ClassVar = {"0": "layers.0", "2": "layers.1"}
 
     def __init__(
@@ -240,6 +231,7 @@ class Jax(Contestant):
         self._state = self._first_state()
         self._samples = [jnp.array(samples.inputs), jnp.array(samples.targets)]
         self._n_steps = 0
+        # Parameters and state are given away, so that JAX may write the new ones over them.
         self._epoch = jax.jit(self._trace_epoch, donate_argnums=(0, 1))
 
     def _first_state(self) -> Any:

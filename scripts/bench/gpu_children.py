@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
-from gpu_runner import Plan
+from gpu_plan import Plan
 
 LONGEST_SILENCE, GRACE = 240.0, 30.0
 """Seconds without a word after which a process is taken to hang, and after the end of the time."""

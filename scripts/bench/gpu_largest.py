@@ -9,9 +9,11 @@ from typing import Any
 
 import gpu_baselines as baselines
 import numpy as np
-from gpu_baselines import N_INPUTS, N_OUTPUTS, Samples, one_line
+from gpu_baselines import one_line
 from gpu_children import events_of, patience
-from gpu_runner import Plan, Send
+from gpu_plan import Plan
+from gpu_runner import Send
+from made_samples import N_INPUTS, N_OUTPUTS, Samples
 
 import gpunn
 from gpunn.network import Architecture

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bench_cpu import print_table
+from ratio_plot import add_ratios, finish_axis
+from text_table import print_table
 
 Values = dict[str, Any]
 
@@ -231,25 +232,15 @@ def draw(values: Values, path: Path) -> bool:
     figure, axis = plt.subplots(figsize=size, layout="constrained")
     for index, (name, colour) in enumerate(COLOURS.items()):
         here = [(place, timed(row)) for place, row in enumerate(rows) if name in timed(row)]
-        points = [_ratio_and_spread(runs["gpunn"], runs[name]) for _, runs in here]
-        if points:
-            middles, lows, highs = zip(*points, strict=True)
-            axis.errorbar(
-                middles,
+        if here:
+            add_ratios(
+                axis,
+                [_ratio_and_spread(runs["gpunn"], runs[name]) for _, runs in here],
                 [place + 0.2 * (index - 1) for place, _ in here],
-                xerr=[
-                    [m - low for m, low in zip(middles, lows, strict=True)],
-                    [high - m for m, high in zip(middles, highs, strict=True)],
-                ],
-                fmt="o",
-                color=colour,
-                markersize=5,
-                linewidth=1,
                 label=name,
+                colour=colour,
             )
-    axis.axvline(1, color="black", linewidth=1)
-    axis.set_xscale("log")
-    axis.grid(axis="x", color="#dddddd", linewidth=0.6)
+    finish_axis(axis)
     axis.set_yticks(range(len(rows)), [row["label"] for row in rows])
     axis.invert_yaxis()
     axis.set_xlabel("times as fast (right of 1: gpunn is faster)")

@@ -1,10 +1,11 @@
-"""Look for files that gpunn's readers stumble over, guided by the code that each file reaches.
+"""Search for files that gpunn neither reads nor refuses as it must, with a fuzzer.
 
     python scripts/stress/fuzz.py model                    ten minutes, from tests/corpus
     python scripts/stress/fuzz.py npz --seconds 60 --corpus DIR    and keep what is found in DIR
     python scripts/stress/fuzz.py npz --corpus DIR --merge    only add to tests/corpus what it lacks
 
-Needs atheris (`pip install atheris`), whose fuzzer is libFuzzer. It ends at the first file that is
+The fuzzer changes files, and goes on from those that reach code which no file reached before. Needs
+atheris (`pip install atheris`), whose fuzzer is libFuzzer. It ends at the first file that is
 neither read nor refused by a `GpunnError` of one line with the file's name, that takes 20 seconds
 or 1 GiB of memory, or that ends the interpreter; then it says where it put that file, and the exit
 status is not 0. A change to a file that is wrapped, in gzip or under a checksum, is also done to
@@ -37,7 +38,9 @@ def fuzz(reader: str, folder: Path, orders: list[str]) -> None:
     import atheris
 
     with atheris.instrument_imports(**INSTRUMENTED):
-        from hostile_files import Judge, damaged, kinds_of_files, mutate
+        from hostile_damage import mutate
+        from hostile_files import damaged, kinds_of_files
+        from hostile_judge import Judge
 
         good = Path(tempfile.mkdtemp(dir=folder))
         kind = kinds_of_files(good)[reader]
@@ -79,7 +82,7 @@ def _command(reader: str, folder: Path) -> str:
 
 def run(options: argparse.Namespace, folder: Path) -> int:
     """Fuzz or merge in a process of its own, and return its exit status."""
-    from hostile_files import MEMORY, SECONDS
+    from hostile_judge import MEMORY, SECONDS
 
     kept, seeds = CORPUS / options.reader, folder / "seeds"
     found = options.corpus or folder / "found"
@@ -104,7 +107,7 @@ def run(options: argparse.Namespace, folder: Path) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("reader", choices=sorted(path.name for path in CORPUS.iterdir()))
-    parser.add_argument("--seconds", type=int, default=600)
+    parser.add_argument("--seconds", type=int, default=600, help="how long; default: 600")
     parser.add_argument("--corpus", type=Path, help="folder of what is found, and gone on from")
     parser.add_argument("--merge", action="store_true", help="only add DIR's files to tests/corpus")
     # What this script says to itself, and libFuzzer to its processes.

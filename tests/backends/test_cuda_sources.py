@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import fake_compiler
 import fake_cuda
 import numpy as np
 import pytest
@@ -82,7 +83,7 @@ def sources() -> list[str]:
     backend = fake_cuda.load_cupy_backend().CupyBackend(0)
     texts: dict[str, str] = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fake_cuda, "kernel_texts", texts)
+        patch.setattr(fake_compiler, "kernel_texts", texts)
         for kind in (fake_cuda.ElementwiseKernel, fake_cuda.RawKernel):
             patch.setattr(kind, "_function", lambda *_: lambda *arguments: None)
         for dtype in ("float32", "float64"):

@@ -16,7 +16,8 @@ if os.name == "nt":
 TESTS = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(TESTS.parent / "scripts" / "stress"))
 
-from hostile_files import Judge, kinds_of_files  # noqa: E402
+from hostile_files import kinds_of_files  # noqa: E402
+from hostile_judge import Judge  # noqa: E402
 
 CORPUS = TESTS / "corpus"
 READERS = sorted(path.name for path in CORPUS.iterdir())

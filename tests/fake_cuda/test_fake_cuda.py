@@ -8,7 +8,9 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+import fake_arrays
 import fake_cuda
+import fake_memory
 import numpy as np
 import pytest
 from fake_cuda import CrossingError, crossings, cupy, no_crossings
@@ -84,7 +86,7 @@ def test_fresh_memory_is_nan() -> None:
 
 def test_memory_runs_out() -> None:
     with pytest.raises(MemoryError, match="Out of memory allocating"):
-        cupy.empty((fake_cuda.DEVICE_BYTES,), "float64")
+        cupy.empty((fake_memory.DEVICE_BYTES,), "float64")
 
 
 # Crossings.
@@ -628,7 +630,7 @@ def test_scalars_are_taken_as_by_the_real_cupy(real_cupy: ModuleType) -> None:
     for value in (1, 2.5, True, np.float64(3), np.int64(4), None, "x", np.ones(2), 2**40):
         for dtype in ("int32", "float32", "float64"):
             outcomes = []
-            for take in (real, lambda v, d: fake_cuda._scalar(v, np.dtype(d))):
+            for take in (real, lambda v, d: fake_arrays.cast_scalar(v, np.dtype(d))):
                 try:
                     take(value, dtype)
                     outcomes.append("taken")

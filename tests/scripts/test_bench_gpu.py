@@ -10,7 +10,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-import fake_cuda
+import fake_memory
 import numpy as np
 import pytest
 
@@ -22,8 +22,11 @@ import gpu_baselines  # noqa: E402
 import gpu_largest  # noqa: E402
 import gpu_report  # noqa: E402
 import gpu_runner  # noqa: E402
+from gpu_agreement import Pass, agreement  # noqa: E402
 from gpu_children import events_of  # noqa: E402
-from gpu_runner import Bench, Pass, Plan, Row, agreement  # noqa: E402
+from gpu_plan import Plan, Row  # noqa: E402
+from gpu_runner import Bench  # noqa: E402
+from gpu_timing import Clock  # noqa: E402
 
 ROW = Row(8, 20, least_ratio=2.0, least_rate=1.0, least_share=1e-9, products=True)
 
@@ -71,7 +74,7 @@ def test_a_gpu_that_is_too_small_is_told_from_one_that_is_not(
     installed_double: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     del installed_double
-    monkeypatch.setattr(fake_cuda, "DEVICE_BYTES", 2**24)
+    monkeypatch.setattr(fake_memory, "DEVICE_BYTES", 2**24)
     monkeypatch.setattr(gpu_largest, "WARM_HIDDEN", 10)
     said: list[tuple[Any, ...]] = []
     for hidden in (2000, 2**24 // (4 * 795)):
@@ -129,7 +132,9 @@ def test_agreement_is_measured_in_units_of_what_was_learnt() -> None:
 
 @pytest.mark.parametrize("name", ["PyTorch", "JAX"])
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
-def test_peers_compute_the_same(monkeypatch: pytest.MonkeyPatch, name: str, optimizer: str) -> None:
+def test_baselines_compute_the_same(
+    monkeypatch: pytest.MonkeyPatch, name: str, optimizer: str
+) -> None:
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     problem = gpu_baselines.problem_of(name, "cpu")
     if problem is not None:
@@ -291,6 +296,6 @@ def test_a_child_that_never_speaks_is_ended() -> None:
 
 
 def test_times_are_those_of_the_run() -> None:
-    clock = gpu_runner.Clock("cpu")
+    clock = Clock("cpu")
     assert clock.seconds(time.sleep, 0) < 0.05  # type: ignore[arg-type]
     assert 0.1 <= clock.seconds(lambda n: time.sleep(n / 10), 1) < 1.0

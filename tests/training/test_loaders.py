@@ -4,6 +4,7 @@ import gc
 import sys
 
 import fake_cuda
+import fake_memory
 import numpy as np
 import pytest
 from fake_cuda import crossings
@@ -46,7 +47,7 @@ def little_memory(monkeypatch, small_pieces):
 
     def leave(n_bytes):
         gc.collect()
-        monkeypatch.setattr(fake_cuda, "DEVICE_BYTES", fake_cuda._used_bytes(0) + n_bytes)
+        monkeypatch.setattr(fake_memory, "DEVICE_BYTES", fake_memory.used_bytes(0) + n_bytes)
 
     return leave
 

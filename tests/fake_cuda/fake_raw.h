@@ -7,7 +7,7 @@
 // together and do not are an error, and so are blocks that wait for ever.
 //
 // A thread that sleeps waits for another block. Dynamic shared memory is `shared_memory`:
-// fake_cuda.py rewrites its declaration.
+// fake_raw.py rewrites its declaration.
 
 // The C library's check of jumps takes those to another stack for mistakes.
 #undef _FORTIFY_SOURCE

@@ -1,0 +1,116 @@
+"""Kernels of the double of CuPy, compiled for the host and watched while they run.
+
+The source that NVRTC would get is compiled with the host's C++ compiler, behind a preamble that
+stands for CUDA. `kernel_texts` keeps the source of every kernel that was launched.
+"""
+
+import atexit
+import ctypes
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from fake_arrays import ndarray
+
+CXX = next(filter(None, map(shutil.which, ("g++", "c++", "clang++"))), None)
+# No exceptions and no start files, nor headers where they can be spared: with them, parsing and
+# linking would take most of the time of the tests. And no multiplication is fused with an addition,
+# so that results do not depend on the host's processor.
+CXX_FLAGS = (
+    *("-O1", "-std=c++17", "-shared", "-fPIC", "-ffp-contract=off"),
+    *("-fno-exceptions", "-fno-asynchronous-unwind-tables", "-nostdlib"),
+)
+
+SANITIZE = os.environ.get("GPUNN_HOST_SANITIZE") == "1"
+"""Whether AddressSanitizer watches kernels; its library must then have been loaded before Python.
+
+It finds reading out of range, which guards cannot. The stacks of fibres are none that it knows.
+"""
+if SANITIZE:
+    CXX_FLAGS += ("-fsanitize=address", "--param", "asan-stack=0")
+
+# What each of NumPy's dtypes is called in a kernel.
+C_TYPES = {
+    "float64": "double",
+    "float32": "float",
+    "int64": "long long",
+    "int32": "int",
+    "int16": "short",
+    "int8": "signed char",
+    "uint64": "unsigned long long",
+    "uint32": "unsigned int",
+    "uint16": "unsigned short",
+    "uint8": "unsigned char",
+    "bool": "bool",
+}
+
+# CUDA's functions of both types under one name, without <cmath>.
+HOST_FUNCTIONS = "".join(
+    f"static inline float {name}(float x) {{ return __builtin_{name}f(x); }}\n"
+    f"static inline double {name}(double x) {{ return __builtin_{name}(x); }}\n"
+    for name in ("exp", "log", "log1p", "expm1", "tanh", "sqrt", "fabs")
+)
+
+kernel_texts: dict[str, str] = {}
+"""The source of each kernel launched so far, without a preamble: text to name.
+
+Who puts another dict here for a while, does so in this module, where it is looked up.
+"""
+
+
+@cache
+def _build_folder() -> Path:
+    folder = tempfile.mkdtemp(prefix="gpunn-host-cupy-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
+
+
+@cache
+def compile_kernel(source: str) -> ctypes.CDLL:
+    """Return the library of a source, which is compiled once."""
+    if CXX is None:
+        raise RuntimeError("no C++ compiler")
+    stem = _build_folder() / hashlib.sha256(source.encode()).hexdigest()[:24]
+    stem.with_suffix(".cpp").write_text(source)
+    library = str(stem.with_suffix(".so"))
+    command = [CXX, *CXX_FLAGS, str(stem.with_suffix(".cpp")), "-o", library, "-lm", "-lc"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"the kernel does not compile:\n{done.stderr}\n{source}")
+    return ctypes.CDLL(library)
+
+
+@contextmanager
+def fenced(arrays: list[ndarray]) -> Iterator[None]:
+    """Let AddressSanitizer forbid all of the arrays' allocations but the arrays themselves."""
+    if not SANITIZE:
+        yield
+        return
+    sanitizer = ctypes.CDLL(None)
+    poison, unpoison = (
+        lambda address, size, function=function: function(
+            ctypes.c_void_p(address), ctypes.c_size_t(size)
+        )
+        for function in (
+            sanitizer.__asan_poison_memory_region,
+            sanitizer.__asan_unpoison_memory_region,
+        )
+    )
+    memories = {id(array._memory): array._memory for array in arrays}.values()
+    for memory in memories:
+        poison(memory.bytes.ctypes.data, memory.bytes.nbytes)
+    for array in arrays:
+        low, high = np.lib.array_utils.byte_bounds(array._values)
+        unpoison(low, high - low)
+    try:
+        yield
+    finally:
+        for memory in memories:
+            unpoison(memory.bytes.ctypes.data, memory.bytes.nbytes)

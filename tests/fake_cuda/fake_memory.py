@@ -1,0 +1,97 @@
+"""Devices of the double of CuPy, and their memory, which is the host's.
+
+An allocation knows its device and which streams use it, begins as NaN, and has a guard on both
+sides, so that what is written beside it is noticed.
+"""
+
+import weakref
+from typing import Any, ClassVar
+
+import numpy as np
+from fake_streams import Uses, current, current_device
+
+N_DEVICES = 2
+DEVICE_BYTES = 8 * 2**30
+"""Memory of each device. Tests make it smaller here, in this module, where it is looked up."""
+MOST_SHARED_BYTES_OPTIN = 227 * 1024
+N_MULTIPROCESSORS = 6
+"""Few, as every thread of every block is a fibre on the host."""
+GUARD = 256
+"""Bytes on both sides of an allocation that nobody may write to."""
+
+
+class CUDARuntimeError(RuntimeError):
+    _TEXTS: ClassVar = {
+        35: "cudaErrorInsufficientDriver: CUDA driver version is insufficient",
+        100: "cudaErrorNoDevice: no CUDA-capable device is detected",
+        101: "cudaErrorInvalidDevice: invalid device ordinal",
+    }
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+        super().__init__(self._TEXTS[status])
+
+
+class OutOfMemoryError(MemoryError):
+    def __init__(self, size: int, total: int, limit: int = 0) -> None:
+        super().__init__(f"Out of memory allocating {size:,} bytes (allocated so far: {total:,})")
+
+
+class Device:
+    def __init__(self, device: "int | Device | None" = None) -> None:
+        self.id = current_device() if device is None else int(device)
+        self._stack: list[int] = []
+
+    def __int__(self) -> int:
+        return self.id
+
+    @property
+    def attributes(self) -> dict[str, int]:
+        return {
+            "CooperativeLaunch": 1,
+            "MultiProcessorCount": N_MULTIPROCESSORS,
+            "MaxSharedMemoryPerBlockOptin": MOST_SHARED_BYTES_OPTIN,
+        }
+
+    def __enter__(self) -> "Device":
+        self._stack.append(current_device())
+        if not 0 <= self.id < N_DEVICES:
+            self._stack.pop()
+            raise CUDARuntimeError(101)
+        current.id = self.id
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        current.id = self._stack.pop()
+
+
+class Memory:
+    """An allocation: 0xFF bytes (NaN, or the index -1) with a guard on both sides."""
+
+    live: ClassVar["weakref.WeakSet[Memory]"] = weakref.WeakSet()
+
+    def __init__(self, nbytes: int) -> None:
+        self.device_id = current_device()
+        used = used_bytes(self.device_id) if nbytes else 0
+        if used + nbytes > DEVICE_BYTES:
+            raise OutOfMemoryError(nbytes, used)
+        self.nbytes = nbytes
+        self.bytes = np.full(nbytes + 2 * GUARD, 0xFF, np.uint8)
+        self.ptr = self.bytes.ctypes.data + GUARD if nbytes else 0
+        self.uses = Uses()
+        Memory.live.add(self)
+
+    def __del__(self) -> None:
+        if hasattr(self, "uses"):
+            self.uses.end(self.device_id)
+
+    def damaged(self) -> bool:
+        end = GUARD + self.nbytes
+        return bool((self.bytes[:GUARD] != 0xFF).any() or (self.bytes[end:] != 0xFF).any())
+
+    def view(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+        return np.ndarray(shape, dtype, self.bytes.data, GUARD)
+
+
+def used_bytes(device_id: int) -> int:
+    return sum(memory.nbytes for memory in Memory.live if memory.device_id == device_id)
