@@ -51,7 +51,7 @@ def _matrix(name: str, ptr: int, shape: tuple[int, int], leading: int, dtype: An
     if rows * columns == 0:
         return np.zeros(shape, dtype)
     extent = (leading * (columns - 1) + rows) * itemsize
-    for memory in Memory.live:
+    for memory in Memory.live():
         if memory.ptr <= ptr and ptr + extent <= memory.ptr + memory.nbytes:
             if memory.device_id != current_device():
                 raise CUBLASError(f"{name} lies on device {memory.device_id}")

@@ -4,6 +4,7 @@ An allocation knows its device and which streams use it, begins as NaN, and has 
 sides, so that what is written beside it is noticed.
 """
 
+import threading
 import weakref
 from typing import Any, ClassVar
 
@@ -68,7 +69,8 @@ class Device:
 class Memory:
     """An allocation: 0xFF bytes (NaN, or the index -1) with a guard on both sides."""
 
-    live: ClassVar["weakref.WeakSet[Memory]"] = weakref.WeakSet()
+    _live: ClassVar["weakref.WeakSet[Memory]"] = weakref.WeakSet()
+    _lock: ClassVar = threading.Lock()
 
     def __init__(self, nbytes: int) -> None:
         self.device_id = current_device()
@@ -79,11 +81,18 @@ class Memory:
         self.bytes = np.full(nbytes + 2 * GUARD, 0xFF, np.uint8)
         self.ptr = self.bytes.ctypes.data + GUARD if nbytes else 0
         self.uses = Uses()
-        Memory.live.add(self)
+        with Memory._lock:
+            Memory._live.add(self)
 
     def __del__(self) -> None:
         if hasattr(self, "uses"):
             self.uses.end(self.device_id)
+
+    @classmethod
+    def live(cls) -> "list[Memory]":
+        """Return the allocations there are, whatever other threads allocate meanwhile."""
+        with cls._lock:
+            return list(cls._live)
 
     def damaged(self) -> bool:
         end = GUARD + self.nbytes
@@ -94,4 +103,4 @@ class Memory:
 
 
 def used_bytes(device_id: int) -> int:
-    return sum(memory.nbytes for memory in Memory.live if memory.device_id == device_id)
+    return sum(memory.nbytes for memory in Memory.live() if memory.device_id == device_id)
