@@ -95,13 +95,17 @@ class StepTrainer:
         if self._alpha is not None:
             self._add_penalty(self._alpha, n_rows, total)
         keys = None if self._keys is None else self._keys[step]
+        row_weights = self._row_weights
+        if row_weights is not None:
+            start = step * self._batch_size
+            row_weights = row_weights[start : start + n_rows]
         self.optimizer.begin_step(learning_rate)
         self.network.step(
             inputs,
             targets,
             self.optimizer.update,
             row_losses,
-            row_weights=self._weights_of(step, n_rows),
+            row_weights=row_weights,
             dropout=None if keys is None else Dropout(self._dropout_rate, keys),
         )
 
@@ -112,13 +116,6 @@ class StepTrainer:
                     layer.weights, self._penalty, alpha=0.5 * alpha * n_rows / total
                 )
         self.optimizer.weight_decay = alpha / total  # type: ignore[attr-defined]
-
-    def _weights_of(self, step: int, n_rows: int) -> Array | None:
-        if self._row_weights is None:
-            return None
-        start = step * self._batch_size
-        weights: Array = self._row_weights[start : start + n_rows]
-        return weights
 
     def end_epoch(self) -> float:
         """Return the sum of the epoch's penalties."""
