@@ -15,15 +15,15 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from gpunn.activations import Activation, get_activation
+from gpunn.activations import IDENTITY, Activation, get_activation
 from gpunn.backends.base import Array, Backend, get_dtype, is_on_gpu
+from gpunn.backends.fused import FusedModel
 from gpunn.backends.select import get_backend
 from gpunn.data.matrices import Rows, row_blocks
 from gpunn.data.scaling import Scaling
@@ -139,9 +139,24 @@ class _WorkArrays(threading.local):
         return [whole[:n_rows] for whole in self._of[largest]]
 
 
+HIDDEN_ERRORS = ("gradient", "textbook")
+
+
 @dataclass(frozen=True)
 class Architecture:
-    """What a network is, apart from its numbers."""
+    """What a network is, apart from its numbers.
+
+    Attributes
+    ----------
+    layer_sizes : tuple of int
+        Number of units from the inputs to the outputs.
+    hidden_activation, output_activation, loss, biases, dtype
+        As in `gpunn.Network`.
+    hidden_errors : {"gradient", "textbook"}
+        What a layer sends back to the one below when it learns: ``D_l W_l``, which is the gradient,
+        or ``e_l W_l`` without the slope of its own activation, from ``e_L = o - t`` at the outputs.
+        The latter is the rule of `gpunn.ThreeLayerNetwork`, for the squared error alone.
+    """
 
     layer_sizes: tuple[int, ...]
     hidden_activation: str = "sigmoid"
@@ -149,6 +164,7 @@ class Architecture:
     loss: str = "squared_error"
     biases: bool = True
     dtype: str = "float32"
+    hidden_errors: str = "gradient"
 
     def __post_init__(self) -> None:
         sizes = self.layer_sizes
@@ -163,6 +179,27 @@ class Architecture:
         get_activation(self.output_activation)
         get_loss(self.loss, self.output_activation)
         get_dtype(self.dtype)
+        if self.hidden_errors not in HIDDEN_ERRORS:
+            raise ParameterError(
+                f"hidden_errors must be one of {', '.join(HIDDEN_ERRORS)}, "
+                f"got {self.hidden_errors!r:.80}"
+            )
+        if self.hidden_errors == "textbook" and self.loss != "squared_error":
+            raise ParameterError(
+                "hidden_errors 'textbook' sends back t - o, as the squared error has it: "
+                f"expected loss 'squared_error', got {self.loss!r}"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it in plain values, as model files and checkpoints have it.
+
+        The usual rule for hidden errors goes without saying, so that earlier versions read the
+        files, and their checkpoints are those of the same network.
+        """
+        fields = {**vars(self), "layer_sizes": list(self.layer_sizes)}
+        if self.hidden_errors == "gradient":
+            del fields["hidden_errors"]
+        return fields
 
     def layers(self) -> Iterator[tuple[int, int, Activation]]:
         """Yield each layer's (n_out, n_in, activation), from the first hidden one up."""
@@ -194,6 +231,8 @@ class Network:
         "binary_cross_entropy" (with sigmoid outputs) or "cross_entropy" (with softmax outputs).
     biases : bool
         Whether neurons have biases.
+    hidden_errors : {"gradient", "textbook"}
+        What layers send back when they learn: the gradient, or as `ThreeLayerNetwork` does.
     initializer : str
         How the first weights are drawn; see `gpunn.initializers.draw_weights`.
     dtype : {"float32", "float64"}
@@ -227,9 +266,6 @@ class Network:
         If the device cannot be had.
     """
 
-    textbook_rule = False
-    """Whether `learn_from` sends the outputs' errors back as `ThreeLayerNetwork` does."""
-
     def __init__(
         self,
         layer_sizes: Sequence[int],
@@ -238,6 +274,7 @@ class Network:
         output_activation: str = "sigmoid",
         loss: str = "squared_error",
         biases: bool = True,
+        hidden_errors: str = "gradient",
         initializer: str = "normal",
         dtype: DTypeLike = "float32",
         device: str | Backend = "auto",
@@ -250,6 +287,7 @@ class Network:
             loss,
             biases,
             get_dtype(dtype).name,
+            hidden_errors,
         )
         generator, backend = make_generator(seed), get_backend(device)
         self._set_up(
@@ -533,13 +571,10 @@ class Network:
             If another thread is training the network.
         """
         with self.training():
-            self._step_by(
-                self.learn_from, inputs, targets, update, row_losses, outputs, row_weights, dropout
-            )
+            self._step(inputs, targets, update, row_losses, outputs, row_weights, dropout)
 
-    def _step_by(
+    def _step(
         self,
-        learn_from: Callable[..., None],
         inputs: Array,
         targets: Array,
         update: Update,
@@ -547,11 +582,13 @@ class Network:
         outputs: Array | None = None,
         row_weights: Array | None = None,
         dropout: Dropout | None = None,
+        hidden_errors: str | None = None,
     ) -> None:
-        """Do what `step` says by some class's `learn_from`."""
         z, delta = self._activations(inputs.shape[0])[0], self._deltas(inputs.shape[0])[0]
         self.backend.gemm(inputs, self.layers[0].weights, z, transpose_b=True)
-        learn_from(z, delta, targets, update, row_losses, outputs, row_weights, dropout)
+        self.learn_from(
+            z, delta, targets, update, row_losses, outputs, row_weights, dropout, hidden_errors
+        )
         update(0, self.layers[0], delta, inputs)
 
     def learn_from(
@@ -564,6 +601,7 @@ class Network:
         outputs: Array | None = None,
         row_weights: Array | None = None,
         dropout: Dropout | None = None,
+        hidden_errors: str | None = None,
     ) -> None:
         """Change all layers above the first in place by one step, given the first one's sums.
 
@@ -575,33 +613,94 @@ class Network:
             Gets ``D_1``, from which the first layer's gradient is made.
         targets, update, row_losses, outputs, row_weights, dropout
             As in `step`.
+        hidden_errors : {"gradient", "textbook"}, optional
+            The rule of the way back, if it is not that of the architecture.
         """
-        backend, top = self.backend, self.layers[-1]
-        if dropout is not None and not self.layers[0].activation.elementwise:
+        textbook = (hidden_errors or self.architecture.hidden_errors) == "textbook"
+        self._check_dropout(dropout, textbook)
+        z_top, n_rows, top = self._forward_from(z, dropout), z.shape[0], len(self.layers) - 1
+        activations = [z, *self._activations(n_rows)[1:]]
+        deltas = [delta, *self._deltas(n_rows)[1:]]
+        if outputs is not None:
+            self._write_outputs(z_top, outputs)
+        deltas[top] = self._output_delta(
+            z_top, deltas[top], targets, row_losses, row_weights, textbook
+        )
+        for index in range(top, -1, -1):
+            layer, errors, a = self.layers[index], deltas[index], activations[index]
+            if textbook:
+                # e_l goes down as it is, and gets its own slope only afterwards.
+                self._send_back(deltas, index)
+                self.backend.activation_backward(errors, a, layer.activation)
+            else:
+                if index < top:  # the outputs' slope is in their delta already
+                    self._multiply_by_slope(errors, a, index, dropout)
+                self._send_back(deltas, index)
+            if index:
+                update(index, layer, errors, activations[index - 1])
+
+    def _output_delta(
+        self,
+        z: Array,
+        spare: Array,
+        targets: Array,
+        row_losses: Array,
+        row_weights: Array | None,
+        textbook: bool,
+    ) -> Array:
+        """Return D_L for Z_L without biases; by the textbook's rule ``e_L = o - t``, and z gets o.
+
+        Losses are added to `row_losses` in place. `spare` is overwritten; of a network with a
+        single layer it is where the result must be.
+        """
+        backend, layer = self.backend, self.layers[-1]
+        if textbook:
+            backend.activate(z, layer.biases, layer.activation)
+            backend.copy_into(z, spare)
+            backend.loss_backward(
+                spare, None, targets, IDENTITY, self.loss, row_losses, row_weights
+            )
+            return spare
+        backend.loss_backward(
+            z, layer.biases, targets, layer.activation, self.loss, row_losses, row_weights
+        )
+        if len(self.layers) > 1:
+            return z
+        backend.copy_into(z, spare)
+        return spare
+
+    def _send_back(self, errors: list[Array], index: int) -> None:
+        """Change the errors below a layer in place to the sums over what it sends back."""
+        if index:
+            self.backend.gemm(errors[index], self.layers[index].weights, errors[index - 1])
+
+    def _multiply_by_slope(
+        self, errors: Array, a: Array, index: int, dropout: Dropout | None
+    ) -> None:
+        """Change a hidden layer's errors in place from dE/dA to dE/dZ."""
+        if dropout is not None:
+            self._drop_out(errors, dropout, index + 1, 1 / dropout.kept)
+            # The derivative is written from the activation as it was before.
+            self._drop_out(a, dropout, index + 1, dropout.kept)
+        self.backend.activation_backward(errors, a, self.layers[index].activation)
+
+    def _check_dropout(self, dropout: Dropout | None, textbook: bool) -> None:
+        if dropout is None:
+            return
+        if textbook:
+            raise ParameterError("the textbook's rule knows no dropout: use gpunn.Network")
+        if not self.layers[0].activation.elementwise:
             raise ParameterError(
                 "dropout is for hidden units that are active by themselves, not for "
                 f"{self.architecture.hidden_activation}"
             )
-        n_layers = len(self.layers)
-        z_top = self._forward_from(z, dropout)
-        activations = [z, *self._activations(z.shape[0])[1:]]
-        deltas = [delta, *self._deltas(z.shape[0])[1:-1], z_top][:n_layers]
-        if outputs is not None:
-            self._write_outputs(z_top, outputs)
-        backend.loss_backward(
-            z_top, top.biases, targets, top.activation, self.loss, row_losses, row_weights
-        )
-        if n_layers == 1:
-            backend.copy_into(z_top, delta)
-        for index in range(n_layers - 1, 0, -1):
-            layer, below = self.layers[index], self.layers[index - 1]
-            backend.gemm(deltas[index], layer.weights, deltas[index - 1])
-            update(index, layer, deltas[index], activations[index - 1])
-            if dropout is not None:
-                self._drop_out(deltas[index - 1], dropout, index, 1 / dropout.kept)
-                # The derivative is written from the activation as it was before.
-                self._drop_out(activations[index - 1], dropout, index, dropout.kept)
-            backend.activation_backward(deltas[index - 1], activations[index - 1], below.activation)
+
+    def fused_model(self) -> FusedModel | None:
+        """Return what a fused path needs to know; None without exactly one hidden layer."""
+        if len(self.layers) != 2:
+            return None
+        hidden, top = self.layers
+        return FusedModel(hidden, top, self.loss, self.architecture.hidden_errors == "textbook")
 
     def add_losses(
         self,
@@ -670,8 +769,8 @@ class Network:
                 beta_biases=0.0,
             )
 
-        # Network's own way back, whatever rule a subclass learns by.
-        self._step_by(partial(Network.learn_from, self), inputs, targets, keep, row_losses)
+        # The true gradient, whatever rule the network learns by.
+        self._step(inputs, targets, keep, row_losses, hidden_errors="gradient")
         loss = float(self.backend.to_host(row_losses).sum() / n_samples)
         return loss, {
             name: self.backend.to_host(gradients[name]) for name in self.device_parameters()
@@ -801,10 +900,7 @@ class Network:
     def header(self) -> dict[str, Any]:
         """Return what a file says of the network beside its parameters, in plain values."""
         return {
-            "architecture": {
-                **vars(self.architecture),
-                "layer_sizes": list(self.architecture.layer_sizes),
-            },
+            "architecture": self.architecture.to_dict(),
             "scaling": self.scaling.to_dict(),
             "class_labels": self.class_labels,
             "training": self.training_record,

@@ -20,16 +20,12 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gpunn.activations import SOFTMAX, Activation
-from gpunn.backends.base import (
-    Backend,
-    BatchLearner,
-    LayerParams,
-    Sequencer,
-    StagingBuffer,
-)
+from gpunn.backends.base import Backend
 from gpunn.backends.cupy_batches import CupyBatchLearner
 from gpunn.backends.cupy_online import CupySequencer
 from gpunn.backends.cupy_staging import CupyStagingBuffer
+from gpunn.backends.fused import BatchLearner, FusedModel, Sequencer
+from gpunn.backends.staging import StagingBuffer
 from gpunn.errors import OutOfMemoryError, ParameterError
 from gpunn.host_memory import MemoryInfo, in_gib
 from gpunn.losses import Loss
@@ -486,31 +482,13 @@ class CupyBackend(Backend):
                 *biases, *weights, targets, n_columns, share, z, row_losses, size=n_rows
             )
 
-    def make_sequencer(
-        self,
-        n_rows: int,
-        hidden: LayerParams,
-        top: LayerParams,
-        loss: Loss,
-        *,
-        textbook_rule: bool,
-    ) -> Sequencer | None:
-        if not CupySequencer.suits(hidden, top, loss, textbook_rule):
+    def make_sequencer(self, n_rows: int, model: FusedModel) -> Sequencer | None:
+        if not CupySequencer.suits(model):
             return None
-        return CupySequencer(self, self._device, n_rows, hidden, top, loss, textbook_rule)
+        return CupySequencer(self, self._device, n_rows, model)
 
-    def make_batch_learner(
-        self,
-        batch_size: int,
-        hidden: LayerParams,
-        top: LayerParams,
-        loss: Loss,
-        *,
-        textbook_rule: bool,
-    ) -> BatchLearner | None:
-        return CupyBatchLearner.make(
-            self, self._device, batch_size, hidden, top, loss, textbook_rule
-        )
+    def make_batch_learner(self, batch_size: int, model: FusedModel) -> BatchLearner | None:
+        return CupyBatchLearner.make(self, self._device, batch_size, model)
 
     def axpby(self, source: Array, out: Array, *, alpha: float, beta: float) -> None:
         with self._device:

@@ -19,10 +19,12 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gpunn.activations import Activation
-from gpunn.backends.base import Array, Backend, LayerParams, Sequencer, StagingBuffer
+from gpunn.backends.base import Array, Backend
+from gpunn.backends.fused import FusedModel, Sequencer
 from gpunn.backends.numpy_blas import Blas
 from gpunn.backends.numpy_online import NumpySequencer
 from gpunn.backends.sparse_rows import SparseRows
+from gpunn.backends.staging import StagingBuffer
 from gpunn.host_memory import MemoryInfo, host_memory
 from gpunn.losses import Loss
 
@@ -298,16 +300,8 @@ class NumpyBackend(Backend):
             activation.backward(out, a, scratch[:-1])
         return out
 
-    def make_sequencer(
-        self,
-        n_rows: int,
-        hidden: LayerParams,
-        top: LayerParams,
-        loss: Loss,
-        *,
-        textbook_rule: bool,
-    ) -> Sequencer | None:
-        return NumpySequencer(self._blas, n_rows, hidden, top, loss, textbook_rule)
+    def make_sequencer(self, n_rows: int, model: FusedModel) -> Sequencer | None:
+        return NumpySequencer(self._blas, n_rows, model)
 
     def axpby(self, source: NDArray[Any], out: NDArray[Any], *, alpha: float, beta: float) -> None:
         code = out.dtype.char

@@ -1,4 +1,4 @@
-"""One sample at a time on the CPU: the ordered part of `gpunn.training.online`, in few calls.
+"""One sample at a time on the CPU, fused: the ordered part of `gpunn.training.online` in few calls.
 
 For a hidden layer of a few hundred units a sample is so little arithmetic that calls cost more than
 numbers. So this loop calls BLAS and the formulas directly, on views of rows that are made once,
@@ -20,9 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.activations import SIGMOID, Activation
-from gpunn.backends.base import LayerParams, Sequencer
+from gpunn.backends.fused import FusedModel, Sequencer
 from gpunn.backends.numpy_blas import Blas
-from gpunn.losses import Loss
 
 Values = NDArray[Any]
 
@@ -61,19 +60,11 @@ def _row_formula(activation: Activation, width: int) -> Callable[[Values, Values
 class NumpySequencer(Sequencer):
     """The contract of `Sequencer` on the CPU."""
 
-    def __init__(
-        self,
-        blas: Blas,
-        n_rows: int,
-        hidden: LayerParams,
-        top: LayerParams,
-        loss: Loss,
-        textbook_rule: bool,
-    ) -> None:
-        self._blas, self._loss = blas, loss
+    def __init__(self, blas: Blas, n_rows: int, model: FusedModel) -> None:
+        hidden, top, self._loss, self._textbook_rule = model
+        self._blas = blas
         self._hidden: Any = hidden  # whose arrays are NumPy's
         self._top: Any = top
-        self._textbook_rule = textbook_rule
         n_outputs, n_hidden = top.weights.shape
         dtype = top.weights.dtype
         self.z: Values = np.empty((n_rows, n_hidden), dtype)
