@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpunn.architecture import Architecture
 from gpunn.backends.base import Backend
 from gpunn.errors import (
     DataError,
@@ -26,7 +27,7 @@ from gpunn.errors import (
     ShapeError,
 )
 from gpunn.model_file import replacing
-from gpunn.network import Architecture, Network
+from gpunn.network import Network
 
 if TYPE_CHECKING:
     from gpunn.estimators.perceptrons import MLPClassifier, MLPRegressor

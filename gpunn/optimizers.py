@@ -24,7 +24,8 @@ import numpy as np
 
 from gpunn.backends.base import Array, Backend
 from gpunn.errors import ParameterError
-from gpunn.network import Layer, Network, add_gradient
+from gpunn.layers import Layer, add_gradient
+from gpunn.network import Network
 
 
 def _check_range(name: str, value: Any, low: float, high: float = math.inf) -> None:

@@ -8,7 +8,7 @@ import gpunn.network
 from gpunn import SGD, Adam, Momentum, Network, ThreeLayerNetwork
 from gpunn.errors import DataError, DeviceError, ParameterError, ShapeError
 from gpunn.initializers import INITIALIZERS
-from gpunn.network import Dropout
+from gpunn.layers import Dropout
 
 ACTIVATIONS = {
     "sigmoid": lambda z: 1 / (1 + np.exp(-z)),

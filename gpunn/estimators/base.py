@@ -26,6 +26,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
+from gpunn.architecture import Architecture
 from gpunn.estimators.data import (
     Data,
     check_inputs,
@@ -40,7 +41,7 @@ from gpunn.estimators.files import load_estimator, save_estimator
 from gpunn.estimators.lbfgs import minimize
 from gpunn.estimators.report import Report, make_report
 from gpunn.estimators.samples import place, predict, rows_at_once
-from gpunn.network import Architecture, Network
+from gpunn.network import Network
 from gpunn.optimizers import SGD, AdamEpsilonHat, Momentum
 from gpunn.training.callbacks import Callback
 from gpunn.training.loaders import Loader

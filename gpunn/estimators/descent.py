@@ -24,7 +24,8 @@ from sklearn.exceptions import ConvergenceWarning
 from gpunn.backends.base import Array
 from gpunn.estimators.engine import StepRule
 from gpunn.estimators.report import Report
-from gpunn.network import Dropout, Network
+from gpunn.layers import Dropout
+from gpunn.network import Network
 from gpunn.training.callbacks import Callback, EpochRecord, History
 from gpunn.training.loaders import Loader
 

@@ -15,7 +15,8 @@ from sklearn.exceptions import ConvergenceWarning
 from gpunn.backends.base import Array
 from gpunn.estimators.descent import Task
 from gpunn.estimators.report import Report
-from gpunn.network import Layer, Network, add_gradient
+from gpunn.layers import Layer, add_gradient
+from gpunn.network import Network
 
 Values = NDArray[np.float64]
 

@@ -28,7 +28,8 @@ from gpunn.backends.base import Array
 from gpunn.backends.fused import Sequencer
 from gpunn.backends.gram import Gram
 from gpunn.data.matrices import row_blocks
-from gpunn.network import Layer, Network, add_gradient
+from gpunn.layers import Layer, add_gradient
+from gpunn.network import Network
 
 BLOCK_ROWS = 64
 """Samples in a block.

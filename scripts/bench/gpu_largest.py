@@ -14,7 +14,7 @@ from gpu_children import events_of, patience
 from gpu_runner import Plan, Send
 
 import gpunn
-from gpunn.network import Architecture
+from gpunn.architecture import Architecture
 
 SECONDS, FACTOR = 90.0, 1.01
 """How long a search may take, and how close it comes."""
