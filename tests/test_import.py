@@ -12,8 +12,8 @@ import gpunn
 
 FLOORS = (
     ("errors", "host_memory"),
-    ("activations",),
-    ("losses",),
+    ("activations", "ranges"),
+    ("losses", "schedules"),
     ("data", "backends"),
     ("initializers", "model_file"),
     ("architecture", "inputs", "work_arrays"),
@@ -21,6 +21,7 @@ FLOORS = (
     ("network_state",),
     ("network_file", "backquery"),
     ("network",),
+    ("optimizer_base",),
     ("optimizers",),
     ("training",),
     ("textbook", "gradient_check"),
