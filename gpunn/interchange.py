@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpunn.activations import ACTIVATIONS
 from gpunn.architecture import Architecture
 from gpunn.backends.base import Backend
 from gpunn.errors import (
@@ -45,14 +46,6 @@ LEARNT = (
 """What scikit-learn's estimators and gpunn's both know after a fit, beside the weights."""
 
 ONNX_OPSET = 13
-ONNX_OPERATORS = {
-    "sigmoid": "Sigmoid",
-    "tanh": "Tanh",
-    "relu": "Relu",
-    "softmax": "Softmax",
-    "exp": "Exp",
-    "identity": "",
-}
 MOST_ONNX_BYTES = 2**31 - 2**20
 """A file in ONNX's format is a single message, of less than 2 GiB; names need a little."""
 
@@ -172,8 +165,8 @@ def from_torch(
         What `state_dict` of such a model returns: ``0.weight`` (n_out, n_in), ``0.bias`` (n_out,)
         and so on, or other names that end in ``weight`` and ``bias``, in the order of the layers.
         All layers have biases, or none has.
-    hidden_activation, output_activation : {"sigmoid", "tanh", "relu", "identity", "softmax"}
-        The activations, which are not in a state dict.
+    hidden_activation, output_activation : str
+        The activations, which are not in a state dict: names in `gpunn.activations.ACTIVATIONS`.
     loss : str
         What training that goes on minimizes; see `Network`.
     device : {"auto", "cpu", "cuda", "cuda:N"} or Backend
@@ -331,11 +324,12 @@ def to_onnx(model: "Network | MLPClassifier | MLPRegressor", path: str | os.Path
         If the file could not be written. What was there before is still there.
     """
     architecture, parameters = _parts(model)
-    activations = {activation.name for _, _, activation in architecture.layers()}
-    if unknown := sorted(activations - ONNX_OPERATORS.keys()):
-        raise ParameterError(
-            f"ONNX has no activation {unknown[0]!r}: use one of {', '.join(ONNX_OPERATORS)}"
-        )
+    for _, _, activation in architecture.layers():
+        if activation.onnx is None:
+            known = [name for name, record in ACTIVATIONS.items() if record.onnx is not None]
+            raise ParameterError(
+                f"ONNX has no activation {activation.name!r}: use one of {', '.join(known)}"
+            )
     if (size := sum(array.nbytes for array in parameters.values())) > MOST_ONNX_BYTES:
         raise ParameterError(
             f"an ONNX file holds less than 2 GiB, and the parameters are {size / 2**30:.1f} GiB: "
@@ -366,8 +360,8 @@ def _onnx_model(
     for index, (_, _, activation) in enumerate(architecture.layers()):
         terms = [name for name in parameters if name.startswith(f"layers.{index}.")]
         below = add("Gemm", [below, *sorted(terms, reverse=True)], f"z.{index}", transB=1)
-        if operator := ONNX_OPERATORS[activation.name]:
-            below = add(operator, [below], f"a.{index}")
+        if activation.onnx:
+            below = add(activation.onnx, [below], f"a.{index}")
     n_outputs = architecture.layer_sizes[-1]
     if complement:
         constants["one"] = np.ones(1, architecture.dtype)
