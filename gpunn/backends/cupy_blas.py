@@ -30,7 +30,8 @@ def multiply(
 
     See `gpunn.backends.base.Backend.gemm`.
     """
-    # cuBLAS is column-major, where out^T = alpha op(b)^T op(a)^T + beta out^T needs no copies.
+    # cuBLAS is column-major, where out^T = alpha op(b)^T op(a)^T + beta out^T needs no copies: b is
+    # its first factor, a its second, and out^T has n rows and m columns.
     m, n = out.shape
     k = a.shape[0] if transpose_a else a.shape[1]
     leading_a, transpose_a = _leading_dimension(a, transpose_a)
@@ -38,6 +39,7 @@ def multiply(
     cublas = cupy.cuda.cublas
     runtime = cupy.cuda.runtime
     number = runtime.CUDA_R_32F if out.dtype.char == "f" else runtime.CUDA_R_64F
+    # cuBLAS reads both from the host's memory, when it is called and not later.
     factors = np.array([alpha, beta], out.dtype)
     with _plain_handle() as handle:
         cublas.gemmEx(

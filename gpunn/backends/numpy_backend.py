@@ -134,6 +134,8 @@ class NumpyBackend(Backend):
         if a.size == 0:  # which SciPy's wrapper refuses
             np.multiply(out, beta, out=out) if beta != 0 else out.fill(0)
             return
+        # The product a^T 1, which BLAS accumulates into `out`. The ones are made for the next power
+        # of two, so that few sizes are remembered; a.T is column-major, and no copy.
         ones = _ones(a.dtype.char, 1 << (a.shape[0] - 1).bit_length())[: a.shape[0]]
         self._blas.gemv[out.dtype.char](alpha, a.T, ones, beta, out, overwrite_y=1)
 

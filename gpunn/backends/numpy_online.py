@@ -87,6 +87,7 @@ class NumpySequencer(Sequencer):
 
     def _row(self, t: int) -> _Row:
         first = t - t % RUN
+        # Rows of the run so far, transposed: a column-major matrix to BLAS, and no copy.
         return _Row(
             self.z[t],
             self.deltas[t],
@@ -140,6 +141,7 @@ class NumpySequencer(Sequencer):
         for start in range(0, len(targets), RUN):
             stop = min(start + RUN, len(targets))
             if start:
+                # Z <- Z - scale G D for the whole run; G's part must be contiguous for that.
                 products = self._earlier[: (stop - start) * start].reshape(stop - start, start)
                 np.copyto(products, self._products[start:stop, :start])
                 self._blas.gemm(
@@ -153,11 +155,18 @@ class NumpySequencer(Sequencer):
                         self._top.activation.forward(row, self._scratch_top[:-1])
 
     def _learn_run(self, rows: list[_Row], targets: Values, scale: float) -> None:
+        # SciPy's wrappers take long over keywords, for products as small as these; hence the bare
+        # numbers. They are
+        #     gemv(alpha, A, x, beta, y, offset x, stride x, offset y, stride y, transpose, write y)
+        #     ger(alpha, x, y, stride x, stride y, A, write x, write y, write A)
+        # where "write" means that the result may be written to the array itself, not to a copy; ger
+        # changes neither x nor y. Matrices must be column-major, or they are copied all the same.
         code = targets.dtype.char
         gemv, ger, loss = self._blas.gemv[code], self._blas.ger[code], self._loss
         activate, go_back = self._activate, self._hidden.activation.backward
         activate_top, go_back_top = self._activate_top, self._top.activation.backward
-        weights, biases = self._top.weights.T, self._top.biases  # column-major, as BLAS has it
+        # Row-major (n_2, n_1) weights are column-major (n_1, n_2) ones, so that `weights` is W_2^T.
+        weights, biases = self._top.weights.T, self._top.biases
         scratch, textbook_rule = self._scratch, self._textbook_rule
         delta_top, step_top = self._delta_top, self._step_top
         scratch_top, longer_scratch = self._scratch_top[:-1], self._scratch_top
@@ -167,7 +176,7 @@ class NumpySequencer(Sequencer):
             if len(products):  # z <- z - scale D^T (X x)
                 gemv(-scale, before, products, 1.0, a, 0, 1, 0, 1, 0, 1)
             activate(a, scratch)
-            gemv(1.0, weights, a, 0.0, o, 0, 1, 0, 1, 1, 1)  # o = W_2 a
+            gemv(1.0, weights, a, 0.0, o, 0, 1, 0, 1, 1, 1)  # o = W_2 a, W_2 being transposed
             if biases is not None:
                 np.add(o, biases, o)
             if fused:
