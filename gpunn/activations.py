@@ -35,6 +35,13 @@ ONE = {code: np.ones((), code) for code in "fd"}
 class Activation:
     """An activation function: its formula, its backward rule and its inverse.
 
+    A record in `ACTIVATIONS` is all that networks, training, the command line and files in ONNX's
+    format need to know of an activation.
+
+    The derivative is written from the output a alone, since nothing else is kept. So a function
+    whose derivative needs z, such as GELU or SiLU, cannot be a record. One that is not elementwise
+    has no kernel on a GPU, where it is refused; softmax, which has its own there, is the exception.
+
     Attributes
     ----------
     name : str
@@ -55,6 +62,9 @@ class Activation:
     cuda_forward, cuda_derivative : str
         The same as CUDA expressions, ``f`` in the variable ``x`` and ``f'`` in the variable ``a``,
         both of type ``T``. Empty for softmax, which no expression of one number can give.
+    onnx : str or None
+        The ONNX operator that computes it, "" if none is needed; None if there is none, so that
+        networks with it cannot be written in ONNX's format.
     """
 
     name: str
@@ -64,6 +74,7 @@ class Activation:
     elementwise: bool
     cuda_forward: str
     cuda_derivative: str
+    onnx: str | None = None
 
 
 def _sigmoid(z: Values, scratch: Values) -> None:
@@ -152,6 +163,7 @@ SIGMOID = Activation(
     elementwise=True,
     cuda_forward="T(1) / (T(1) + exp(-x))",
     cuda_derivative="a * (T(1) - a)",
+    onnx="Sigmoid",
 )
 TANH = Activation(
     "tanh",
@@ -161,6 +173,7 @@ TANH = Activation(
     elementwise=True,
     cuda_forward="tanh(x)",
     cuda_derivative="T(1) - a * a",
+    onnx="Tanh",
 )
 RELU = Activation(
     "relu",
@@ -171,6 +184,7 @@ RELU = Activation(
     # Written so that NaN stays NaN, as in NumPy's maximum.
     cuda_forward="x < T(0) ? T(0) : x",
     cuda_derivative="a > T(0) ? T(1) : T(0)",
+    onnx="Relu",
 )
 IDENTITY = Activation(
     "identity",
@@ -180,6 +194,7 @@ IDENTITY = Activation(
     elementwise=True,
     cuda_forward="x",
     cuda_derivative="T(1)",
+    onnx="",
 )
 EXP = Activation(
     "exp",
@@ -189,6 +204,7 @@ EXP = Activation(
     elementwise=True,
     cuda_forward="exp(x)",
     cuda_derivative="a",
+    onnx="Exp",
 )
 SOFTMAX = Activation(
     "softmax",
@@ -198,9 +214,11 @@ SOFTMAX = Activation(
     elementwise=False,
     cuda_forward="",
     cuda_derivative="",
+    onnx="Softmax",
 )
 
 ACTIVATIONS = {record.name: record for record in (SIGMOID, TANH, RELU, IDENTITY, SOFTMAX)}
+"""Every activation that has a name, for hidden layers and outputs."""
 
 # The exponential is the output of one error function, `gpunn.losses.POISSON`; no general choice.
 _SPECIAL = {EXP.name: EXP}
@@ -211,8 +229,8 @@ def get_activation(name: str) -> Activation:
 
     Parameters
     ----------
-    name : {"sigmoid", "tanh", "relu", "identity", "softmax", "exp"}
-        The activation's name.
+    name : str
+        A name in `ACTIVATIONS`, or "exp", the output activation of the Poisson loss.
 
     Returns
     -------

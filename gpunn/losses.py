@@ -44,6 +44,8 @@ _CUDA_EPSILON = "(sizeof(T) == 4 ? T(1.1920928955078125e-07) : T(2.2204460492503
 class Loss:
     """An error function of the outputs and the targets.
 
+    A record in `LOSSES` is all that networks, training and the command line need to know of it.
+
     Attributes
     ----------
     name : str
@@ -297,6 +299,7 @@ LOSSES = {
         CROSS_ENTROPY,
     )
 }
+"""Every loss that has a name."""
 
 # What scikit-learn's estimators measure, for `gpunn.estimators`; no general choices.
 _SPECIAL = {record.name: record for record in (BINARY_LOG_LOSS, LOG_LOSS, POISSON)}
@@ -308,9 +311,8 @@ def get_loss(name: str, output_activation: str) -> Loss:
     Parameters
     ----------
     name : str
-        "squared_error", "sum_of_squares", "mean_squared_error", "absolute_error",
-        "binary_cross_entropy" or "binary_log_loss" (sigmoid outputs only), "cross_entropy" or
-        "log_loss" (softmax outputs only), "poisson" (exponential outputs only).
+        A name in `LOSSES`, or one of the estimators' losses: "binary_log_loss", "log_loss" or
+        "poisson".
     output_activation : str
         The name of the output layer's activation.
 

@@ -1,4 +1,4 @@
-"""How a gradient changes the weights, and how the step size changes over time.
+"""How a gradient changes the weights.
 
 An optimizer gets each layer's `delta` and `inputs`, not its gradient: plain gradient descent then
 needs no gradient at all, it accumulates ``-lr/n delta^T inputs`` into the weights in one matrix
@@ -7,122 +7,48 @@ computes it into a buffer, the size of the largest layer, that all layers share.
 
 Weight decay adds ``weight_decay * W`` to the gradient of the weights; biases do not decay.
 
-A schedule is a function of the time in epochs, which may be a fraction.
-
 Sources: I. Sutskever et al., *On the importance of initialization and momentum in deep learning*
 (2013); D. P. Kingma and J. Ba, *Adam* (2015); M. A. Nielsen, *Neural Networks and Deep Learning*
-(2015), chapter 3; I. Loshchilov and F. Hutter, *SGDR* (2017) for the cosine.
+(2015), chapter 3.
 """
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
-
-import numpy as np
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
 
 from gpunn.backends.base import Array, Backend
 from gpunn.errors import ParameterError
-from gpunn.network import Layer, Network, add_gradient
+from gpunn.layers import Layer, add_gradient
+from gpunn.network import Network
+from gpunn.optimizer_base import Optimizer, largest_layer, named, new_memory
+from gpunn.ranges import check_range
+from gpunn.schedules import (
+    Schedule,
+    constant,
+    cosine,
+    exponential_decay,
+    inverse_scaling,
+    step_decay,
+)
 
-
-def _check_range(name: str, value: Any, low: float, high: float = math.inf) -> None:
-    # bool is an int to Python, but nobody means it as a number.
-    number = isinstance(value, int | float | np.integer | np.floating)
-    if isinstance(value, bool) or not number or not low <= value < high:
-        until = "" if high == math.inf else f" and below {high:g}"
-        raise ParameterError(f"{name} must be a number of at least {low:g}{until}, got {value!r}")
-
-
-def _check_positive(name: str, value: Any) -> None:
-    _check_range(name, value, 0.0)
-    if value == 0:
-        raise ParameterError(f"{name} must be above 0, got {value!r}")
-
-
-class _Memory(NamedTuple):
-    """What an optimizer remembers of one layer: arrays in the shapes of its parameters."""
-
-    weights: Array
-    biases: Array | None
-
-
-def _new_memory(network: Network) -> list[_Memory]:
-    """Return zeros for each layer."""
-
-    def zeros(parameter: Array) -> Array:
-        return network.backend.zeros(parameter.shape, network.dtype)
-
-    return [
-        _Memory(zeros(layer.weights), None if layer.biases is None else zeros(layer.biases))
-        for layer in network.layers
-    ]
-
-
-def _named(kind: str, memories: list[_Memory]) -> dict[str, Array]:
-    """Return memories by name, such as ``layers.0.weight.velocity``."""
-    arrays = {}
-    for index, memory in enumerate(memories):
-        arrays[f"layers.{index}.weight.{kind}"] = memory.weights
-        if memory.biases is not None:
-            arrays[f"layers.{index}.bias.{kind}"] = memory.biases
-    return arrays
-
-
-def _largest_layer(network: Network) -> int:
-    """Return how many weights the largest layer has."""
-    return max(int(layer.weights.size) for layer in network.layers)
-
-
-class Optimizer(ABC):
-    """A rule that turns gradients into steps."""
-
-    @abstractmethod
-    def prepare(self, network: Network) -> None:
-        """Forget the past and allocate what a training of this network needs."""
-
-    def extra_bytes(self, network: Network) -> int:
-        """Return how much memory `prepare` takes on the network's device."""
-        return 0
-
-    def state(self) -> dict[str, Array]:
-        """Return the very arrays, on the device, in which it remembers the past, by name.
-
-        Raises
-        ------
-        ParameterError
-            If it does not say what they are, so that its trainings cannot be resumed.
-        """
-        raise ParameterError(
-            f"{type(self).__name__} does not say what it remembers: give it a method state()"
-        )
-
-    n_steps = 0
-    """How many steps it has taken, if it needs to know."""
-
-    @abstractmethod
-    def begin_step(self, learning_rate: float) -> None:
-        """Begin a step of that size; `update` follows once for each layer.
-
-        A rule's numbers, such as its weight decay, may be changed before a step begins.
-        """
-
-    @abstractmethod
-    def update(self, index: int, layer: Layer, delta: Array, inputs: Array) -> None:
-        """Change the layer's parameters in place by one step.
-
-        Parameters
-        ----------
-        index : int
-            The layer's number, from the first hidden layer up.
-        layer : Layer
-            Its connections.
-        delta : Array, shape (n, n_out)
-            dE/dZ of the layer.
-        inputs : Array, shape (n, n_in)
-            The activations below. The gradient is ``delta^T inputs / n``.
-        """
+__all__ = [
+    "OPTIMIZERS",
+    "SGD",
+    "Adam",
+    "AdamEpsilonHat",
+    "Momentum",
+    "Optimizer",
+    "OptimizerRecord",
+    "Schedule",
+    "constant",
+    "cosine",
+    "default_learning_rate",
+    "exponential_decay",
+    "get_optimizer",
+    "inverse_scaling",
+    "step_decay",
+]
 
 
 @dataclass
@@ -140,10 +66,12 @@ class SGD(Optimizer):
         If it is negative.
     """
 
+    default_learning_rate: ClassVar[float] = 0.1
+
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        _check_range("weight_decay", self.weight_decay, 0.0)
+        check_range("weight_decay", self.weight_decay, 0.0)
 
     def prepare(self, network: Network) -> None:
         self._backend: Backend = network.backend
@@ -187,23 +115,25 @@ class Momentum(Optimizer):
         If a number is outside its range.
     """
 
+    default_learning_rate: ClassVar[float] = 0.01
+
     momentum: float = 0.9
     nesterov: bool = False
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        _check_range("momentum", self.momentum, 0.0, 1.0)
-        _check_range("weight_decay", self.weight_decay, 0.0)
+        check_range("momentum", self.momentum, 0.0, 1.0)
+        check_range("weight_decay", self.weight_decay, 0.0)
 
     def extra_bytes(self, network: Network) -> int:
         return network.n_parameters * network.dtype.itemsize
 
     def prepare(self, network: Network) -> None:
         self._backend: Backend = network.backend
-        self._velocities = _new_memory(network)
+        self._velocities = new_memory(network)
 
     def state(self) -> dict[str, Array]:
-        return _named("velocity", self._velocities)
+        return named("velocity", self._velocities)
 
     def begin_step(self, learning_rate: float) -> None:
         self._learning_rate = learning_rate
@@ -261,29 +191,31 @@ class Adam(Optimizer):
         If a number is outside its range.
     """
 
+    default_learning_rate: ClassVar[float] = 0.001
+
     beta1: float = 0.9
     beta2: float = 0.999
     epsilon: float = 1e-8
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        _check_range("beta1", self.beta1, 0.0, 1.0)
-        _check_range("beta2", self.beta2, 0.0, 1.0)
-        _check_range("epsilon", self.epsilon, 0.0)
-        _check_range("weight_decay", self.weight_decay, 0.0)
+        check_range("beta1", self.beta1, 0.0, 1.0)
+        check_range("beta2", self.beta2, 0.0, 1.0)
+        check_range("epsilon", self.epsilon, 0.0)
+        check_range("weight_decay", self.weight_decay, 0.0)
 
     def extra_bytes(self, network: Network) -> int:
-        numbers = 2 * network.n_parameters + _largest_layer(network)
+        numbers = 2 * network.n_parameters + largest_layer(network)
         return numbers * network.dtype.itemsize
 
     def prepare(self, network: Network) -> None:
         self._backend: Backend = network.backend
         self.n_steps = 0
-        self._first, self._second = _new_memory(network), _new_memory(network)
-        self._gradient = self._backend.empty((_largest_layer(network),), network.dtype)
+        self._first, self._second = new_memory(network), new_memory(network)
+        self._gradient = self._backend.empty((largest_layer(network),), network.dtype)
 
     def state(self) -> dict[str, Array]:
-        return _named("first", self._first) | _named("second", self._second)
+        return named("first", self._first) | named("second", self._second)
 
     def begin_step(self, learning_rate: float) -> None:
         self.n_steps += 1
@@ -339,7 +271,39 @@ class AdamEpsilonHat(Adam):
         self._epsilon = self.epsilon / root
 
 
-OPTIMIZERS = ("sgd", "momentum", "nesterov", "adam")
+class OptimizerRecord(NamedTuple):
+    """An optimizer that has a name.
+
+    Attributes
+    ----------
+    make : callable
+        ``make(momentum, weight_decay)`` returns a new one; it may have no use for either.
+    default_learning_rate : float
+        The step size to begin with where nobody says another.
+    """
+
+    make: Callable[[float, float], Optimizer]
+    default_learning_rate: float
+
+
+OPTIMIZERS = {
+    "sgd": OptimizerRecord(
+        lambda momentum, weight_decay: SGD(weight_decay), SGD.default_learning_rate
+    ),
+    "momentum": OptimizerRecord(
+        lambda momentum, weight_decay: Momentum(momentum, False, weight_decay),
+        Momentum.default_learning_rate,
+    ),
+    "nesterov": OptimizerRecord(
+        lambda momentum, weight_decay: Momentum(momentum, True, weight_decay),
+        Momentum.default_learning_rate,
+    ),
+    "adam": OptimizerRecord(
+        lambda momentum, weight_decay: Adam(weight_decay=weight_decay), Adam.default_learning_rate
+    ),
+}
+"""Every optimizer that has a name. Another entry is all that `gpunn.fit`, the command line and
+parity need to know of an optimizer that is made of what devices can do already."""
 
 
 def get_optimizer(name: str, *, momentum: float = 0.9, weight_decay: float = 0.0) -> Optimizer:
@@ -347,10 +311,10 @@ def get_optimizer(name: str, *, momentum: float = 0.9, weight_decay: float = 0.0
 
     Parameters
     ----------
-    name : {"sgd", "momentum", "nesterov", "adam"}
-        Which.
+    name : str
+        A name in `OPTIMIZERS`.
     momentum : float
-        For "momentum" and "nesterov".
+        For those that have one.
     weight_decay : float
         For all of them.
 
@@ -364,91 +328,42 @@ def get_optimizer(name: str, *, momentum: float = 0.9, weight_decay: float = 0.0
     ParameterError
         If there is none of that name, or a number is outside its range.
     """
-    if name == "sgd":
-        return SGD(weight_decay=weight_decay)
-    if name in ("momentum", "nesterov"):
-        return Momentum(momentum, nesterov=name == "nesterov", weight_decay=weight_decay)
-    if name == "adam":
-        return Adam(weight_decay=weight_decay)
-    raise ParameterError(f"unknown optimizer {name!r}: use one of {', '.join(OPTIMIZERS)}")
+    return _record(name).make(momentum, weight_decay)
 
 
-Shape = Callable[[float], float]
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """A step size as a function of the time: ``lr(t) = learning_rate * warm(t) * shape(t)``.
-
-    ``t`` is in epochs. The shapes start at 1; make schedules with `constant`, `step_decay`,
-    `exponential_decay`, `inverse_scaling` and `cosine`.
+def default_learning_rate(optimizer: str | Optimizer) -> float:
+    """Return the step size to begin with where nobody says another.
 
     Parameters
     ----------
-    learning_rate : float
-        The step size at the start, above 0.
-    shape : callable
-        ``shape(t)``, a factor.
-    warmup : float
-        Over so many epochs the step size rises linearly from 0 to its place.
+    optimizer : str or Optimizer
+        A name in `OPTIMIZERS`, or an optimizer.
+
+    Returns
+    -------
+    float
+        Its step size.
 
     Raises
     ------
     ParameterError
-        If a number is outside its range.
+        If there is none of that name, or it has no such step size.
     """
-
-    learning_rate: float
-    shape: Shape = field(default=lambda t: 1.0, repr=False)
-    warmup: float = 0.0
-
-    def __post_init__(self) -> None:
-        _check_positive("learning_rate", self.learning_rate)
-        _check_range("warmup", self.warmup, 0.0)
-
-    def __call__(self, t: float) -> float:
-        """Return the step size at time `t`, in epochs."""
-        rate = float(self.learning_rate) * self.shape(t)
-        return rate * t / self.warmup if t < self.warmup else rate
+    if not isinstance(optimizer, Optimizer):
+        return _record(optimizer).default_learning_rate
+    rate = optimizer.default_learning_rate
+    if rate is None:
+        raise ParameterError(
+            f"expected a learning_rate, for {type(optimizer).__name__} has no default: "
+            "give one, or the class an attribute default_learning_rate"
+        )
+    return rate
 
 
-def constant(learning_rate: float, *, warmup: float = 0.0) -> Schedule:
-    """Return the schedule that stays at `learning_rate`."""
-    return Schedule(learning_rate, warmup=warmup)
-
-
-def step_decay(
-    learning_rate: float, *, every: float, factor: float = 0.1, warmup: float = 0.0
-) -> Schedule:
-    """Return the schedule ``learning_rate * factor^floor(t / every)``; `every` is in epochs."""
-    _check_range("factor", factor, 0.0)
-    _check_positive("every", every)
-    return Schedule(learning_rate, lambda t: float(factor ** math.floor(t / every)), warmup)
-
-
-def exponential_decay(learning_rate: float, *, factor: float, warmup: float = 0.0) -> Schedule:
-    """Return the schedule ``learning_rate * factor^t``: an epoch multiplies it by `factor`."""
-    _check_range("factor", factor, 0.0)
-    return Schedule(learning_rate, lambda t: float(factor**t), warmup)
-
-
-def inverse_scaling(learning_rate: float, *, power: float = 0.5, warmup: float = 0.0) -> Schedule:
-    """Return the schedule ``learning_rate / (1 + t)^power``."""
-    _check_range("power", power, 0.0)
-    return Schedule(learning_rate, lambda t: float((1 + t) ** -power), warmup)
-
-
-def cosine(
-    learning_rate: float, *, epochs: float, minimum: float = 0.0, warmup: float = 0.0
-) -> Schedule:
-    """Return half a cosine from `learning_rate` down to `minimum` at time `epochs`."""
-    _check_positive("learning_rate", learning_rate)
-    _check_positive("epochs", epochs)
-    _check_range("minimum", minimum, 0.0)
-    floor = float(minimum) / float(learning_rate)
-
-    def shape(t: float) -> float:
-        wave = 0.5 * (1 + math.cos(math.pi * min(t / epochs, 1.0)))
-        return floor + (1 - floor) * wave
-
-    return Schedule(learning_rate, shape, warmup)
+def _record(name: str) -> OptimizerRecord:
+    try:
+        return OPTIMIZERS[name]
+    except (KeyError, TypeError):
+        raise ParameterError(
+            f"unknown optimizer {name!r}: use one of {', '.join(OPTIMIZERS)}"
+        ) from None

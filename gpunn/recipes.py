@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from gpunn.backends.base import Backend
 from gpunn.errors import ParameterError
+from gpunn.losses import LOSSES
 from gpunn.network import Network
 from gpunn.textbook import ThreeLayerNetwork
 
@@ -26,14 +27,14 @@ class Recipe:
     hidden : tuple of int
         Units in each hidden layer.
     activation : str
-        The hidden layers' activation.
+        The hidden layers' activation, a name in `gpunn.activations.ACTIVATIONS`.
     loss : str
-        The error function; the cross-entropies bring their output activation, with all others the
-        outputs are sigmoids.
+        A name in `gpunn.losses.LOSSES`. One that needs an output activation brings it; with all
+        others the outputs are sigmoids.
     initializer : str or None
         How weights are drawn; None for what suits the activation.
     optimizer : str
-        The optimizer's name.
+        A name in `gpunn.optimizers.OPTIMIZERS`.
     learning_rate : float
         The step size.
     batch_size, epochs : int
@@ -78,7 +79,8 @@ class Recipe:
     @property
     def output_activation(self) -> str:
         """The outputs' activation, which follows from the error function."""
-        return "softmax" if self.loss == "cross_entropy" else "sigmoid"
+        loss = LOSSES.get(self.loss)
+        return (loss.required_activation if loss else None) or "sigmoid"
 
     def make_network(
         self,

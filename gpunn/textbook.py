@@ -4,15 +4,17 @@ Source: T. Rashid, *Make Your Own Neural Network* (2016).
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from gpunn.activations import IDENTITY
+from gpunn.architecture import Architecture
 from gpunn.backends.base import Array, Backend
 from gpunn.errors import ModelFileError, ParameterError
-from gpunn.network import Architecture, Dropout, Layer, Network, Update, add_gradient
+from gpunn.layers import Layer, add_gradient
+from gpunn.network import Network
 from gpunn.training.online import OnlineTrainer
 
 
@@ -49,8 +51,6 @@ class ThreeLayerNetwork(Network):
     T. Rashid, *Make Your Own Neural Network* (2016).
     """
 
-    textbook_rule = True
-
     def __init__(
         self,
         n_inputs: int,
@@ -67,40 +67,12 @@ class ThreeLayerNetwork(Network):
         super().__init__(
             [n_inputs, n_hidden, n_outputs],
             biases=False,
+            hidden_errors="textbook",
             initializer=initializer,
             dtype=dtype,
             device=device,
             seed=seed,
         )
-
-    def learn_from(
-        self,
-        z: Array,
-        delta: Array,
-        targets: Array,
-        update: Update,
-        row_losses: Array,
-        outputs: Array | None = None,
-        row_weights: Array | None = None,
-        dropout: Dropout | None = None,
-    ) -> None:
-        """Change the output layer in place by the textbook's rule; see `Network.learn_from`."""
-        if dropout is not None:
-            raise ParameterError("the textbook's rule knows no dropout: use gpunn.Network")
-        backend, (hidden, top) = self.backend, self.layers
-        o, errors = self._activations(z.shape[0])[1], self._deltas(z.shape[0])[1]
-        self._forward_from(z)  # leaves Z_2 in o
-        backend.activate(o, None, top.activation)
-        if outputs is not None:
-            backend.copy_into(o, outputs)
-        backend.copy_into(o, errors)
-        backend.loss_backward(  # o - t
-            errors, None, targets, IDENTITY, self.loss, row_losses, row_weights
-        )
-        backend.gemm(errors, top.weights, delta)
-        backend.activation_backward(errors, o, top.activation)
-        update(1, top, errors, z)
-        backend.activation_backward(delta, z, hidden.activation)
 
     def train(self, inputs: ArrayLike, targets: ArrayLike) -> NDArray[Any]:
         """Change the network in place by training on samples, one after the other.
@@ -149,18 +121,30 @@ class ThreeLayerNetwork(Network):
 
     def header(self) -> dict[str, Any]:
         """Return what a file says of the network; see `Network.header`."""
-        return {**super().header(), "learning_rate": self.learning_rate}
+        # In files the rule of the hidden errors goes with the class: what `Network.load` makes of
+        # them learns by the gradient.
+        usual = replace(self.architecture, hidden_errors="gradient")
+        return {
+            **super().header(),
+            "architecture": usual.to_dict(),
+            "learning_rate": self.learning_rate,
+        }
 
     def _restore(
         self, parameters: dict[str, NDArray[Any]], header: dict[str, Any], backend: Backend
     ) -> None:
         super()._restore(parameters, header, backend)
-        classic = Architecture(self.architecture.layer_sizes, biases=False, dtype=self.dtype.name)
-        if len(self.layers) != 2 or self.architecture != classic:
+        found = self.architecture
+        classic = Architecture(
+            found.layer_sizes, biases=False, dtype=found.dtype, hidden_errors="textbook"
+        )
+        by_gradient = replace(classic, hidden_errors="gradient")
+        if len(self.layers) != 2 or found not in (by_gradient, classic):
             raise ModelFileError(
                 f"holds {self!r}, which is no three-layer network without biases; "
                 "load it with Network.load"
             )
+        self.architecture = classic
         self.learning_rate = _learning_rate(header.get("learning_rate", 0.1))
 
 

@@ -116,6 +116,39 @@ def test_the_classic_network_on_mnist_is_a_plain_numpy_loop(mnist_dir, backend):
     assert (outputs.argmax(axis=1) == labels[:400]).mean() > 0.5
 
 
+def test_the_textbooks_rule_at_any_depth_sends_errors_back_through_the_weights(backend, rng):
+    X, T = rng.normal(size=(6, 4)), rng.uniform(size=(6, 2))
+    network = Network(
+        [4, 5, 3, 2],
+        hidden_activation="tanh",
+        hidden_errors="textbook",
+        initializer="standard_normal",
+        dtype="float64",
+        device=backend,
+    )
+    p = network.parameters()
+    W, b = ([p[f"layers.{i}.{kind}"] for i in range(3)] for kind in ("weight", "bias"))
+    a = [X]
+    for i in range(3):
+        z = a[i] @ W[i].T + b[i]
+        a.append(np.tanh(z) if i < 2 else 1 / (1 + np.exp(-z)))
+    errors = [(a[3] - T) @ W[2] @ W[1], (a[3] - T) @ W[2], a[3] - T]
+    slopes = [1 - a[1] ** 2, 1 - a[2] ** 2, a[3] * (1 - a[3])]
+    fit(network, X, T, epochs=1, batch_size=6, learning_rate=0.3)
+    for i, (error, slope) in enumerate(zip(errors, slopes, strict=True)):
+        W[i] -= 0.3 / 6 * (error * slope).T @ a[i]
+        b[i] -= 0.3 / 6 * (error * slope).sum(axis=0)
+    for name, value in network.parameters().items():
+        expected = (W if name.endswith("weight") else b)[int(name.split(".")[1])]
+        np.testing.assert_allclose(value, expected, rtol=0, atol=1e-12)
+
+
+def test_gradients_are_the_gradient_whatever_rule_the_hidden_errors_follow(backend, rng):
+    X, T = rng.uniform(size=(6, 4)), rng.uniform(size=(6, 2))
+    classic = ThreeLayerNetwork(4, 3, 2, 0.3, dtype="float64", device=backend)
+    assert max(check_gradients(classic, X, T).values()) < 1e-7
+
+
 # 2. Errors shared out by weight.
 
 

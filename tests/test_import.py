@@ -12,11 +12,16 @@ import gpunn
 
 FLOORS = (
     ("errors", "host_memory"),
-    ("activations",),
-    ("losses",),
+    ("activations", "ranges"),
+    ("losses", "schedules"),
     ("data", "backends"),
     ("initializers", "model_file"),
+    ("architecture", "inputs", "work_arrays"),
+    ("layers",),
+    ("network_state",),
+    ("network_file", "backquery"),
     ("network",),
+    ("optimizer_base",),
     ("optimizers",),
     ("training",),
     ("textbook", "gradient_check"),
@@ -32,7 +37,8 @@ HEAVY = (
     "pyarrow", "safetensors", "psutil", "tqdm", "requests", "pytest", "gpunn.cli",
     "gpunn.estimators", "gpunn.parity", "gpunn.interchange", "gpunn.backends.cupy_backend",
     "gpunn.backends.cupy_online", "gpunn.backends.cupy_staging", "gpunn.backends.cupy_kernels",
-    "gpunn.backends.cupy_batches",
+    "gpunn.backends.cupy_batches", "gpunn.backends.cupy_blas", "gpunn.backends.cupy_elementwise",
+    "gpunn.backends.cupy_formulas",
 )  # fmt: skip
 FOLDER = Path(gpunn.__file__).parent
 
@@ -135,7 +141,8 @@ def test_no_modules_import_each_other_in_a_circle():
 
 def test_few_modules_know_cupy():
     users = {m for m in modules() if any(room(name) == "cupy" for name in imports(m))}
-    over_cupy = {f"backends.cupy_{part}" for part in ("backend", "kernels", "staging")}
+    parts = ("backend", "blas", "elementwise", "formulas", "kernels", "staging")
+    over_cupy = {f"backends.cupy_{part}" for part in parts}
     assert over_cupy <= users <= over_cupy | {"backends.select", "cli.doctor"}
 
 

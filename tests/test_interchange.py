@@ -3,6 +3,7 @@
 import copy
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -330,10 +331,10 @@ def test_onnx_refuses_what_it_cannot_hold(tmp_path, monkeypatch):
     pytest.importorskip("onnx")
     with pytest.raises(OutputError, match=r"cannot write .*none"):
         gpunn.to_onnx(network(), tmp_path / "none" / "model.onnx")
-    monkeypatch.setitem(ACTIVATIONS, "mine", type(IDENTITY)(**{**vars(IDENTITY), "name": "mine"}))
+    monkeypatch.setitem(ACTIVATIONS, "mine", replace(IDENTITY, name="mine", onnx=None))
     with pytest.raises(ParameterError, match="no activation 'mine': use one of sigmoid"):
         gpunn.to_onnx(network(hidden_activation="mine"), tmp_path / "model.onnx")
-    monkeypatch.setattr("gpunn.interchange.MOST_ONNX_BYTES", 100)
+    monkeypatch.setattr("gpunn.interchange.onnx_files.MOST_ONNX_BYTES", 100)
     with pytest.raises(ParameterError, match="less than 2 GiB"):
         gpunn.to_onnx(network(), tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []

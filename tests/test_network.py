@@ -8,6 +8,7 @@ import gpunn.network
 from gpunn import SGD, Adam, Momentum, Network, ThreeLayerNetwork
 from gpunn.errors import DataError, DeviceError, ParameterError, ShapeError
 from gpunn.initializers import INITIALIZERS
+from gpunn.layers import Dropout
 
 ACTIVATIONS = {
     "sigmoid": lambda z: 1 / (1 + np.exp(-z)),
@@ -73,6 +74,8 @@ def test_layer_sizes_must_be_whole_numbers_above_zero(sizes):
         ("loss", "mse", "squared_error, sum_of_squares"),
         ("loss", {}, "unknown loss"),
         ("loss", "cross_entropy", "output_activation='softmax'"),
+        ("hidden_errors", "rashid", "gradient, textbook"),
+        ("hidden_errors", None, "gradient, textbook"),
         ("initializer", "xavier", "normal, uniform"),
         ("initializer", ["normal"], "unknown initializer"),
         ("dtype", "float16", "'float32' or 'float64'"),
@@ -87,6 +90,18 @@ def test_layer_sizes_must_be_whole_numbers_above_zero(sizes):
 def test_an_option_that_is_not_allowed_is_named(option, value, said):
     options = {"device": "cpu", option: value}
     assert said in fails(ParameterError, Network, [3, 2, 2], **options)
+
+
+def test_the_textbooks_rule_is_for_the_squared_error_and_knows_no_dropout():
+    options = {"hidden_errors": "textbook", "device": "cpu"}
+    message = fails(ParameterError, Network, [3, 2, 2], loss="absolute_error", **options)
+    assert "'squared_error', got 'absolute_error'" in message
+    network = Network([3, 2, 2], **options)
+    samples = network.as_samples(np.ones((1, 3)), np.ones((1, 2)))
+    arguments = (*samples, lambda *_: None, np.zeros(1))
+    assert "no dropout" in fails(
+        ParameterError, network.step, *arguments, dropout=Dropout(0.5, [1])
+    )
 
 
 def test_binary_cross_entropy_needs_sigmoid_outputs():

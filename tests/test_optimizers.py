@@ -7,12 +7,16 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
-from gpunn import SGD, Adam, Momentum, Network
+from gpunn import SGD, Adam, Momentum, Network, fit
 from gpunn.errors import ParameterError
 from gpunn.optimizers import (
+    OPTIMIZERS,
+    Optimizer,
+    OptimizerRecord,
     Schedule,
     constant,
     cosine,
+    default_learning_rate,
     exponential_decay,
     get_optimizer,
     inverse_scaling,
@@ -186,6 +190,34 @@ def test_optimizers_come_by_name():
     assert get_optimizer("adam") == Adam()
     assert "sgd, momentum, nesterov, adam" in fails(get_optimizer, "rmsprop")
     assert "unknown optimizer" in fails(get_optimizer, None)
+
+
+def test_step_sizes_to_begin_with():
+    rates = {"sgd": 0.1, "momentum": 0.01, "nesterov": 0.01, "adam": 0.001}
+    assert {name: default_learning_rate(name) for name in OPTIMIZERS} == rates
+    for name, rate in rates.items():
+        assert default_learning_rate(get_optimizer(name)) == rate
+    assert "unknown optimizer" in fails(default_learning_rate, "rmsprop")
+
+
+class OwnDescent(SGD):
+    """An optimizer of somebody's own, made of what a device can do already."""
+
+    default_learning_rate = None
+
+
+def test_one_entry_is_all_that_a_new_optimizer_needs(monkeypatch):
+    record = OptimizerRecord(lambda momentum, weight_decay: OwnDescent(weight_decay), 0.5)
+    monkeypatch.setitem(OPTIMIZERS, "mine", record)
+    assert isinstance(get_optimizer("mine", weight_decay=0.1), OwnDescent)
+    assert default_learning_rate("mine") == 0.5
+    options = {"optimizer": "mine", "epochs": 1, "batch_size": 4, "learning_rate": 0.5}
+    fit(small_network("cpu"), np.ones((4, 4)), [0, 1, 2, 0], **options)
+    assert "expected a learning_rate" in fails(default_learning_rate, OwnDescent())
+
+
+def test_an_optimizer_without_a_step_size_of_its_own_says_so():
+    assert Optimizer.default_learning_rate is None
 
 
 @pytest.mark.parametrize(

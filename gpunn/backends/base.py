@@ -12,213 +12,23 @@ CuPy share; all arithmetic goes through the backend.
 """
 
 from abc import ABC, abstractmethod
-from typing import Any, Protocol, TypeGuard
+from typing import Any, TypeGuard
 
-import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gpunn.activations import Activation
-from gpunn.errors import ParameterError, ShapeError
+from gpunn.backends.arrays import Array, LayerParams, get_dtype, is_on_gpu
+from gpunn.backends.fused import BatchLearner, FusedModel, Sequencer
+from gpunn.backends.staging import StagingBuffer
+from gpunn.errors import ShapeError
 from gpunn.host_memory import MemoryInfo
 from gpunn.losses import Loss
 
-
-class Array(Protocol):
-    """An array on some device: what NumPy's and CuPy's share, and code above the seam may use."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Its lengths."""
-
-    @property
-    def ndim(self) -> int:
-        """The number of them."""
-
-    @property
-    def size(self) -> int:
-        """The number of its numbers."""
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Their type."""
-
-    @property
-    def strides(self) -> tuple[int, ...]:
-        """The distances in memory, in bytes."""
-
-    @property
-    def flags(self) -> Any:
-        """Whether it is contiguous: ``c_contiguous``, ``f_contiguous``."""
-
-    def __getitem__(self, rows: slice, /) -> Any:
-        """Return a view of some rows."""
-
-    def reshape(self, shape: tuple[int, ...], /) -> Any:
-        """Return the same memory in another shape."""
-
-
-def is_on_gpu(values: object) -> bool:
-    """Say whether something is an array on a GPU, of whichever library."""
-    return hasattr(values, "__cuda_array_interface__")
-
-
-class LayerParams(Protocol):
-    """What a device needs to know of a layer; `gpunn.network.Layer` is one."""
-
-    @property
-    def weights(self) -> Array:
-        """(n_out, n_in)."""
-
-    @property
-    def biases(self) -> Array | None:
-        """(n_out,), or None."""
-
-    @property
-    def activation(self) -> Activation:
-        """What the neurons make of their sums."""
-
-
-class Sequencer(ABC):
-    """Goes through a block of single samples in their order; see `gpunn.training.online`.
-
-    Attributes
-    ----------
-    z : Array, shape (n_rows, n_1)
-        To be filled with ``X W_1^T`` before a block is learnt; becomes A_1.
-    deltas : Array, shape (n_rows, n_1)
-        Holds D_1 once a block has been learnt.
-    """
-
-    z: Array
-    deltas: Array
-
-    @abstractmethod
-    def learn(
-        self,
-        inputs: Array,
-        targets: Array,
-        scale: float,
-        row_losses: Array,
-        outputs: Array | None,
-    ) -> None:
-        """Change the top layer in place by learning from samples one after the other.
-
-        The first layer's parameters are left for the caller to update from `deltas`.
-
-        Parameters
-        ----------
-        inputs : Array, shape (n, n_0)
-            The samples, whose sums are in the first n rows of `z`.
-        targets : Array, shape (n, n_2)
-            Their targets.
-        scale : float
-            What gradients are multiplied by: the learning rate over the samples in a step, one.
-        row_losses : Array, shape (n,), float64
-            Gets each sample's error added.
-        outputs : Array, shape (n, n_2), or None
-            Gets each sample's outputs, from before it was learnt from.
-        """
-
-
-class BatchLearner(ABC):
-    """Learns from mini-batch after mini-batch in one call, by plain gradient descent."""
-
-    @abstractmethod
-    def learn(
-        self,
-        inputs: Array,
-        targets: Array,
-        batch_size: int,
-        *,
-        scale: float,
-        kept: float,
-        row_losses: Array,
-    ) -> None:
-        """Change the network in place by a step for each batch of samples.
-
-        Parameters
-        ----------
-        inputs : Array, shape (n, n_0)
-            The samples, batch by batch.
-        targets : Array, shape (n, n_2)
-            Their targets.
-        batch_size : int
-            Samples in a step, at most as many as the learner was made for; n is a multiple of it.
-        scale : float
-            The learning rate over the samples in a step.
-        kept : float
-            What the weights, but not the biases, are multiplied by in each step.
-        row_losses : Array, shape (n,), float64
-            Gets each sample's error added, from before the step.
-        """
+__all__ = ["PRECISIONS", "Array", "Backend", "LayerParams", "get_dtype", "is_on_gpu"]
 
 
 PRECISIONS = ("fp32", "tf32", "bf16")
 """What the factors of a float32 product are rounded to; see `gpunn.get_backend`."""
-
-
-class StagingBuffer:
-    """Numbers on their way to the device while it computes: memory on the host and on the device.
-
-    Again and again: `wait`, write to `host`, `send`, `receive`, compute with what that returned.
-    Before the buffer is given up, `wait`.
-
-    This is the whole of it for a device that computes in the host's memory, where nothing need be
-    copied; others override it.
-
-    Parameters
-    ----------
-    size : int
-        How many numbers it has room for.
-    dtype : dtype_like
-        Their dtype.
-
-    Attributes
-    ----------
-    host : ndarray, shape (size,)
-        What is written to on the host.
-    """
-
-    def __init__(self, size: int, dtype: DTypeLike) -> None:
-        self.host: NDArray[Any] = np.empty(size, dtype)
-
-    def wait(self) -> None:
-        """Wait until nothing is being copied from `host`."""
-
-    def send(self, n: int) -> None:
-        """Begin to copy the first n numbers, once all work given to the device so far is done."""
-
-    def receive(self) -> Array:
-        """Return the numbers on the device; work given to it from now on awaits their copy."""
-        return self.host
-
-
-def get_dtype(dtype: DTypeLike) -> np.dtype[Any]:
-    """Return the NumPy dtype, if it is one that networks compute in.
-
-    Parameters
-    ----------
-    dtype : dtype_like
-        "float32" or "float64", or anything that NumPy takes for one of them.
-
-    Returns
-    -------
-    numpy.dtype
-        The dtype.
-
-    Raises
-    ------
-    ParameterError
-        If it is neither float32 nor float64.
-    """
-    try:
-        result = np.dtype(dtype)
-    except Exception:  # NumPy reads a text as Python would, and raises as many kinds
-        result = None
-    # Not `result not in (...)`: NumPy holds None and float64 for equal.
-    if dtype is None or result is None or result.str[1:] not in ("f4", "f8") or not result.isnative:
-        raise ParameterError(f"dtype must be 'float32' or 'float64', got {dtype!r:.80}")
-    return result
 
 
 class Backend(ABC):
@@ -404,27 +214,15 @@ class Backend(ABC):
             What sample i's error, and so its row of the delta, is multiplied by.
         """
 
-    def make_sequencer(
-        self,
-        n_rows: int,
-        hidden: LayerParams,
-        top: LayerParams,
-        loss: Loss,
-        *,
-        textbook_rule: bool,
-    ) -> Sequencer | None:
-        """Return what goes through a block of single samples in one call, if there is such a way.
+    def make_sequencer(self, n_rows: int, model: FusedModel) -> Sequencer | None:
+        """Return the fused way through a block of single samples, if there is one.
 
         Parameters
         ----------
         n_rows : int
             Samples in a block at most.
-        hidden, top : Layer
-            The two layers of the network.
-        loss : Loss
-            The error function.
-        textbook_rule : bool
-            Whether the outputs' errors go back as in `gpunn.ThreeLayerNetwork`.
+        model : FusedModel
+            The network.
 
         Returns
         -------
@@ -434,23 +232,15 @@ class Backend(ABC):
         """
         return None
 
-    def make_batch_learner(
-        self,
-        batch_size: int,
-        hidden: LayerParams,
-        top: LayerParams,
-        loss: Loss,
-        *,
-        textbook_rule: bool,
-    ) -> BatchLearner | None:
-        """Return what goes through many mini-batches in one call, if there is such a way.
+    def make_batch_learner(self, batch_size: int, model: FusedModel) -> BatchLearner | None:
+        """Return the fused way through many mini-batches, if there is one.
 
         Parameters
         ----------
         batch_size : int
             Samples in a step at most.
-        hidden, top, loss, textbook_rule
-            As in `make_sequencer`.
+        model : FusedModel
+            The network.
 
         Returns
         -------
@@ -526,36 +316,3 @@ class Backend(ABC):
     @abstractmethod
     def describe(self) -> str:
         """Return one line for a person: which device this is and through what it is used."""
-
-
-class Gram:
-    """The dot products of a block's samples, which single steps correct their sums by.
-
-    Parameters
-    ----------
-    backend : Backend
-        The device.
-    size : int
-        How many products there are at a time at most.
-    dtype : dtype_like
-        The samples' dtype.
-    biases : bool
-        Whether 1 is added, for the input of the biases.
-    """
-
-    def __init__(self, backend: Backend, size: int, dtype: DTypeLike, *, biases: bool) -> None:
-        self._backend = backend
-        self._products = backend.empty((size,), dtype)
-        self._ones = backend.asarray(np.ones(size, dtype)) if biases else None
-
-    def of(self, left: Array, right: Array) -> Array:
-        """Return ``left right^T`` (+ 1), in memory that the next call overwrites."""
-        shape = (left.shape[0], right.shape[0])
-        size = shape[0] * shape[1]
-        products: Array = self._products[:size].reshape(shape)
-        beta = 0.0
-        if self._ones is not None:
-            self._backend.copy_into(self._ones[:size].reshape(shape), products)
-            beta = 1.0
-        self._backend.gemm(left, right, products, transpose_b=True, beta=beta)
-        return products

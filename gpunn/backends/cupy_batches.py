@@ -1,4 +1,4 @@
-"""Many mini-batches on an NVIDIA GPU in one launch.
+"""Many mini-batches on an NVIDIA GPU in one launch, fused.
 
 A step on a small network is a dozen launches of a few microseconds each, and little arithmetic. So
 one kernel, whose blocks wait for each other, goes through as many steps as wanted; see
@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpunn.backends.base import Array, Backend, BatchLearner, LayerParams
+from gpunn.backends.base import Array, Backend
 from gpunn.backends.cupy_kernels import load_kernel, outputs_numbers, pointer, suits
-from gpunn.losses import Loss
+from gpunn.backends.fused import BatchLearner, FusedModel
 
 N_THREADS = 256
 
@@ -62,18 +62,15 @@ class CupyBatchLearner(BatchLearner):
         device: Any,
         batch_size: int,
         tiling: Tiling,
-        hidden: LayerParams,
-        top: LayerParams,
-        loss: Loss,
-        textbook_rule: bool,
+        model: FusedModel,
     ) -> None:
         self._device, self._tiling = device, tiling
-        self._hidden, self._top = hidden, top
-        self._dtype = top.weights.dtype
-        self._n_hidden, self._n_inputs = hidden.weights.shape
-        self._n_outputs = top.weights.shape[0]
-        self._share = loss.share(self._n_outputs)
-        self._kernel = load_kernel("gpunn_learn_batches", hidden, top, loss, textbook_rule)
+        self._hidden, self._top = model.hidden, model.top
+        self._dtype = model.top.weights.dtype
+        self._n_hidden, self._n_inputs = model.hidden.weights.shape
+        self._n_outputs = model.top.weights.shape[0]
+        self._share = model.loss.share(self._n_outputs)
+        self._kernel = load_kernel("gpunn_learn_batches", model)
         with device:
             self._n_blocks = device.attributes["MultiProcessorCount"]
             # The most there is, since all learners of such networks share the kernel.
@@ -84,28 +81,22 @@ class CupyBatchLearner(BatchLearner):
 
     @classmethod
     def make(
-        cls,
-        backend: Backend,
-        device: Any,
-        batch_size: int,
-        hidden: LayerParams,
-        top: LayerParams,
-        loss: Loss,
-        textbook_rule: bool,
+        cls, backend: Backend, device: Any, batch_size: int, model: FusedModel
     ) -> "CupyBatchLearner | None":
-        """Return a learner, or None if the kernel cannot learn so in a network of these layers."""
-        if not suits(hidden, top, loss, textbook_rule):
+        """Return a learner, or None if the kernel cannot learn so in that network."""
+        weights, weights_above = model.hidden.weights, model.top.weights
+        if not suits(model):
             return None
         if not device.attributes["CooperativeLaunch"]:
             return None
-        if batch_size * hidden.weights.size > MOST_MULTIPLICATIONS:
+        if batch_size * weights.size > MOST_MULTIPLICATIONS:
             return None
-        n_outputs, n_hidden = top.weights.shape
-        sizes = (hidden.weights.shape[1], n_hidden, n_outputs)
-        tiling = choose_tiling(batch_size, sizes, int(top.weights.dtype.itemsize), device)
+        n_outputs, n_hidden = weights_above.shape
+        sizes = (weights.shape[1], n_hidden, n_outputs)
+        tiling = choose_tiling(batch_size, sizes, int(weights.dtype.itemsize), device)
         if tiling is None:
             return None
-        return cls(backend, device, batch_size, tiling, hidden, top, loss, textbook_rule)
+        return cls(backend, device, batch_size, tiling, model)
 
     @cached_property
     def _scratch(self) -> list[Any]:

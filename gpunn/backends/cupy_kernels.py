@@ -1,4 +1,4 @@
-"""The kernels of ``kernels.cu`` for a network: its formulas in front of their text.
+"""The fused kernels of ``kernels.cu`` for a network: its formulas in front of their text.
 
 This module must only be imported when a GPU is asked for; see `gpunn.backends.select`.
 """
@@ -11,7 +11,8 @@ import cupy
 import numpy as np
 
 from gpunn.activations import SOFTMAX, Activation
-from gpunn.backends.base import Array, LayerParams
+from gpunn.backends.arrays import Array
+from gpunn.backends.fused import FusedModel
 from gpunn.losses import Loss
 
 WARP = 32
@@ -19,22 +20,22 @@ WARP = 32
 SOURCE = Path(__file__).with_name("kernels.cu")
 
 
-def suits(hidden: LayerParams, top: LayerParams, loss: Loss, textbook_rule: bool) -> bool:
-    """Say whether the kernels know the formulas of a network of these two layers."""
-    plain_top = top.activation.elementwise and not loss.fused
+def suits(model: FusedModel) -> bool:
+    """Say whether the kernels know the formulas of a network."""
+    top = model.top.activation
+    plain_top = top.elementwise and not model.loss.fused
     return (
-        hidden.activation.elementwise
-        and (top.activation.elementwise or top.activation is SOFTMAX)
-        and (plain_top or not textbook_rule)
+        model.hidden.activation.elementwise
+        and (top.elementwise or top is SOFTMAX)
+        and (plain_top or not model.textbook_rule)
     )
 
 
-def load_kernel(
-    name: str, hidden: LayerParams, top: LayerParams, loss: Loss, textbook_rule: bool
-) -> Any:
-    """Return a kernel of ``kernels.cu`` for a network of these two layers, which `suits` knows."""
-    code = top.weights.dtype.char
-    return _module(code, hidden.activation, top.activation, loss, textbook_rule).get_function(name)
+def load_kernel(name: str, model: FusedModel) -> Any:
+    """Return a kernel of ``kernels.cu`` for a network, which `suits` knows."""
+    # The text depends on the formulas alone: networks that share them share the compiled module.
+    formulas = (model.hidden.activation, model.top.activation, model.loss, model.textbook_rule)
+    return _module(model.top.weights.dtype.char, *formulas).get_function(name)
 
 
 @cache

@@ -1,4 +1,4 @@
-"""One sample at a time on a GPU: the ordered part of `gpunn.training.online`, in one launch.
+"""One sample at a time on a GPU, fused: the ordered part of `gpunn.training.online` in one launch.
 
 A sample of a small network is a few microseconds of arithmetic, less than a launch costs. So one
 kernel goes through a whole block of samples. The block's large products stay with cuBLAS.
@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from gpunn.backends.base import Array, Backend, Gram, LayerParams, Sequencer
+from gpunn.backends.base import Array, Backend
 from gpunn.backends.cupy_kernels import WARP, load_kernel, outputs_numbers, pointer, suits
-from gpunn.losses import Loss
+from gpunn.backends.fused import FusedModel, Sequencer
+from gpunn.backends.gram import Gram
 
 MOST_THREADS = 1024
 MOST_SHARED_BYTES = 48 * 1024
@@ -26,45 +27,37 @@ def _n_threads(n_hidden: int) -> int:
     return min(MOST_THREADS, -(-n_hidden // WARP) * WARP)
 
 
-def _shared_bytes(top: LayerParams) -> int:
-    n_outputs, n_hidden = top.weights.shape
-    return outputs_numbers(_n_threads(n_hidden), n_outputs) * int(top.weights.dtype.itemsize)
+def _shared_bytes(model: FusedModel) -> int:
+    weights = model.top.weights
+    n_outputs, n_hidden = weights.shape
+    return outputs_numbers(_n_threads(n_hidden), n_outputs) * int(weights.dtype.itemsize)
 
 
 class CupySequencer(Sequencer):
     """The contract of `Sequencer` on one GPU."""
 
-    def __init__(
-        self,
-        backend: Backend,
-        device: Any,
-        n_rows: int,
-        hidden: LayerParams,
-        top: LayerParams,
-        loss: Loss,
-        textbook_rule: bool,
-    ) -> None:
+    def __init__(self, backend: Backend, device: Any, n_rows: int, model: FusedModel) -> None:
         self._device = device
-        self._hidden, self._top = hidden, top
-        self._n_outputs, self._n_hidden = top.weights.shape
-        self._dtype = top.weights.dtype
-        self._share = loss.share(self._n_outputs)
+        self._hidden, self._top = model.hidden, model.top
+        self._n_outputs, self._n_hidden = model.top.weights.shape
+        self._dtype = model.top.weights.dtype
+        self._share = model.loss.share(self._n_outputs)
         self._n_threads = _n_threads(self._n_hidden)
-        self._shared_bytes = _shared_bytes(top)
-        self._kernel = load_kernel("gpunn_learn_in_order", hidden, top, loss, textbook_rule)
+        self._shared_bytes = _shared_bytes(model)
+        self._kernel = load_kernel("gpunn_learn_in_order", model)
         self.z = backend.empty((n_rows, self._n_hidden), self._dtype)
         self.deltas = backend.empty((n_rows, self._n_hidden), self._dtype)
         self._products = Gram(
-            backend, n_rows * n_rows, self._dtype, biases=hidden.biases is not None
+            backend, n_rows * n_rows, self._dtype, biases=self._hidden.biases is not None
         )
 
     @staticmethod
-    def suits(hidden: LayerParams, top: LayerParams, loss: Loss, textbook_rule: bool) -> bool:
-        """Say whether the kernel can learn in a network of these layers."""
+    def suits(model: FusedModel) -> bool:
+        """Say whether the kernel can learn in a network."""
         return (
-            suits(hidden, top, loss, textbook_rule)
-            and top.weights.shape[1] <= MOST_HIDDEN
-            and _shared_bytes(top) <= MOST_SHARED_BYTES
+            suits(model)
+            and model.top.weights.shape[1] <= MOST_HIDDEN
+            and _shared_bytes(model) <= MOST_SHARED_BYTES
         )
 
     def learn(

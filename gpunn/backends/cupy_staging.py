@@ -16,7 +16,8 @@ from typing import Any
 import cupy
 import numpy as np
 
-from gpunn.backends.base import Array, Backend, StagingBuffer
+from gpunn.backends.base import Array, Backend
+from gpunn.backends.staging import StagingBuffer
 
 
 class CupyStagingBuffer(StagingBuffer):

@@ -1,7 +1,7 @@
 // Training of a network with one hidden layer, many steps in one launch.
 //
-// gpunn/backends/cupy_kernels.py puts the type T and the formulas of the network's activations and error in
-// front of this text:
+// These are the fused ways of training on a GPU. gpunn/backends/cupy_kernels.py puts the type T and
+// the formulas of the network's activations and loss in front of this text:
 //
 //     T hidden_forward(T x), hidden_derivative(T a), top_forward(T x), top_derivative(T a)
 //     T loss_value(T x, T a, T t, T log_sum), loss_derivative(T a, T t, T t_sum)
@@ -11,7 +11,8 @@
 
 #define WARP 32
 
-// The sum over a warp, in its first thread.
+// The sum over a warp, in its first thread. At each distance (16, 8, 4, 2, 1) a thread adds what
+// the one so far above it has come to. What the upper threads come to is of no use.
 static __device__ T sum_of_warp(T value)
 {
     for (int distance = WARP / 2; distance > 0; distance /= 2) {
@@ -74,14 +75,14 @@ static __device__ void go_through_outputs(
         sum = sum_of_warp(sum);
         if (me % WARP == 0) out.of_warps[me / WARP * n_outputs + k] = sum;
     }
-    __syncthreads();
+    __syncthreads();  // each output needs the sums of all warps
 
     for (int k = me; k < n_outputs; k += n_threads) {
         T sum = biases ? biases[k] : T(0);
         for (int w = 0; w < n_warps; ++w) { sum += out.of_warps[w * n_outputs + k]; }
         out.z[k] = sum;
     }
-    __syncthreads();
+    __syncthreads();  // softmax needs all z
 
     for (int k = me; k < n_outputs; k += n_threads) {
         const T x = out.z[k];
@@ -96,7 +97,7 @@ static __device__ void go_through_outputs(
 #endif
         out.values[k] = share * loss_value(x, out.a[k], target[k], log_sum);
     }
-    __syncthreads();
+    __syncthreads();  // softmax's Jacobian needs all a, and the loss all values
 
     for (int k = me; k < n_outputs; k += n_threads) {
         const T t_sum = LOSS_IS_FUSED ? sum_of(target, n_outputs) : T(0);
@@ -123,12 +124,12 @@ static __device__ void go_through_outputs(
         for (int k = 0; k < n_outputs; ++k) { error += out.values[k]; }
         *row_loss += error;
     }
-    __syncthreads();
+    __syncthreads();  // the caller's threads read the errors and steps of all outputs
 }
 
-// One sample after the other, a block of samples in a launch. gpunn/training/online.py says what is computed
-// and why. Here goes the part that must be done in order: for each sample t its correction by the
-// deltas before it, the layer above with its update, and the sample's delta.
+// One sample after the other, a block of samples in a launch. gpunn/training/online.py says what is
+// computed and why. Here goes the part that must be done in order: for each sample t its correction
+// by the deltas before it, the layer above with its update, and the sample's delta.
 //
 // One block of threads does it all. A hidden unit belongs to one thread, which alone touches its
 // column of z, deltas and weights, so that threads meet only over the few outputs: four times a
@@ -149,7 +150,7 @@ extern "C" __global__ void __launch_bounds__(1024) gpunn_learn_in_order(
     int n_hidden,
     int n_outputs)
 {
-    extern __shared__ double memory[];
+    extern __shared__ double memory[];  // double, for the alignment; it holds numbers of type T
     const int me = threadIdx.x, n_threads = blockDim.x;
     const Outputs out = outputs_at((T*)memory, n_outputs);
 
@@ -159,6 +160,8 @@ extern "C" __global__ void __launch_bounds__(1024) gpunn_learn_in_order(
         const T* target = targets + (size_t)t * n_outputs;
         const T* product = products + (size_t)t * n_samples;
 
+        // Neighbours in a warp have neighbouring units j, so that they read neighbouring places of
+        // each row. No barrier: of all deltas a thread reads but the columns that it wrote itself.
         for (int j = me; j < n_hidden; j += n_threads) {
             T correction = T(0);
             for (int s = 0; s < t; ++s) {
@@ -173,6 +176,7 @@ extern "C" __global__ void __launch_bounds__(1024) gpunn_learn_in_order(
             if (outputs) outputs[(size_t)t * n_outputs + k] = out.a[k];
             if (biases) biases[k] -= scale * out.steps[k];
         }
+        // A weight sends back what it was before its update, and belongs to one thread alone.
         for (int j = me; j < n_hidden; j += n_threads) {
             T back = T(0);
             for (int k = 0; k < n_outputs; ++k) {
@@ -194,15 +198,17 @@ static __device__ T sum_of_batch(const T* values, int stride, int batch_size)
 }
 
 // Waits until all blocks of the grid have come here, and shows each what the others have written.
-// `arrived` counts the blocks, from 0 at the start of the launch; `n_barriers` is this one's number.
+// `arrived` counts the blocks, from 0 when the launch begins; `n_barriers` is this one's number.
+// The count is never set back: before barrier b all blocks have come b times, and a block that runs
+// ahead can only make it larger. All blocks must be running, hence the cooperative launch.
 static __device__ void wait_for_the_grid(unsigned int* arrived, unsigned int n_barriers)
 {
-    __syncthreads();
+    __syncthreads();  // the block's threads have written what they had to
     if (threadIdx.x == 0) {
-        __threadfence();
+        __threadfence();  // and others see it before they see the count
         atomicAdd(arrived, 1u);
         while (*(volatile unsigned int*)arrived < n_barriers * gridDim.x) { __nanosleep(20); }
-        __threadfence();
+        __threadfence();  // nothing is read from before the others had come
     }
     __syncthreads();
 }
@@ -229,6 +235,9 @@ static __device__ void multiply_forward(const Tile& tile, int batch_size, int n_
     const int n_pairs = (batch_size + PAIR - 1) / PAIR;
     const int n_groups = (tile.n_units + UNITS - 1) / UNITS;
     for (int task = threadIdx.x; task < n_pairs * n_groups; task += blockDim.x) {
+        // The samples of a pair are half a batch apart, and neighbours in a warp have neighbouring
+        // samples: with the odd pitch their reads of x[k] hit different banks. Most of them share
+        // their units, and a weight is then one read for all.
         const int i = task % n_pairs, i_other = i + n_pairs, j = task / n_pairs * UNITS;
         const bool has_other = i_other < batch_size;
         const T* x = tile.x + i * tile.pitch;
@@ -237,6 +246,7 @@ static __device__ void multiply_forward(const Tile& tile, int batch_size, int n_
         for (int k = 0; k < tile.n_inputs; ++k) {
 #pragma unroll
             for (int u = 0; u < UNITS; ++u) {
+                // Beyond the last unit the first one is multiplied again, for nobody, but in range.
                 const int unit = j + u < tile.n_units ? j + u : j;
                 const T weight = tile.weights[unit * tile.pitch + k];
                 sum[0][u] += x[k] * weight;
@@ -329,11 +339,11 @@ extern "C" __global__ void __launch_bounds__(256) gpunn_learn_batches(
     tile.n_units = max(0, min(tile_units, n_hidden - tile.first_unit));
     tile.first_input = input_tile * tile_inputs;
     tile.n_inputs = min(tile_inputs, n_inputs - tile.first_input);
-    tile.pitch = tile_inputs | 1;
+    tile.pitch = tile_inputs | 1;  // the next odd number
     tile.x = (T*)memory;
     tile.weights = tile.x + batch_size * tile.pitch;
     tile.rest = tile.weights + tile_units * tile.pitch;
-    T* hidden = tile.rest;
+    T* hidden = tile.rest;  // of the sample whose turn it is; the deltas come after its last use
     const Outputs out = outputs_at(hidden + n_hidden, n_outputs);
     const int tile_size = tile.n_units * tile.n_inputs;
     T* tile_in_memory = hidden_weights + (size_t)tile.first_unit * n_inputs + tile.first_input;
@@ -353,10 +363,12 @@ extern "C" __global__ void __launch_bounds__(256) gpunn_learn_batches(
                 tile.x[i * tile.pitch + k] = batch[(size_t)i * n_inputs + k];
             }
         }
-        __syncthreads();
+        __syncthreads();  // in the first step this waits for the weights, too
         multiply_forward(
             tile, batch_size, n_hidden, sums + (size_t)input_tile * batch_size * n_hidden);
         wait_for_the_grid(arrived, ++n_barriers);
+        // From here on the output layer and the hidden biases are those after the last step: who
+        // changed them has come to this barrier, and who changes them next waits for the other.
 
         for (int i = blockIdx.x; i < batch_size; i += gridDim.x) {
             for (int j = me; j < n_hidden; j += n_threads) {
@@ -387,8 +399,9 @@ extern "C" __global__ void __launch_bounds__(256) gpunn_learn_batches(
             const int i = e / tile.n_units, j = e % tile.n_units;
             tile.rest[e] = deltas[(size_t)i * n_hidden + tile.first_unit + j];
         }
-        __syncthreads();
+        __syncthreads();  // each thread learns from deltas that others have fetched
         learn_tile(tile, batch_size, scale, kept);
+        // Several tiles have the same units, and one of them must change the biases.
         if (hidden_biases && input_tile == 0) {
             for (int j = me / WARP; j < tile.n_units; j += n_warps) {
                 const T sum = sum_of_batch(tile.rest + j, tile.n_units, batch_size);
@@ -411,7 +424,7 @@ extern "C" __global__ void __launch_bounds__(256) gpunn_learn_batches(
                 if (lane == 0) biases[k] -= scale * sum;
             }
         }
-        __syncthreads();
+        __syncthreads();  // the next step overwrites x
     }
     for (int e = me; e < tile_size; e += n_threads) {
         const int j = e / tile.n_inputs, k = e % tile.n_inputs;

@@ -2,91 +2,36 @@
 
 Every product goes through SciPy's BLAS; see `gpunn.backends.numpy_blas`.
 
-Elementwise formulas run over pieces that fit a core's L2 cache, so that a formula of several NumPy
-calls reads and writes main memory once.
+Elementwise formulas run over pieces that fit a core's L2 cache; see `gpunn.backends.numpy_pieces`.
 """
 
 # The contract takes any device's arrays, and this device its own alone.
 # mypy: disable-error-code="override"
 
 import math
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gpunn.activations import Activation
-from gpunn.backends.base import Array, Backend, LayerParams, Sequencer, StagingBuffer
+from gpunn.backends.base import Array, Backend
+from gpunn.backends.fused import FusedModel, Sequencer
 from gpunn.backends.numpy_blas import Blas
 from gpunn.backends.numpy_online import NumpySequencer
+from gpunn.backends.numpy_pieces import PIECE, ScratchMemory, Tile, aligned, pieces, spread, tiles
 from gpunn.backends.sparse_rows import SparseRows
+from gpunn.backends.staging import StagingBuffer
 from gpunn.host_memory import MemoryInfo, host_memory
 from gpunn.losses import Loss
-
-if TYPE_CHECKING:
-    from concurrent.futures import ThreadPoolExecutor
-
-PIECE = 32_768
-"""Numbers in a piece: three arrays of it, in float64, fit an L2 cache of one mebibyte."""
-
-CACHE_LINE = 64
-"""Bytes in a cache line, and in the longest vector of numbers."""
-
-WORTH_SHARING = 8
-"""Fewer pieces than this are done before another thread has heard of them."""
-
-MANY_VIEWS = 256
-"""In so many shapes a thread's scratch memory is remembered; making a view anew takes a while."""
 
 GOLDEN = 0x9E3779B1
 """A prime near 2^32 over the golden ratio, which scatters consecutive numbers."""
 
-Tile = tuple[slice, slice]
 # An inner function evaluates its annotations whenever it is made, and this one costs nothing.
 Values = NDArray[Any]
-_Item = TypeVar("_Item")
-
-
-@lru_cache(maxsize=256)
-def _tiles(n_rows: int, n_columns: int, whole_rows: bool) -> tuple[Tile, ...]:
-    """Cut a matrix into tiles of at most `PIECE` numbers, or at least one row each."""
-    width = n_columns if whole_rows else min(n_columns, PIECE)
-    height = max(1, PIECE // max(1, width))
-    return tuple(
-        (slice(i, i + height), slice(j, j + width))
-        for i in range(0, n_rows, height)
-        for j in range(0, n_columns, max(1, width))
-    )
-
-
-@cache
-def _pool(n_threads: int) -> "ThreadPoolExecutor":
-    from concurrent.futures import ThreadPoolExecutor
-
-    return ThreadPoolExecutor(n_threads, thread_name_prefix="gpunn")
-
-
-def _do_all(items: Sequence[_Item], work: Callable[[_Item], None]) -> None:
-    # What NumPy ignores is set for each thread by itself.
-    with np.errstate(over="ignore"):
-        for item in items:
-            work(item)
-
-
-@lru_cache(maxsize=256)
-def _pieces(size: int) -> tuple[slice, ...]:
-    """Cut a flat array into pieces of at most `PIECE` numbers."""
-    return tuple(slice(start, start + PIECE) for start in range(0, size, PIECE))
-
-
-def _aligned(size: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return an array that begins where a cache line does: vectors are stored twice as fast."""
-    memory = np.empty(size * dtype.itemsize + CACHE_LINE, np.uint8)
-    start = -memory.ctypes.data % CACHE_LINE
-    return memory[start : start + size * dtype.itemsize].view(dtype)
 
 
 @cache
@@ -109,33 +54,6 @@ def _ones(code: str, n: int) -> NDArray[Any]:
     return ones
 
 
-class _ScratchMemory(threading.local):
-    """Memory for what lasts no longer than a call, each thread's own."""
-
-    def __init__(self) -> None:
-        self._whole: dict[tuple[str, int], NDArray[Any]] = {}
-        self._views: dict[tuple[Any, ...], NDArray[Any]] = {}
-
-    def __call__(self, shape: tuple[int, ...], dtype: np.dtype[Any], slot: int) -> NDArray[Any]:
-        """Return the memory of that dtype and number, in that shape."""
-        key = (shape, dtype.char, slot)
-        try:
-            return self._views[key]
-        except KeyError:
-            self._views[key] = self._new_view(shape, dtype, slot)
-            return self._views[key]
-
-    def _new_view(self, shape: tuple[int, ...], dtype: np.dtype[Any], slot: int) -> NDArray[Any]:
-        size = math.prod(shape)
-        whole = self._whole.get((dtype.char, slot))
-        if whole is None or whole.size < size:
-            whole = self._whole[dtype.char, slot] = _aligned(max(PIECE, size), dtype)
-            self._views.clear()  # among them those of the smaller memory, which nobody needs now
-        if len(self._views) >= MANY_VIEWS:
-            self._views.clear()
-        return whole[:size].reshape(shape)
-
-
 class NumpyBackend(Backend):
     """The contract of `Backend` on the CPU."""
 
@@ -144,7 +62,7 @@ class NumpyBackend(Backend):
 
     def __init__(self) -> None:
         self._blas = Blas()
-        self._memory = _ScratchMemory()
+        self._memory = ScratchMemory()
 
     def asarray(self, host: NDArray[Any], dtype: DTypeLike | None = None) -> NDArray[Any]:
         return np.ascontiguousarray(host, dtype=dtype)
@@ -156,7 +74,7 @@ class NumpyBackend(Backend):
         return array.copy()
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-        return _aligned(math.prod(shape), np.dtype(dtype)).reshape(shape)
+        return aligned(math.prod(shape), np.dtype(dtype)).reshape(shape)
 
     def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         return np.zeros(shape, dtype)
@@ -216,6 +134,8 @@ class NumpyBackend(Backend):
         if a.size == 0:  # which SciPy's wrapper refuses
             np.multiply(out, beta, out=out) if beta != 0 else out.fill(0)
             return
+        # The product a^T 1, which BLAS accumulates into `out`. The ones are made for the next power
+        # of two, so that few sizes are remembered; a.T is column-major, and no copy.
         ones = _ones(a.dtype.char, 1 << (a.shape[0] - 1).bit_length())[: a.shape[0]]
         self._blas.gemv[out.dtype.char](alpha, a.T, ones, beta, out, overwrite_y=1)
 
@@ -235,7 +155,7 @@ class NumpyBackend(Backend):
                 activation.forward(a, self._scratch(a))
                 np.copyto(piece, a.T)
 
-        self._spread(_tiles(*z.shape, not activation.elementwise), work)
+        spread(tiles(*z.shape, not activation.elementwise), work, self._blas)
 
     def activation_backward(
         self, delta: NDArray[Any], a: NDArray[Any], activation: Activation
@@ -249,7 +169,7 @@ class NumpyBackend(Backend):
                 activation.backward(columns, self._columns(outputs, 2), self._scratch(columns))
                 np.copyto(piece, columns.T)
 
-        self._spread(_tiles(*a.shape, not activation.elementwise), work)
+        spread(tiles(*a.shape, not activation.elementwise), work, self._blas)
 
     def loss_backward(
         self,
@@ -262,7 +182,7 @@ class NumpyBackend(Backend):
         row_weights: NDArray[Any] | None = None,
     ) -> None:
         with np.errstate(over="ignore"):
-            for rows, _ in _tiles(*z.shape, True):
+            for rows, _ in tiles(*z.shape, True):
                 piece, errors = z[rows], row_losses[rows]
                 weights = None if row_weights is None else row_weights[rows]
                 a, t = self._columns(piece, 1, bias), self._columns(targets[rows], 2)
@@ -298,16 +218,8 @@ class NumpyBackend(Backend):
             activation.backward(out, a, scratch[:-1])
         return out
 
-    def make_sequencer(
-        self,
-        n_rows: int,
-        hidden: LayerParams,
-        top: LayerParams,
-        loss: Loss,
-        *,
-        textbook_rule: bool,
-    ) -> Sequencer | None:
-        return NumpySequencer(self._blas, n_rows, hidden, top, loss, textbook_rule)
+    def make_sequencer(self, n_rows: int, model: FusedModel) -> Sequencer | None:
+        return NumpySequencer(self._blas, n_rows, model)
 
     def axpby(self, source: NDArray[Any], out: NDArray[Any], *, alpha: float, beta: float) -> None:
         code = out.dtype.char
@@ -349,7 +261,7 @@ class NumpyBackend(Backend):
             np.multiply(kept, _number(scale, kept.dtype.char), kept)
             np.multiply(numbers, kept, numbers)
 
-        self._spread(_pieces(a.size), work)
+        spread(pieces(a.size), work, self._blas)
 
     def adam_update(
         self,
@@ -403,21 +315,11 @@ class NumpyBackend(Backend):
                 work(*arrays)
             return
         flat = [array.reshape(-1) for array in arrays]
-        self._spread(_pieces(size), lambda piece: work(*(array[piece] for array in flat)))
-
-    def _spread(self, tiles: Sequence[_Item], work: Callable[[_Item], None]) -> None:
-        """Do the work on all tiles, on as many threads as BLAS has; NumPy releases the GIL."""
-        if len(tiles) < WORTH_SHARING:
-            _do_all(tiles, work)
-            return
-        n_threads = min(self._blas.n_threads, len(tiles))
-        others = [
-            _pool(n_threads - 1).submit(_do_all, tiles[k::n_threads], work)
-            for k in range(1, n_threads)
-        ]
-        _do_all(tiles[::n_threads], work)
-        for other in others:
-            other.result()
+        spread(
+            pieces(size),
+            lambda piece: work(*(array[piece] for array in flat)),
+            self._blas,
+        )
 
     def _scratch(self, like: NDArray[Any], slot: int = 0) -> NDArray[Any]:
         """Return this thread's scratch memory in the shape and dtype of an array."""

@@ -40,10 +40,14 @@ class Blas:
         """Change `out` in place to ``alpha op(a) op(b) + beta out``; see `Backend.gemm`."""
         if out.size == 0:
             return
-        # BLAS is column-major, where out^T = alpha op(b)^T op(a)^T + beta out^T needs no copies.
+        # BLAS is column-major, where out^T = alpha op(b)^T op(a)^T + beta out^T needs no copies: to
+        # it a row-major matrix is its own transpose. So the factors change places, and each goes as
+        # the column-major view of its memory: a row-major one as its transpose, with its own flag,
+        # a column-major one as itself, with the other flag.
         b, transpose_b = (b.T, transpose_b) if b.flags.c_contiguous else (b, not transpose_b)
         a, transpose_a = (a.T, transpose_a) if a.flags.c_contiguous else (a, not transpose_a)
         multiply = self._gemm[out.dtype.char]
+        # Without overwrite_c, SciPy would write to a copy and leave `out` as it is.
         multiply(alpha, b, a, beta, out.T, transpose_b, transpose_a, overwrite_c=1)
 
     @property

@@ -1,4 +1,4 @@
-"""One sample at a time on the CPU: the ordered part of `gpunn.training.online`, in few calls.
+"""One sample at a time on the CPU, fused: the ordered part of `gpunn.training.online` in few calls.
 
 For a hidden layer of a few hundred units a sample is so little arithmetic that calls cost more than
 numbers. So this loop calls BLAS and the formulas directly, on views of rows that are made once,
@@ -20,9 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.activations import SIGMOID, Activation
-from gpunn.backends.base import LayerParams, Sequencer
+from gpunn.backends.fused import FusedModel, Sequencer
 from gpunn.backends.numpy_blas import Blas
-from gpunn.losses import Loss
 
 Values = NDArray[Any]
 
@@ -61,19 +60,11 @@ def _row_formula(activation: Activation, width: int) -> Callable[[Values, Values
 class NumpySequencer(Sequencer):
     """The contract of `Sequencer` on the CPU."""
 
-    def __init__(
-        self,
-        blas: Blas,
-        n_rows: int,
-        hidden: LayerParams,
-        top: LayerParams,
-        loss: Loss,
-        textbook_rule: bool,
-    ) -> None:
-        self._blas, self._loss = blas, loss
+    def __init__(self, blas: Blas, n_rows: int, model: FusedModel) -> None:
+        hidden, top, self._loss, self._textbook_rule = model
+        self._blas = blas
         self._hidden: Any = hidden  # whose arrays are NumPy's
         self._top: Any = top
-        self._textbook_rule = textbook_rule
         n_outputs, n_hidden = top.weights.shape
         dtype = top.weights.dtype
         self.z: Values = np.empty((n_rows, n_hidden), dtype)
@@ -96,6 +87,7 @@ class NumpySequencer(Sequencer):
 
     def _row(self, t: int) -> _Row:
         first = t - t % RUN
+        # Rows of the run so far, transposed: a column-major matrix to BLAS, and no copy.
         return _Row(
             self.z[t],
             self.deltas[t],
@@ -149,6 +141,7 @@ class NumpySequencer(Sequencer):
         for start in range(0, len(targets), RUN):
             stop = min(start + RUN, len(targets))
             if start:
+                # Z <- Z - scale G D for the whole run; G's part must be contiguous for that.
                 products = self._earlier[: (stop - start) * start].reshape(stop - start, start)
                 np.copyto(products, self._products[start:stop, :start])
                 self._blas.gemm(
@@ -162,11 +155,18 @@ class NumpySequencer(Sequencer):
                         self._top.activation.forward(row, self._scratch_top[:-1])
 
     def _learn_run(self, rows: list[_Row], targets: Values, scale: float) -> None:
+        # SciPy's wrappers take long over keywords, for products as small as these; hence the bare
+        # numbers. They are
+        #     gemv(alpha, A, x, beta, y, offset x, stride x, offset y, stride y, transpose, write y)
+        #     ger(alpha, x, y, stride x, stride y, A, write x, write y, write A)
+        # where "write" means that the result may be written to the array itself, not to a copy; ger
+        # changes neither x nor y. Matrices must be column-major, or they are copied all the same.
         code = targets.dtype.char
         gemv, ger, loss = self._blas.gemv[code], self._blas.ger[code], self._loss
         activate, go_back = self._activate, self._hidden.activation.backward
         activate_top, go_back_top = self._activate_top, self._top.activation.backward
-        weights, biases = self._top.weights.T, self._top.biases  # column-major, as BLAS has it
+        # Row-major (n_2, n_1) weights are column-major (n_1, n_2) ones, so that `weights` is W_2^T.
+        weights, biases = self._top.weights.T, self._top.biases
         scratch, textbook_rule = self._scratch, self._textbook_rule
         delta_top, step_top = self._delta_top, self._step_top
         scratch_top, longer_scratch = self._scratch_top[:-1], self._scratch_top
@@ -176,7 +176,7 @@ class NumpySequencer(Sequencer):
             if len(products):  # z <- z - scale D^T (X x)
                 gemv(-scale, before, products, 1.0, a, 0, 1, 0, 1, 0, 1)
             activate(a, scratch)
-            gemv(1.0, weights, a, 0.0, o, 0, 1, 0, 1, 1, 1)  # o = W_2 a
+            gemv(1.0, weights, a, 0.0, o, 0, 1, 0, 1, 1, 1)  # o = W_2 a, W_2 being transposed
             if biases is not None:
                 np.add(o, biases, o)
             if fused:

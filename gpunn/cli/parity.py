@@ -18,7 +18,8 @@ from gpunn.data.datasets import load_dataset
 from gpunn.data.scaling import class_numbers
 from gpunn.errors import ParameterError
 from gpunn.model_file import check_writable
-from gpunn.parity.comparison import Case, Comparison, choose_devices, compare, standard_cases
+from gpunn.parity.cases import Case, standard_cases
+from gpunn.parity.comparison import Comparison, choose_devices, compare
 from gpunn.recipes import STANDARD
 
 SAMPLES = 200

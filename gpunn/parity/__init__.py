@@ -1,13 +1,12 @@
 """Whether two devices compute the same."""
 
+from gpunn.parity.cases import Case, standard_cases
 from gpunn.parity.checks import Check
 from gpunn.parity.comparison import (
-    Case,
     Comparison,
     choose_devices,
     compare,
     compare_network,
-    standard_cases,
 )
 
 __all__ = [

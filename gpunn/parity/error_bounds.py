@@ -3,17 +3,14 @@
 `BoundBackend` is a device like any other, so that networks, optimizers and `gpunn.fit` run on it
 as they are. Each of its numbers is computed in float64 and carries a bound on the difference that
 two devices' rounding may have made to it until then: the running error analysis of the textbook.
-Asked for a host copy, it gives the bounds. `RandomRoundingBackend` instead draws a rounding error
-within each operation's bound and adds it: Monte Carlo arithmetic, which shows how a program that
-runs for long enlarges or forgets what happened at its start.
+Asked for a host copy, it gives the bounds.
 
 ``docs/parity.md`` derives the bounds. In short: a sum of K terms ``x`` is off by at most
 ``(min(K, 8 sqrt(K)) + 2) u sum|x|``, a formula by 12 u times its result and by what its argument's
 error makes of it, for which it is evaluated at both ends of the argument's interval.
 
 Sources: N. J. Higham, *Accuracy and Stability of Numerical Algorithms* (2002), section 3.3; N. J.
-Higham and T. Mary, *A new approach to probabilistic rounding error analysis* (2019); D. S. Parker,
-*Monte Carlo arithmetic* (1997).
+Higham and T. Mary, *A new approach to probabilistic rounding error analysis* (2019).
 """
 
 # The contract takes any device's arrays, and this device its own alone.
@@ -21,7 +18,7 @@ Higham and T. Mary, *A new approach to probabilistic rounding error analysis* (2
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -32,6 +29,8 @@ from gpunn.backends.numpy_backend import NumpyBackend
 from gpunn.backends.numpy_blas import Blas
 from gpunn.host_memory import MemoryInfo, host_memory
 from gpunn.losses import Loss
+from gpunn.parity.bounded import Arithmetic, Bounded
+from gpunn.parity.formulas import apply, columnwise, slope_of, softmax_spread
 
 Values = NDArray[Any]
 Formula = Callable[[Values], Values]
@@ -48,89 +47,7 @@ FUNCTION = 12.0
 DERIVATIVE = 4.0
 """Roundings in a derivative or an error function."""
 
-FACTOR_ROUNDOFF = {"fp32": 0.0, "tf32": 2.0**-10, "bf16": 2.0**-7}
-"""How far, relative to their size, the factors of a product may be changed.
-
-Twice the unit roundoff of 11 and 8 significant bits: NVIDIA does not say whether factors are
-rounded to the nearest number or cut off.
-"""
-
 _FLOAT64 = float(np.finfo(np.float64).eps)
-
-
-class Arithmetic(NamedTuple):
-    """What rounding may do to a number, relative to its size, each time.
-
-    Attributes
-    ----------
-    unit : float
-        The unit roundoff u of an operation's result, half the distance from 1 to the next number.
-    factor : float
-        That of the factors of a matrix product; 0 where they are taken as they are.
-    """
-
-    unit: float
-    factor: float = 0.0
-
-    @classmethod
-    def of(cls, dtype: DTypeLike, precision: str = "fp32") -> "Arithmetic":
-        """Return a device's arithmetic, for networks of that dtype."""
-        return cls(float(np.finfo(dtype).eps) / 2, FACTOR_ROUNDOFF[precision])
-
-    def beside(self, other: "Arithmetic") -> "Arithmetic":
-        """Return what makes the bounds those of the difference between two devices."""
-        return Arithmetic(self.unit + other.unit, self.factor + other.factor)
-
-
-class Bounded:
-    """An array of numbers that are known within bounds.
-
-    Attributes
-    ----------
-    values : ndarray of float64
-        The numbers, computed in float64.
-    errors : ndarray of float64
-        How far a device's numbers may be from them, or two devices' numbers from each other.
-    dtype : numpy.dtype
-        What the devices hold them in.
-    """
-
-    __slots__ = ("dtype", "errors", "values")
-
-    def __init__(self, values: Values, errors: Values, dtype: DTypeLike) -> None:
-        self.values, self.errors, self.dtype = values, errors, np.dtype(dtype)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """As of an ndarray; so are the others."""
-        return self.values.shape
-
-    @property
-    def ndim(self) -> int:
-        """The number of dimensions."""
-        return self.values.ndim
-
-    @property
-    def size(self) -> int:
-        """The number of numbers."""
-        return self.values.size
-
-    @property
-    def strides(self) -> tuple[int, ...]:
-        """The distances in memory."""
-        return self.values.strides
-
-    @property
-    def flags(self) -> Any:
-        """Whether it is contiguous."""
-        return self.values.flags
-
-    def __getitem__(self, key: Any) -> "Bounded":
-        return Bounded(self.values[key], self.errors[key], self.dtype)
-
-    def reshape(self, *shape: Any) -> "Bounded":
-        """Return the same memory in another shape."""
-        return Bounded(self.values.reshape(*shape), self.errors.reshape(*shape), self.dtype)
 
 
 class BoundBackend(Backend):
@@ -270,21 +187,21 @@ class BoundBackend(Backend):
     def _activation(self, z: Values, errors: Values, activation: Activation) -> tuple[Any, Any]:
         if not activation.elementwise:
             return self._softmax(z, errors, activation)
-        a = _apply(activation, z)
-        spread = self._spread(lambda x: _apply(activation, x), z, errors, a)
+        a = apply(activation, z)
+        spread = self._spread(lambda x: apply(activation, x), z, errors, a)
         return a, spread + FUNCTION * self.unit * np.abs(a)
 
     def _softmax(self, z: Values, errors: Values, activation: Activation) -> tuple[Any, Any]:
-        a = _apply(activation, z.T).T
+        a = apply(activation, z.T).T
         depth = z.max(axis=1, keepdims=True) - z
         own = depth + (a * depth).sum(axis=1, keepdims=True) + FUNCTION + FUNCTION + a.shape[1]
-        spread = _softmax_spread(a, errors) if self.carries else 0.0
+        spread = softmax_spread(a, errors) if self.carries else 0.0
         return a, spread + own * self.unit * a
 
     def activation_backward(self, delta: Bounded, a: Bounded, activation: Activation) -> None:
         if activation.elementwise:
-            slope = _slope(activation, a.values)
-            spread = self._spread(lambda x: _slope(activation, x), a.values, a.errors, slope)
+            slope = slope_of(activation, a.values)
+            spread = self._spread(lambda x: slope_of(activation, x), a.values, a.errors, slope)
             moving = (a.errors > 0) | (slope != 0)
             spread += DERIVATIVE * self.unit * moving * np.maximum(np.abs(slope), 1)
             errors = delta.errors * (np.abs(slope) + spread) + np.abs(delta.values) * spread
@@ -320,23 +237,23 @@ class BoundBackend(Backend):
         t, share = targets.values, loss.share(z.shape[1])
 
         def derivative(x: Values) -> Values:
-            return share * _columnwise(loss.derivative, x, t)
+            return share * columnwise(loss.derivative, x, t)
 
         slope = derivative(outputs.values)
         own = share * DERIVATIVE * self.unit
         spread = self._spread(derivative, outputs.values, outputs.errors, slope)
         spread += own * (np.abs(slope) + np.abs(outputs.values) + np.abs(t))
         if loss.fused:
-            values = _columnwise(loss.value, z.values, t)
+            values = columnwise(loss.value, z.values, t)
             # The error's slope in z is `slope`; its second derivatives are at most 1 a target.
             weight = np.abs(t) + activation.elementwise
             of_values = np.abs(slope) * z.errors + weight.sum(axis=1, keepdims=True) * z.errors**2
             largest = np.abs(z.values).max(axis=1, keepdims=True)
             of_values += weight * self.unit * (FUNCTION * (1 + 2 * largest) + z.shape[1])
         else:
-            values = share * _columnwise(loss.value, outputs.values, t)
+            values = share * columnwise(loss.value, outputs.values, t)
             of_values = self._spread(
-                lambda x: share * _columnwise(loss.value, x, t),
+                lambda x: share * columnwise(loss.value, x, t),
                 outputs.values,
                 outputs.errors,
                 values,
@@ -432,72 +349,3 @@ class BoundBackend(Backend):
 
     def describe(self) -> str:
         return f"bounds for a unit roundoff of {self.unit:.2g}"
-
-
-class RandomRoundingBackend(BoundBackend):
-    """The contract of `Backend` in float64, where each operation is off at random.
-
-    Parameters
-    ----------
-    arithmetic : Arithmetic
-        The rounding that is imitated: each number is changed by an independent draw, uniform within
-        the bound on its operation's error.
-    seed : int
-        Where the draws come from.
-    """
-
-    name = "random rounding"
-    carries = False
-
-    def __init__(self, arithmetic: Arithmetic, seed: int) -> None:
-        super().__init__(arithmetic)
-        self._generator = np.random.default_rng(seed)
-
-    def _settle(self, out: Bounded, values: Any, errors: Any) -> None:
-        # No error is carried on, so that what comes is the operation's own.
-        out.values[...] = values + self._generator.uniform(-1, 1, out.shape) * errors
-
-    def to_host(self, array: Bounded) -> NDArray[Any]:
-        """Return the numbers."""
-        return array.values.copy()
-
-    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Bounded:
-        return Bounded(np.full(shape, np.nan), np.zeros(shape), dtype)
-
-
-def _apply(activation: Activation, z: Values) -> Values:
-    """Return f(z) as a new array."""
-    a: Values = np.array(z)
-    with np.errstate(over="ignore"):
-        activation.forward(a, np.empty_like(a))
-    return a
-
-
-def _slope(activation: Activation, a: Values) -> Values:
-    """Return f' from a."""
-    slope = np.ones_like(a)
-    activation.backward(slope, a, np.empty_like(a))
-    return slope
-
-
-def _columnwise(formula: Any, x: Values, targets: Values) -> Values:
-    """Return a loss's formula for samples as rows."""
-    out = np.empty(x.shape[::-1])
-    scratch = np.empty((x.shape[1] + 1, x.shape[0]))
-    formula(np.ascontiguousarray(x.T), np.ascontiguousarray(targets.T), out, scratch)
-    return out.T
-
-
-def _softmax_spread(a: Values, errors: Values) -> Values:
-    """Return how far softmax's outputs may be off for arguments that are.
-
-    An output is largest when its own sum is as high, and all others are as low, as they may be.
-    """
-    # Beyond 50, any output may be anything.
-    up, down = np.exp(np.minimum(errors, 50)), np.exp(-np.minimum(errors, 50))
-    rest_low = np.maximum((a * down).sum(axis=1, keepdims=True) - a * down, 0)
-    rest_high = np.maximum((a * up).sum(axis=1, keepdims=True) - a * up, 0)
-    highest = a * up / (a * up + rest_low)
-    lowest = a * down / (a * down + rest_high)
-    spread: Values = np.maximum(highest - a, a - lowest)
-    return np.where(a > 0, spread, 0.0)

@@ -7,7 +7,8 @@ for rounding.
 
 from typing import Self
 
-from gpunn.backends.base import Array, BatchLearner
+from gpunn.backends.base import Array
+from gpunn.backends.fused import BatchLearner
 from gpunn.network import Network
 from gpunn.optimizers import SGD, Optimizer
 
@@ -53,12 +54,10 @@ class BatchTrainer:
         BatchTrainer or None
             The trainer.
         """
-        if not isinstance(optimizer, SGD) or len(network.layers) != 2:
+        model = network.fused_model()
+        if not isinstance(optimizer, SGD) or model is None:
             return None
-        hidden, top = network.layers
-        learner = network.backend.make_batch_learner(
-            batch_size, hidden, top, network.loss, textbook_rule=network.textbook_rule
-        )
+        learner = network.backend.make_batch_learner(batch_size, model)
         if learner is None:
             return None
         return cls(network, learner, batch_size, optimizer.weight_decay)

@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gpunn.backends.base import Array, StagingBuffer
+from gpunn.backends.base import Array
+from gpunn.backends.staging import StagingBuffer
 from gpunn.data.matrices import Matrix, is_on_host, row_blocks
 from gpunn.errors import ParameterError
 from gpunn.network import Network

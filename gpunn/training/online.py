@@ -24,9 +24,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from gpunn.backends.base import Array, Gram, Sequencer
+from gpunn.backends.base import Array
+from gpunn.backends.fused import Sequencer
+from gpunn.backends.gram import Gram
 from gpunn.data.matrices import row_blocks
-from gpunn.network import Layer, Network, add_gradient
+from gpunn.layers import Layer, add_gradient
+from gpunn.network import Network
 
 BLOCK_ROWS = 64
 """Samples in a block.
@@ -68,13 +71,10 @@ class OnlineTrainer:
         self._row_losses = network.backend.zeros((self.block_rows,), np.float64)
 
     def _make_sequencer(self) -> Sequencer | None:
-        network = self.network
-        if self.batch_size != 1 or len(network.layers) != 2:
+        model = self.network.fused_model()
+        if self.batch_size != 1 or model is None:
             return None
-        hidden, top = network.layers
-        return network.backend.make_sequencer(
-            self.block_rows, hidden, top, network.loss, textbook_rule=network.textbook_rule
-        )
+        return self.network.backend.make_sequencer(self.block_rows, model)
 
     def _allocate(self, n_rows: int, n_hidden: int) -> None:
         backend, dtype = self.network.backend, self.network.dtype

@@ -9,7 +9,8 @@ from gpunn.backends.base import Array
 from gpunn.data.matrices import Matrix, blocks, is_on_host
 from gpunn.data.scaling import TargetRows
 from gpunn.errors import DataError
-from gpunn.network import Network, host_array
+from gpunn.inputs import host_array
+from gpunn.network import Network
 
 
 def as_targets(network: Network, y: ArrayLike) -> Any:

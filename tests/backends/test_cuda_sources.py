@@ -12,8 +12,9 @@ import pytest
 
 from gpunn.activations import ACTIVATIONS, get_activation
 from gpunn.backends.base import Backend
+from gpunn.backends.fused import FusedModel
+from gpunn.layers import Layer
 from gpunn.losses import BINARY_LOG_LOSS, LOG_LOSS, LOSSES, POISSON
-from gpunn.network import Layer
 
 NVCC = shutil.which("nvcc")
 ESTIMATORS_LOSSES = (LOG_LOSS, BINARY_LOG_LOSS, POISSON)
@@ -71,7 +72,7 @@ def launch_every_kind_of_learning_in_order(backend: Backend, dtype: str) -> None
     for index, (activation, loss, textbook_rule) in enumerate(kinds):
         hidden = Layer(zeros(4, 5), zeros(4), elementwise[index % len(elementwise)])
         top = Layer(zeros(3, 4), zeros(3), activation)
-        sequencer = backend.make_sequencer(2, hidden, top, loss, textbook_rule=textbook_rule)
+        sequencer = backend.make_sequencer(2, FusedModel(hidden, top, loss, textbook_rule))
         assert sequencer is not None
         losses = backend.zeros((2,), np.float64)
         sequencer.learn(zeros(2, 5), zeros(2, 3), 0.1, losses, zeros(2, 3))

@@ -15,16 +15,17 @@ from test_cupy_online import HIDDEN, PAIRS, samples, twins
 
 import gpunn
 from gpunn import fit
-from gpunn.backends.base import Backend, BatchLearner
+from gpunn.backends.base import Backend
+from gpunn.backends.fused import BatchLearner
 from gpunn.network import Network
 from gpunn.optimizers import SGD, Optimizer, Schedule, constant, exponential_decay
 from gpunn.training import batches
 
 
 def learner_of(network: Network, batch_size: int) -> BatchLearner | None:
-    return network.backend.make_batch_learner(
-        batch_size, *network.layers, network.loss, textbook_rule=network.textbook_rule
-    )
+    model = network.fused_model()
+    assert model is not None
+    return network.backend.make_batch_learner(batch_size, model)
 
 
 def step_by_step(

@@ -143,7 +143,10 @@ cupy = make_module(
 )
 MODULES = (cupy, _cuda, cublas, _device, _memory, runtime)
 PACKAGE = "gpunn.backends"
-OVER_CUPY = ("cupy_backend", "cupy_batches", "cupy_kernels", "cupy_online", "cupy_staging")
+OVER_CUPY = (
+    "cupy_backend", "cupy_batches", "cupy_blas", "cupy_elementwise", "cupy_formulas",
+    "cupy_kernels", "cupy_online", "cupy_staging",
+)  # fmt: skip
 """gpunn's modules that import CuPy when they are imported."""
 
 

@@ -10,10 +10,12 @@ import gpunn
 from gpunn import Network
 from gpunn.activations import IDENTITY, RELU, SIGMOID, SOFTMAX
 from gpunn.backends.numpy_backend import NumpyBackend
+from gpunn.layers import Dropout
 from gpunn.losses import LOSSES
-from gpunn.network import Dropout
 from gpunn.parity import standard_cases
-from gpunn.parity.error_bounds import Arithmetic, BoundBackend, Bounded, RandomRoundingBackend
+from gpunn.parity.bounded import Arithmetic, Bounded
+from gpunn.parity.error_bounds import BoundBackend
+from gpunn.parity.random_rounding import RandomRoundingBackend
 
 UNIT = 2.0**-24
 FLOAT32 = Arithmetic.of("float32")

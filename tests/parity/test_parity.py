@@ -46,13 +46,13 @@ def wrong_derivative(base):
         def activation_backward(self, delta, a, activation):
             super().activation_backward(delta, a, wrong(activation))
 
-        def make_sequencer(self, n_rows, hidden, *others, **options):
-            hidden = hidden._replace(activation=wrong(hidden.activation))
-            return super().make_sequencer(n_rows, hidden, *others, **options)
+        def make_sequencer(self, n_rows, model):
+            hidden = model.hidden._replace(activation=wrong(model.hidden.activation))
+            return super().make_sequencer(n_rows, model._replace(hidden=hidden))
 
-        def make_batch_learner(self, batch_size, hidden, *others, **options):
-            hidden = hidden._replace(activation=wrong(hidden.activation))
-            return super().make_batch_learner(batch_size, hidden, *others, **options)
+        def make_batch_learner(self, batch_size, model):
+            hidden = model.hidden._replace(activation=wrong(model.hidden.activation))
+            return super().make_batch_learner(batch_size, model._replace(hidden=hidden))
 
     return Backend
 
@@ -62,13 +62,13 @@ def dropped_bias(base):
         def activate(self, z, bias, activation):
             super().activate(z, None, activation)
 
-        def make_sequencer(self, n_rows, hidden, *others, **options):
-            hidden = hidden._replace(biases=None)
-            return super().make_sequencer(n_rows, hidden, *others, **options)
+        def make_sequencer(self, n_rows, model):
+            hidden = model.hidden._replace(biases=None)
+            return super().make_sequencer(n_rows, model._replace(hidden=hidden))
 
-        def make_batch_learner(self, batch_size, hidden, *others, **options):
-            hidden = hidden._replace(biases=None)
-            return super().make_batch_learner(batch_size, hidden, *others, **options)
+        def make_batch_learner(self, batch_size, model):
+            hidden = model.hidden._replace(biases=None)
+            return super().make_batch_learner(batch_size, model._replace(hidden=hidden))
 
     return Backend
 

@@ -12,7 +12,7 @@ from fake_streams import RaceError
 
 import gpunn
 from gpunn import Callback, EarlyStopping, Network, cli, evaluate, fit
-from gpunn.backends.base import StagingBuffer
+from gpunn.backends.staging import StagingBuffer
 from gpunn.errors import OutOfMemoryError
 from gpunn.optimizers import OPTIMIZERS
 from gpunn.training import batches, loaders, memory

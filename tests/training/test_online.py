@@ -13,7 +13,8 @@ import pytest
 from conftest import assert_same, bound, make_backend
 
 import gpunn
-from gpunn.network import Network, add_gradient
+from gpunn.layers import add_gradient
+from gpunn.network import Network
 from gpunn.training.online import LARGEST_STEP, OnlineTrainer
 
 PAIRS = [

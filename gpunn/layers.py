@@ -1,0 +1,102 @@
+"""A network's layers on the device, and what a step of training does to them."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from gpunn.activations import Activation
+from gpunn.backends.base import Array, Backend
+from gpunn.errors import ParameterError
+
+
+class Layer(NamedTuple):
+    """The connections into one layer, on the device, and its activation.
+
+    `weights` is (n_out, n_in), a row holding one neuron's incoming weights; `biases` is (n_out,)
+    or None.
+    """
+
+    weights: Array
+    biases: Array | None
+    activation: Activation
+
+
+Update = Callable[[int, Layer, Array, Array], None]
+"""What to do with a layer's gradient: ``update(index, layer, delta, inputs)``.
+
+`delta` (n, n_out) and `inputs` (n, n_in) make the gradient, ``delta^T inputs``, so that an update
+need not store it.
+"""
+
+
+def add_gradient(
+    backend: Backend,
+    delta: Array,
+    inputs: Array,
+    weights: Array,
+    biases: Array | None,
+    *,
+    alpha: float,
+    beta: float = 1.0,
+    beta_biases: float = 1.0,
+) -> None:
+    """Change `weights` and `biases` in place by a multiple of a layer's summed gradient.
+
+    ``weights <- alpha delta^T inputs + beta weights`` and
+    ``biases <- alpha (column sums of delta) + beta_biases biases``. With ``alpha = -lr / n`` this
+    is a whole step of gradient descent in one matrix product, without a gradient buffer.
+    """
+    backend.gemm(delta, inputs, weights, transpose_a=True, alpha=alpha, beta=beta)
+    if biases is not None:
+        backend.sum_rows(delta, biases, alpha=alpha, beta=beta_biases)
+
+
+class Dropout(NamedTuple):
+    """Which hidden units sit out a step: each sample's own, with probability `dropout_rate`.
+
+    What is left of a layer is divided by ``1 - dropout_rate``, so that the sums above it stay as
+    large as without. `keys` holds a whole number below 2^32 for each hidden layer, and other keys
+    leave out other units; see `gpunn.backends.base.Backend.dropout`.
+
+    Source: N. Srivastava et al., *Dropout: a simple way to prevent neural networks from
+    overfitting* (2014).
+    """
+
+    dropout_rate: float
+    keys: Sequence[int]
+
+    @property
+    def kept(self) -> float:
+        """The share of the units that does not sit out."""
+        return 1 - self.dropout_rate
+
+    def go_forward(self, backend: Backend, a: Array, index: int) -> None:
+        """Change the activations of a hidden layer in place: some to 0, and all others scaled."""
+        self._apply(backend, a, index, 1 / self.kept)
+
+    def go_back(self, backend: Backend, delta: Array, a: Array, index: int) -> None:
+        """Change a hidden layer's delta in place as `go_forward` changed its activations.
+
+        The activations lose their scale, also in place: derivatives are written from them.
+        """
+        self._apply(backend, delta, index, 1 / self.kept)
+        self._apply(backend, a, index, self.kept)
+
+    def _apply(self, backend: Backend, array: Array, index: int, scale: float) -> None:
+        key = self.keys[index]
+        backend.dropout(array, dropout_rate=self.dropout_rate, scale=scale, key=key)
+
+    def check(self, hidden_activation: Activation, textbook: bool) -> None:
+        """Raise unless it goes with a network's hidden layers and its rule of learning.
+
+        Raises
+        ------
+        ParameterError
+            If it does not.
+        """
+        if textbook:
+            raise ParameterError("the textbook's rule knows no dropout: use gpunn.Network")
+        if not hidden_activation.elementwise:
+            raise ParameterError(
+                "dropout is for hidden units that are active by themselves, not for "
+                f"{hidden_activation.name}"
+            )

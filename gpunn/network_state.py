@@ -1,0 +1,277 @@
+"""What a network has: layers on a device, numbers that come and go, one thread that trains it.
+
+There is no mathematics here; `gpunn.network` has it.
+"""
+
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gpunn.architecture import Architecture
+from gpunn.backends.base import Array, Backend
+from gpunn.backends.fused import FusedModel
+from gpunn.backends.select import get_backend
+from gpunn.data.matrices import Rows
+from gpunn.data.scaling import Scaling
+from gpunn.errors import ConcurrencyError, ParameterError, ShapeError
+from gpunn.initializers import draw_biases, draw_weights
+from gpunn.inputs import check_rows
+from gpunn.layers import Layer
+from gpunn.losses import get_loss
+from gpunn.work_arrays import WorkArrays
+
+
+class NetworkState:
+    """A network's layers and all that belongs to them; see `gpunn.Network` for the attributes."""
+
+    @classmethod
+    def from_parameters(
+        cls,
+        architecture: Architecture,
+        parameters: Iterable[tuple[NDArray[Any], NDArray[Any] | None]],
+        device: str | Backend = "auto",
+    ) -> Self:
+        """Return a network of the given parameters.
+
+        Parameters
+        ----------
+        architecture : Architecture
+            What the network is, apart from its numbers.
+        parameters : iterable of (array, array or None)
+            Each layer's weights (n_out, n_in) and biases (n_out,), in the network's dtype, on the
+            host or already on the device. Row-major arrays of the device, which the CPU's are all,
+            become the network's own; they are not copied.
+        device : {"auto", "cpu", "cuda", "cuda:N"} or Backend
+            Where.
+
+        Returns
+        -------
+        Network
+            The network.
+
+        Raises
+        ------
+        DeviceError
+            If the device cannot be had.
+        """
+        network, backend = cls.__new__(cls), get_backend(device)
+        network._set_up(architecture, backend, uploaded(backend, parameters))
+        return network
+
+    def _set_up(
+        self,
+        architecture: Architecture,
+        backend: Backend,
+        parameters: Iterator[tuple[Array, Array | None]],
+    ) -> None:
+        if backend.precision != "fp32" and architecture.dtype != "float32":
+            raise ParameterError(
+                f"precision {backend.precision!r} is for float32 networks, and this one is "
+                f"{architecture.dtype}: use precision 'fp32'"
+            )
+        self.architecture = architecture
+        self.backend = backend
+        self.scaling = Scaling.identity()
+        self.class_labels: list[int] | None = None
+        self.training_record: dict[str, Any] = {}
+        self.loss = get_loss(architecture.loss, architecture.output_activation)
+        sizes = architecture.layer_sizes[1:]
+        # The last activations first hold the outputs' z, and then their delta.
+        self._activations = WorkArrays(backend, sizes, self.dtype)
+        self._deltas = WorkArrays(backend, sizes, self.dtype)
+        self._training = threading.RLock()
+        self.layers = [
+            Layer(weights, biases if architecture.biases else None, activation)
+            for (_, _, activation), (weights, biases) in zip(
+                architecture.layers(), parameters, strict=True
+            )
+        ]
+
+    # What it is.
+
+    @property
+    def n_inputs(self) -> int:
+        """Number of inputs."""
+        return self.architecture.layer_sizes[0]
+
+    @property
+    def n_outputs(self) -> int:
+        """Number of outputs."""
+        return self.architecture.layer_sizes[-1]
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of weights and biases."""
+        return sum(
+            n_out * (n_in + self.architecture.biases)
+            for n_out, n_in, _ in self.architecture.layers()
+        )
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of the parameters."""
+        return np.dtype(self.architecture.dtype)
+
+    def __repr__(self) -> str:
+        sizes = "-".join(map(str, self.architecture.layer_sizes))
+        return (
+            f"<{type(self).__name__} {sizes}, {self.architecture.hidden_activation} and "
+            f"{self.architecture.output_activation}, {self.dtype} on {self.backend.name}>"
+        )
+
+    # Parameters in and out.
+
+    def device_parameters(self) -> dict[str, Array]:
+        """Return the parameters themselves, on the device: ``layers.0.weight`` and so on."""
+        arrays = {}
+        for index, layer in enumerate(self.layers):
+            arrays[f"layers.{index}.weight"] = layer.weights
+            if layer.biases is not None:
+                arrays[f"layers.{index}.bias"] = layer.biases
+        return arrays
+
+    def parameters(self) -> dict[str, NDArray[Any]]:
+        """Return host copies of the parameters.
+
+        Returns
+        -------
+        dict of str to ndarray
+            ``layers.0.weight`` (n_out, n_in), ``layers.0.bias`` (n_out,), and so on upwards.
+        """
+        return {
+            name: self.backend.to_host(array) for name, array in self.device_parameters().items()
+        }
+
+    def load_parameters(self, parameters: Mapping[str, ArrayLike]) -> None:
+        """Change the network's parameters in place to copies of the given ones.
+
+        Parameters
+        ----------
+        parameters : dict of str to array_like
+            All of the names and shapes that `parameters` returns.
+
+        Raises
+        ------
+        ShapeError
+            If a name is missing or unknown, a shape differs, or something is no array of numbers.
+            Nothing has been changed then.
+        """
+        own = self.device_parameters()
+        if own.keys() != parameters.keys():
+            raise ShapeError(
+                f"parameters must be named {', '.join(own)}, got {', '.join(parameters)}"
+            )
+        try:
+            host = {name: np.asarray(value, self.dtype) for name, value in parameters.items()}
+        except (TypeError, ValueError) as error:
+            raise ShapeError(f"parameters must be arrays of numbers: {error}") from error
+        for name, value in host.items():
+            if value.shape != own[name].shape:
+                raise ShapeError(f"{name} must have shape {own[name].shape}, got {value.shape}")
+        for name, value in host.items():
+            self.backend.copy_into(self.backend.asarray(value), own[name])
+
+    def fused_model(self) -> FusedModel | None:
+        """Return what a fused path needs to know; None without exactly one hidden layer."""
+        if len(self.layers) != 2:
+            return None
+        hidden, top = self.layers
+        return FusedModel(hidden, top, self.loss, self.architecture.hidden_errors == "textbook")
+
+    # Who trains it.
+
+    @contextmanager
+    def training(self) -> Iterator[None]:
+        """Make sure that no other thread trains the network meanwhile.
+
+        Raises
+        ------
+        ConcurrencyError
+            If one does.
+        """
+        if not self._training.acquire(blocking=False):
+            raise ConcurrencyError(
+                f"{self!r} is being trained by another thread: give each thread a network of its "
+                "own, or train in one thread after the other"
+            )
+        try:
+            yield
+        finally:
+            self._training.release()
+
+    # Inputs as the device wants them.
+
+    def check_rows(self, values: ArrayLike, n_columns: int, name: str) -> tuple[Array, bool]:
+        """Return values as a matrix where they are; see `gpunn.inputs.check_rows`."""
+        return check_rows(self.backend, values, n_columns, name)
+
+    def as_matrix(self, rows: Array | Rows) -> Array:
+        """Return a matrix as a row-major one on the device, in the network's dtype."""
+        if self.backend.owns(rows):
+            return self.backend.contiguous(rows, self.dtype)
+        return self.backend.asarray(np.asarray(rows), self.dtype)
+
+    def check_samples(self, X: ArrayLike, T: ArrayLike) -> tuple[Array, Array]:
+        """Return inputs and targets as matrices where they are, checked against each other.
+
+        Raises
+        ------
+        ShapeError
+            If they do not fit the network or each other, or there are none.
+        """
+        inputs, _ = self.check_rows(X, self.n_inputs, "inputs")
+        targets, _ = self.check_rows(T, self.n_outputs, "targets")
+        if inputs.shape[0] != targets.shape[0] or inputs.shape[0] == 0:
+            raise ShapeError(
+                f"inputs and targets must be as many, and at least one: "
+                f"got {inputs.shape[0]} inputs and {targets.shape[0]} targets"
+            )
+        return inputs, targets
+
+    def as_samples(self, X: ArrayLike, T: ArrayLike) -> tuple[Array, Array]:
+        """Return inputs and targets as matrices on the device, checked as by `check_samples`."""
+        inputs, targets = self.check_samples(X, T)
+        return self.as_matrix(inputs), self.as_matrix(targets)
+
+
+def uploaded(
+    backend: Backend, parameters: Iterable[tuple[NDArray[Any], NDArray[Any] | None]]
+) -> Iterator[tuple[Array, Array | None]]:
+    """Yield each layer's weights and biases on the device."""
+
+    def upload(array: Any) -> Array:
+        own = backend.owns(array)
+        return backend.contiguous(array, array.dtype) if own else backend.asarray(array)
+
+    for weights, biases in parameters:
+        yield upload(weights), None if biases is None else upload(biases)
+
+
+def drawn(
+    architecture: Architecture,
+    backend: Backend,
+    initializer: str,
+    generator: np.random.Generator,
+) -> Iterator[tuple[Array, Array | None]]:
+    """Yield each layer's first weights and biases on the device, drawn from the first layer up."""
+    for n_out, n_in, _ in architecture.layers():
+        yield _draw_layer(backend, initializer, generator, n_out, n_in, architecture.dtype)
+
+
+def _draw_layer(
+    backend: Backend,
+    initializer: str,
+    generator: np.random.Generator,
+    n_out: int,
+    n_in: int,
+    dtype: str,
+) -> tuple[Array, Array]:
+    """Draw a layer's first weights and biases onto the device."""
+    weights = backend.empty((n_out, n_in), dtype)
+    for rows, block in draw_weights(initializer, generator, n_out, n_in, dtype):
+        backend.copy_into(backend.asarray(block), weights[rows])
+    return weights, backend.asarray(draw_biases(initializer, generator, n_out, dtype))
