@@ -24,6 +24,7 @@ from gpunn.errors import (
     OutputError,
     ParameterError,
     ShapeError,
+    one_line,
 )
 from gpunn.model_file import replacing
 from gpunn.network import Architecture, Network
@@ -347,7 +348,7 @@ def to_onnx(model: "Network | MLPClassifier | MLPRegressor", path: str | os.Path
         with replacing(path) as temporary:
             temporary.write_bytes(graph.SerializeToString())
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+        raise OutputError(f"cannot write {path}: {one_line(error)}") from error
 
 
 def _onnx_model(

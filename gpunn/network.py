@@ -35,10 +35,11 @@ from gpunn.errors import (
     ModelFileError,
     ParameterError,
     ShapeError,
+    one_line,
 )
 from gpunn.initializers import draw_biases, draw_weights, make_generator
 from gpunn.losses import get_loss
-from gpunn.model_file import read_model, reason, write_model
+from gpunn.model_file import read_model, write_model
 
 _WORK_NUMBERS = 2**22
 """Predictions go through the network in pieces of about this many numbers, 16 MiB in float32."""
@@ -777,7 +778,7 @@ class Network:
             raise ModelFileError(f"{path}: {error}") from error
         except (GpunnError, TypeError, KeyError, ValueError) as error:
             raise ModelFileError(
-                f"{path}: its description does not make a network: {reason(error)}"
+                f"{path}: its description does not make a network: {one_line(error)}"
             ) from error
 
     @classmethod

@@ -26,13 +26,12 @@ from gpunn.data.readers import (
     csv_bytes,
     csv_chunks,
     fits,
-    one_line,
     read_csv_table,
     read_npy,
     read_npz_arrays,
 )
 from gpunn.data.readers import read_idx as read_idx
-from gpunn.errors import DataError, ParameterError
+from gpunn.errors import DataError, ParameterError, one_line
 
 DATA_DIR_VARIABLE = "GPUNN_DATA_DIR"
 _BYTE_RANGE = (0.0, 255.0)
@@ -473,4 +472,5 @@ def _why_no_download(error: Exception) -> str:
         return "no connection"
     if response is not error:
         response.close()  # which pooch forgets when the answer is, say, "404 not found"
-    return one_line(error)
+    where = f"{error.filename}: " if error.filename else ""
+    return where + one_line(error, 120)

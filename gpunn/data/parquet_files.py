@@ -14,9 +14,8 @@ from gpunn.data.readers import (
     FilePath,
     are_labels,
     check_is_file,
-    one_line,
 )
-from gpunn.errors import DataError, MissingPackageError
+from gpunn.errors import DataError, MissingPackageError, one_line
 
 BUFFER = 2**16
 """Bytes of a column that are read at a time."""
@@ -95,7 +94,9 @@ def _open(path: FilePath) -> Iterator[tuple[Any, list[RowGroup]]]:
     except DataError:
         raise
     except Exception as error:  # Arrow raises kinds of its own, and Python's
-        raise DataError(f"{path}: not a Parquet file, or damaged ({one_line(error)})") from None
+        raise DataError(
+            f"{path}: not a Parquet file, or damaged ({one_line(error, 120)})"
+        ) from None
 
 
 def _names(file: Any, path: FilePath, *, labelled: bool) -> list[str]:
@@ -103,13 +104,13 @@ def _names(file: Any, path: FilePath, *, labelled: bool) -> list[str]:
     from pyarrow import types
 
     schema = file.schema_arrow
-    names = [one_line(repr(name)) for name in schema.names]
+    names = [one_line(repr(name), 120) for name in schema.names]
     for name, kind in zip(names, schema.types, strict=True):
         is_kinds = (types.is_integer, types.is_floating, types.is_boolean)
         if not any(is_kind(kind) for is_kind in is_kinds):
             raise DataError(
-                f"{path}: column {name} is of type {one_line(kind)}; expected columns of numbers, "
-                "label first"
+                f"{path}: column {name} is of type {one_line(kind, 120)}; expected columns of "
+                "numbers, label first"
             )
     if len(names) < 1 + labelled:
         raise DataError(f"{path}: {len(names)} columns; expected the label, then the inputs")

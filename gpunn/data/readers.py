@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.data.matrices import blocks
-from gpunn.errors import DataError
+from gpunn.errors import DataError, one_line
 from gpunn.host_memory import TOO_LITTLE_TO_ASK, free_memory
 
 FilePath = str | os.PathLike[str]
@@ -185,7 +185,7 @@ def _parse_csv(path: FilePath, rows: Iterator[str], *, labelled: bool) -> NDArra
     except DataError:
         raise
     except ValueError as error:
-        reason = one_line(error)
+        reason = one_line(error, 120)
     else:
         if (are_labels(table[:, 0]).all() or not labelled) and np.isfinite(table).all():
             return table
@@ -346,15 +346,6 @@ def are_bytes(inputs: NDArray[Any]) -> bool:
     return all(np.array_equal(part, part.astype(np.uint8)) for part in parts)
 
 
-def one_line(message: object) -> str:
-    """Return what an error, or any object, says of itself, as one line of at most 120 characters.
-
-    An error that says nothing gives the name of its kind.
-    """
-    text = " ".join(str(message).split()) or type(message).__name__
-    return text if len(text) <= 120 else text[:117] + "..."
-
-
 def check_is_file(path: FilePath) -> None:
     """Raise a `DataError` that says what is wrong if `path` is not a file."""
     if os.path.isdir(path):
@@ -379,10 +370,10 @@ def _open(path: FilePath) -> Iterator[tuple[BinaryIO, int]]:
                 yield unzipped, size * _DEFLATE_LIMIT  # type: ignore[misc]
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(
-            f"{path}: gzip data damaged or cut short ({one_line(error)}); fetch the file again"
+            f"{path}: gzip data damaged or cut short ({one_line(error, 120)}); fetch the file again"
         ) from None
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+        raise DataError(f"{path}: cannot be read: {one_line(error, 120)}") from None
 
 
 def _check_size(path: FilePath, declared: int, limit: int) -> None:
@@ -538,7 +529,7 @@ def _npz_names(names: list[str], path: FilePath) -> list[str]:
     pair = next((pair for pair in NPZ_KEYS if set(pair) <= set(names)), None)
     if pair is None:
         pairs = " or ".join(" and ".join(pair) for pair in NPZ_KEYS)
-        found = one_line(", ".join(map(repr, names)) or "nothing")
+        found = one_line(", ".join(map(repr, names)) or "nothing", 120)
         raise DataError(f"{path}: expected arrays named {pairs}, found {found}")
     test_pair = ("x_test", "y_test") if pair == NPZ_KEYS[0] else ()
     found_of_test = [name for name in test_pair if name in names]
@@ -557,7 +548,7 @@ def _why_not_read(path: FilePath, kind: str, error: Exception) -> str:
     if isinstance(error, ValueError) and "Object arrays" in str(error):
         return f"{path}: holds Python objects, which are never loaded; save an array of numbers"
     if isinstance(error, PermissionError):
-        return f"{path}: cannot be read: {error.strerror}"
+        return f"{path}: cannot be read: {one_line(error, 120)}"
     if kind == "an .npz file" and not _begins_as_zip(path):
         return f"{path}: not {kind}; write it with numpy.savez"
-    return f"{path}: not {kind}, or damaged ({one_line(error)})"
+    return f"{path}: not {kind}, or damaged ({one_line(error, 120)})"
