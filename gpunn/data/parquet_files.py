@@ -7,18 +7,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpunn.data.checks import MAX_LABEL, are_labels
+from gpunn.data.datasets import Dataset, table_dataset
+from gpunn.data.files import CHUNK_VALUES, FilePath, check_is_file, fits
 from gpunn.data.parquet_pages import RowGroup, check_pages, read_row_groups
-from gpunn.data.readers import (
-    CHUNK_VALUES,
-    MAX_LABEL,
-    FilePath,
-    are_labels,
-    check_is_file,
-)
 from gpunn.errors import DataError, MissingPackageError, one_line
 
 BUFFER = 2**16
 """Bytes of a column that are read at a time."""
+
+
+def read_parquet(path: FilePath) -> Dataset:
+    """Read a data set from a Parquet file: the first column the label, then the inputs.
+
+    Bytes are told from other numbers as in `read_csv`. See
+    `parquet_chunks` for what a column may hold and for the errors.
+    """
+    if not fits(parquet_bytes(path)):
+        raise DataError(
+            f"{path}: holds more data than this machine has memory for; read it in chunks "
+            "(gpunn.data.table_chunks)"
+        )
+    return table_dataset(path, np.concatenate(list(parquet_chunks(path))), f"Parquet file {path}")
 
 
 def parquet_chunks(path: FilePath, *, labelled: bool = True) -> Iterator[NDArray[np.float64]]:
