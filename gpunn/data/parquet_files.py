@@ -20,8 +20,8 @@ BUFFER = 2**16
 def read_parquet(path: FilePath) -> Dataset:
     """Read a data set from a Parquet file: the first column the label, then the inputs.
 
-    Bytes are told from other numbers as in `read_csv`. See
-    `parquet_chunks` for what a column may hold and for the errors.
+    Bytes are told from other numbers as in `gpunn.data.read_csv`. See `parquet_chunks` for what
+    a column may hold and for the errors.
     """
     if not fits(parquet_bytes(path)):
         raise DataError(
