@@ -53,3 +53,19 @@ class MissingPackageError(GpunnError, ImportError):
 
 class DeviceWarning(UserWarning):
     """The best device that seemed to be there is not the one that is used."""
+
+
+def one_line(error: object, limit: int = 300) -> str:
+    """Return what an error, or any object, says of itself, in one line.
+
+    Parameters
+    ----------
+    error : object
+        An error of the operating system says what went wrong without its number and the file's
+        name, which the caller knows. An error that says nothing gives the name of its kind.
+    limit : int
+        Most characters of the line; a longer one is cut and ends in three dots.
+    """
+    says = error.strerror if isinstance(error, OSError) and error.strerror else error
+    text = " ".join(str(says).split()) or type(error).__name__
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpunn.errors import ModelFileError, OutputError
+from gpunn.errors import ModelFileError, OutputError, one_line
 
 FORMAT = "gpunn-1"
 
@@ -67,7 +67,7 @@ def write_model(
             save_file(tensors, temporary, metadata)
     except (OSError, SafetensorError, ValueError) as error:
         raise OutputError(
-            f"cannot write {path}: {reason(error)}; check that the folder exists, can be "
+            f"cannot write {path}: {one_line(error)}; check that the folder exists, can be "
             f"written to and has {_mebibytes(tensors)} free"
         ) from error
 
@@ -138,7 +138,7 @@ def check_writable(path: str | os.PathLike[str]) -> None:
         with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {reason(error)}") from error
+        raise OutputError(f"cannot write {path}: {one_line(error)}") from error
 
 
 def read_model(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
@@ -183,7 +183,7 @@ def read_model(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], d
         OSError, SafetensorError, TypeError, ValueError, KeyError, AttributeError, MemoryError,
     ) as error:  # fmt: skip
         raise ModelFileError(
-            f"{path} is damaged or not a safetensors file: {reason(error)}"
+            f"{path} is damaged or not a safetensors file: {one_line(error)}"
         ) from error
     if FORMAT not in metadata:
         found = ", ".join(map(repr, metadata)) or "none"
@@ -214,13 +214,6 @@ def _flush_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def reason(error: BaseException) -> str:
-    """Return what an error says of itself, in one line of at most 300 characters."""
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    text = " ".join(text.split()) or type(error).__name__
-    return text if len(text) <= 300 else f"{text[:297]}..."
 
 
 def _mebibytes(tensors: dict[str, NDArray[Any]]) -> str:

@@ -12,8 +12,8 @@ from gpunn.architecture import Architecture, whole_numbers
 from gpunn.backends.base import Backend
 from gpunn.backends.select import get_backend
 from gpunn.data.scaling import Scaling
-from gpunn.errors import GpunnError, ModelFileError
-from gpunn.model_file import read_model, reason, write_model
+from gpunn.errors import GpunnError, ModelFileError, one_line
+from gpunn.model_file import read_model, write_model
 from gpunn.network_state import NetworkState, uploaded
 
 
@@ -66,7 +66,7 @@ class StoredNetwork(NetworkState):
             raise ModelFileError(f"{path}: {error}") from error
         except (GpunnError, TypeError, KeyError, ValueError) as error:
             raise ModelFileError(
-                f"{path}: its description does not make a network: {reason(error)}"
+                f"{path}: its description does not make a network: {one_line(error)}"
             ) from error
 
     @classmethod

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from gpunn.cli.console import Console, choose_device
 from gpunn.cli.plots import check_matplotlib, save_images
 from gpunn.cli.train_data import HELD_OUT
-from gpunn.data.datasets import is_table, load_dataset, table_chunks, table_fits
+from gpunn.data.formats import is_table, load_dataset, table_chunks, table_fits
+from gpunn.data.labels import class_numbers
 from gpunn.data.long_table import TablePart
 from gpunn.data.matrices import Matrix, blocks, stays_on_disk
-from gpunn.data.readers import read_npy
-from gpunn.data.scaling import class_numbers
-from gpunn.errors import DataError, OutputError, ParameterError
+from gpunn.data.numpy_files import read_npy
+from gpunn.errors import DataError, OutputError, ParameterError, one_line
 from gpunn.model_file import check_writable, replacing
 from gpunn.network import Network
 from gpunn.training.evaluation import evaluate
@@ -235,7 +235,7 @@ def _predictions_file(path: str | None, labels: NDArray[np.int64]) -> Iterator[W
 
             yield write
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}") from error
+        raise OutputError(f"cannot write {path}: {one_line(error)}") from error
 
 
 def backquery(options: Namespace, console: Console) -> int:

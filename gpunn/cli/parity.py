@@ -14,8 +14,8 @@ from gpunn.backends.base import Backend
 from gpunn.cli.console import Console
 from gpunn.cli.plots import Divergence, check_matplotlib, save_divergence
 from gpunn.cli.train_data import classes_of, scaling_of
-from gpunn.data.datasets import load_dataset
-from gpunn.data.scaling import class_numbers
+from gpunn.data.formats import load_dataset
+from gpunn.data.labels import class_numbers
 from gpunn.errors import ParameterError
 from gpunn.model_file import check_writable
 from gpunn.parity.cases import Case, standard_cases

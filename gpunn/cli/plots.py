@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gpunn.errors import MissingPackageError, OutputError
+from gpunn.errors import MissingPackageError, OutputError, one_line
 from gpunn.model_file import replacing
 
 
@@ -145,5 +145,4 @@ def _save(figure: Any, path: str | os.PathLike[str]) -> None:
         with replacing(path) as temporary:
             figure.savefig(temporary, dpi=120, format=kind)
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise OutputError(f"cannot write {path}: {reason}") from error
+        raise OutputError(f"cannot write {path}: {one_line(error)}") from error

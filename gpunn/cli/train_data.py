@@ -6,10 +6,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gpunn.data.datasets import Dataset, is_table, load_dataset, table_fits
+from gpunn.data.datasets import Dataset
+from gpunn.data.formats import is_table, load_dataset, table_fits
+from gpunn.data.labels import class_numbers
 from gpunn.data.long_table import LongTable, Prepared, TablePart, go_through
 from gpunn.data.matrices import Matrix, SelectedRows, select
-from gpunn.data.scaling import Scaling, class_numbers
+from gpunn.data.scaling import Scaling
 from gpunn.errors import DataError, ParameterError
 from gpunn.host_memory import free_memory, in_gib
 from gpunn.network import Network

@@ -1,20 +1,12 @@
 """Data sets: a few known ones by name, and your own from files."""
 
-from gpunn.data.datasets import (
-    DATA_DIR_VARIABLE,
-    Dataset,
-    is_table,
-    load_dataset,
-    load_digits,
-    read_csv,
-    read_idx_folder,
-    read_npy_pair,
-    read_npz,
-    read_parquet,
-    table_chunks,
-    table_fits,
-)
-from gpunn.data.readers import read_idx
+from gpunn.data.csv_files import read_csv
+from gpunn.data.datasets import Dataset
+from gpunn.data.formats import is_table, load_dataset, table_chunks, table_fits
+from gpunn.data.idx_files import read_idx, read_idx_folder
+from gpunn.data.known import DATA_DIR_VARIABLE, load_digits
+from gpunn.data.numpy_files import read_npy_pair, read_npz
+from gpunn.data.parquet_files import read_parquet
 from gpunn.data.scaling import Scaling
 
 __all__ = [

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gpunn.data.datasets import image_shape_of, table_chunks
+from gpunn.data.datasets import image_shape_of
+from gpunn.data.files import FilePath
+from gpunn.data.formats import table_chunks
+from gpunn.data.labels import class_numbers
 from gpunn.data.matrices import row_blocks
-from gpunn.data.readers import FilePath
-from gpunn.data.scaling import Scaling, class_numbers
+from gpunn.data.scaling import Scaling
 from gpunn.errors import DataError
 from gpunn.host_memory import free_memory, in_gib
 

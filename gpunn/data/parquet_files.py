@@ -7,19 +7,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpunn.data.checks import MAX_LABEL, are_labels
+from gpunn.data.datasets import Dataset, table_dataset
+from gpunn.data.files import CHUNK_VALUES, FilePath, check_is_file, fits
 from gpunn.data.parquet_pages import RowGroup, check_pages, read_row_groups
-from gpunn.data.readers import (
-    CHUNK_VALUES,
-    MAX_LABEL,
-    FilePath,
-    are_labels,
-    check_is_file,
-    one_line,
-)
-from gpunn.errors import DataError, MissingPackageError
+from gpunn.errors import DataError, MissingPackageError, one_line
 
 BUFFER = 2**16
 """Bytes of a column that are read at a time."""
+
+
+def read_parquet(path: FilePath) -> Dataset:
+    """Read a data set from a Parquet file: the first column the label, then the inputs.
+
+    Bytes are told from other numbers as in `gpunn.data.read_csv`. See `parquet_chunks` for what
+    a column may hold and for the errors.
+    """
+    if not fits(parquet_bytes(path)):
+        raise DataError(
+            f"{path}: holds more data than this machine has memory for; read it in chunks "
+            "(gpunn.data.table_chunks)"
+        )
+    return table_dataset(path, np.concatenate(list(parquet_chunks(path))), f"Parquet file {path}")
 
 
 def parquet_chunks(path: FilePath, *, labelled: bool = True) -> Iterator[NDArray[np.float64]]:
@@ -95,7 +104,9 @@ def _open(path: FilePath) -> Iterator[tuple[Any, list[RowGroup]]]:
     except DataError:
         raise
     except Exception as error:  # Arrow raises kinds of its own, and Python's
-        raise DataError(f"{path}: not a Parquet file, or damaged ({one_line(error)})") from None
+        raise DataError(
+            f"{path}: not a Parquet file, or damaged ({one_line(error, 120)})"
+        ) from None
 
 
 def _names(file: Any, path: FilePath, *, labelled: bool) -> list[str]:
@@ -103,13 +114,13 @@ def _names(file: Any, path: FilePath, *, labelled: bool) -> list[str]:
     from pyarrow import types
 
     schema = file.schema_arrow
-    names = [one_line(repr(name)) for name in schema.names]
+    names = [one_line(repr(name), 120) for name in schema.names]
     for name, kind in zip(names, schema.types, strict=True):
         is_kinds = (types.is_integer, types.is_floating, types.is_boolean)
         if not any(is_kind(kind) for is_kind in is_kinds):
             raise DataError(
-                f"{path}: column {name} is of type {one_line(kind)}; expected columns of numbers, "
-                "label first"
+                f"{path}: column {name} is of type {one_line(kind, 120)}; expected columns of "
+                "numbers, label first"
             )
     if len(names) < 1 + labelled:
         raise DataError(f"{path}: {len(names)} columns; expected the label, then the inputs")

@@ -15,7 +15,7 @@ Sources: *Apache Parquet format*, parquet.thrift; *Thrift compact protocol encod
 import os
 from typing import IO, Any, NamedTuple
 
-from gpunn.data.readers import FilePath, fits
+from gpunn.data.files import FilePath, fits
 from gpunn.errors import DataError
 
 MOST_FOOTER = 2**24

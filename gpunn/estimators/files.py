@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpunn.errors import GpunnError, ModelFileError, ParameterError
+from gpunn.errors import GpunnError, ModelFileError, ParameterError, one_line
 from gpunn.estimators.engine import Engine
-from gpunn.model_file import read_model, reason, write_model
+from gpunn.model_file import read_model, write_model
 from gpunn.network import Network
 
 CURVES = ("loss_curve_", "validation_scores_", "validation_loss_curve_")
@@ -79,7 +79,7 @@ def load_estimator(kind: type, path: str | os.PathLike[str], device: str | None)
         GpunnError, TypeError, KeyError, ValueError, AttributeError, IndexError, OverflowError,
     ) as error:  # fmt: skip
         raise ModelFileError(
-            f"{path}: its description makes no estimator: {reason(error)}"
+            f"{path}: its description makes no estimator: {one_line(error)}"
         ) from error
 
 

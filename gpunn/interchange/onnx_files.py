@@ -11,7 +11,7 @@ import numpy as np
 
 from gpunn.activations import ACTIVATIONS
 from gpunn.architecture import Architecture
-from gpunn.errors import OutputError, ParameterError
+from gpunn.errors import OutputError, ParameterError, one_line
 from gpunn.interchange.parts import Parameters, classes_of, needing, parts
 from gpunn.model_file import replacing
 from gpunn.network import Network
@@ -70,7 +70,7 @@ def to_onnx(model: "Network | MLPClassifier | MLPRegressor", path: str | os.Path
         with replacing(path) as temporary:
             temporary.write_bytes(graph.SerializeToString())
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+        raise OutputError(f"cannot write {path}: {one_line(error)}") from error
 
 
 def _onnx_model(

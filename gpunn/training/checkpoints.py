@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 
 from gpunn.backends.base import Array, Backend
 from gpunn.data.matrices import row_blocks
-from gpunn.errors import ModelFileError, OutputError, ParameterError
-from gpunn.model_file import read_model, reason, write_model
+from gpunn.errors import ModelFileError, OutputError, ParameterError, one_line
+from gpunn.model_file import read_model, write_model
 
 KEPT = 3
 """How many checkpoints stay in a folder."""
@@ -125,7 +125,7 @@ class Checkpoints:
         except FileNotFoundError:
             return
         except OSError as error:
-            raise OutputError(f"cannot read the folder {self.folder}: {reason(error)}") from error
+            raise OutputError(f"cannot read the folder {self.folder}: {one_line(error)}") from error
         for name in names:
             if match := _NAME.fullmatch(name):
                 yield int(match[1]), Path(self.folder, name)
@@ -157,7 +157,7 @@ class Checkpoints:
         try:
             Path(self.folder).mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise OutputError(f"cannot make the folder {self.folder}: {reason(error)}") from error
+            raise OutputError(f"cannot make the folder {self.folder}: {one_line(error)}") from error
         write_model(path, content.arrays, {**content.header, "sha256": checksum(content)})
         for old in self.paths()[KEPT:]:
             # The folder may be taken away at any moment; the checkpoint itself is written.

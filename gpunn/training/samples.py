@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from gpunn.backends.base import Array
+from gpunn.data.labels import TargetRows
 from gpunn.data.matrices import Matrix, blocks, is_on_host
-from gpunn.data.scaling import TargetRows
 from gpunn.errors import DataError
 from gpunn.inputs import host_array
 from gpunn.network import Network

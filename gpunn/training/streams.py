@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gpunn.data.labels import TargetRows
 from gpunn.data.matrices import Matrix, is_on_host
-from gpunn.data.scaling import TargetRows
 from gpunn.errors import DataError, GpunnError, OutOfMemoryError, ParameterError
 from gpunn.network import Network
 from gpunn.training.callbacks import check_count

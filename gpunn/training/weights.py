@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gpunn.data.scaling import TargetRows
+from gpunn.data.labels import TargetRows
 from gpunn.errors import DataError, ParameterError, ShapeError
 from gpunn.training.loaders import Given
 

@@ -17,17 +17,20 @@ import pytest
 
 from gpunn.data import (
     Dataset,
-    datasets,
+    csv_files,
+    files,
+    known,
     load_dataset,
     load_digits,
     matrices,
+    numpy_files,
     read_csv,
     read_idx,
     read_idx_folder,
     read_npy_pair,
     read_npz,
-    readers,
 )
+from gpunn.data.numpy_files import read_npy
 from gpunn.errors import DataError, ParameterError
 
 STEMS = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
@@ -273,7 +276,7 @@ def test_a_header_that_lies_costs_no_memory(write):
 
 
 def test_missing_files_folders_and_strange_paths(tmp_path):
-    for read in (read_idx, read_csv, read_npz, readers.read_npy):
+    for read in (read_idx, read_csv, read_npz, read_npy):
         assert "no such file" in fails(read, tmp_path / "absent")
         assert "is a folder" in fails(read, tmp_path)
         assert "no such file" in fails(read, "a\0b")
@@ -286,7 +289,7 @@ def test_files_that_may_not_be_read(write):
     for name in ("a.csv", "a.npz", "a.npy"):
         path = write(name, "1,2\n")
         path.chmod(0)
-        read = {".csv": read_csv, ".npz": read_npz, ".npy": readers.read_npy}[path.suffix]
+        read = {".csv": read_csv, ".npz": read_npz, ".npy": read_npy}[path.suffix]
         assert "cannot be read" in fails(read, path)
 
 
@@ -480,7 +483,7 @@ def test_npz_whose_member_is_no_array(tmp_path):
 def test_files_that_are_no_npz_or_npy(write, content):
     path = write("bad.npz", content)
     assert f"{path}: not an .npz file" in fails(read_npz, path)
-    assert f"{path}: not an .npy file" in fails(readers.read_npy, path)
+    assert f"{path}: not an .npy file" in fails(read_npy, path)
 
 
 def test_a_zip_that_is_said_to_span_disks_is_refused(tmp_path):
@@ -510,8 +513,8 @@ def test_npy_pairs_that_are_bad(tmp_path):
 def test_what_memory_cannot_hold_is_mapped_or_refused_before_it_is_read(
     write, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(readers, "TOO_LITTLE_TO_ASK", 1000)
-    monkeypatch.setattr(readers, "free_memory", lambda: 3000)
+    monkeypatch.setattr(files, "TOO_LITTLE_TO_ASK", 1000)
+    monkeypatch.setattr(files, "free_memory", lambda: 3000)
     X, y = np.zeros((300, 10), np.uint8), np.zeros(300, np.uint8)
     np.savez_compressed(tmp_path / "X.npz", X=X, y=y)
     np.save(tmp_path / "X.npy", X)
@@ -525,7 +528,7 @@ def test_what_memory_cannot_hold_is_mapped_or_refused_before_it_is_read(
         message = fails(read, path)
         assert "than this machine has memory for" in message
         assert str(path) in message
-    for read, path in ((readers.read_npy, tmp_path / "X.npy"), (read_idx, idx)):
+    for read, path in ((read_npy, tmp_path / "X.npy"), (read_idx, idx)):
         array = read(path)
         assert isinstance(array, np.memmap)
         np.testing.assert_array_equal(array, X)
@@ -536,8 +539,8 @@ def test_what_memory_cannot_hold_is_mapped_or_refused_before_it_is_read(
 
 def test_checks_of_mapped_inputs_need_no_copy(tmp_path, monkeypatch):
     monkeypatch.setattr(matrices, "BLOCK_VALUES", 20)
-    monkeypatch.setattr(readers, "TOO_LITTLE_TO_ASK", 1000)
-    monkeypatch.setattr(readers, "free_memory", lambda: 3000)
+    monkeypatch.setattr(files, "TOO_LITTLE_TO_ASK", 1000)
+    monkeypatch.setattr(files, "free_memory", lambda: 3000)
     X = np.zeros((100, 2, 3), ">f4")
     X[7] = 255
     np.save(tmp_path / "X.npy", X)
@@ -554,7 +557,7 @@ def test_checks_of_mapped_inputs_need_no_copy(tmp_path, monkeypatch):
         np.testing.assert_array_equal(getattr(parts, name), getattr(resident, name))
     X[40, 1, 2] = np.nan
     np.save(tmp_path / "X.npy", X)
-    monkeypatch.setattr(readers, "fits", lambda declared: False)
+    monkeypatch.setattr(numpy_files, "fits", lambda declared: False)
     monkeypatch.setattr(matrices, "BLOCK_VALUES", 20)
     assert "nan in row 40, column 5" in fails(read_npy_pair, tmp_path / "X.npy", tmp_path / "y.npy")
     np.save(tmp_path / "X.npy", np.asfortranarray(X))
@@ -572,7 +575,7 @@ def test_an_npz_member_that_claims_more_than_it_holds_is_refused(tmp_path):
 
 
 def test_a_line_without_an_end_is_refused(write, monkeypatch):
-    monkeypatch.setattr(readers, "_LONGEST_LINE", 1000)
+    monkeypatch.setattr(csv_files, "_LONGEST_LINE", 1000)
     assert "line 2: longer than 1000 characters" in fails(
         read_csv, write("t.csv", b"1,2\n" + b"1," * 2000)
     )
@@ -587,7 +590,7 @@ def test_an_npy_header_that_lies_is_an_error(tmp_path):
         assert len(lie) == len(content)
         assert lie != content
         (tmp_path / "X.npy").write_bytes(lie)
-        assert said in fails(readers.read_npy, tmp_path / "X.npy")
+        assert said in fails(read_npy, tmp_path / "X.npy")
 
 
 # --- damaged files of all kinds --------------------------------------------------------------
@@ -627,7 +630,7 @@ SOUND_FILES = {
     "gzip.csv.gz": (read_csv, gzip.compress(CSV, mtime=0)),
     "stored.npz": (read_npz, saved(np.savez, **TRAINING)),
     "deflated.npz": (read_npz, saved(np.savez_compressed, **TRAINING)),
-    "a.npy": (readers.read_npy, saved(lambda stream: np.save(stream, np.eye(3)))),
+    "a.npy": (read_npy, saved(lambda stream: np.save(stream, np.eye(3)))),
 }
 
 
@@ -716,9 +719,7 @@ def server(tmp_path, monkeypatch):
             for stem in STEMS
         ]
         url = f"http://127.0.0.1:{http.server_port}/"
-        monkeypatch.setitem(
-            datasets._SOURCES, "mnist", datasets._Source("Small", url, tuple(checksums))
-        )
+        monkeypatch.setitem(known.SOURCES, "mnist", known.Source("Small", url, tuple(checksums)))
         yield asked
         http.shutdown()
         thread.join()
@@ -775,8 +776,8 @@ def test_no_connection_is_one_clear_line(cache, monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     # Port 9 is the discard service, which nobody runs.
-    source = datasets._Source("Small", "http://127.0.0.1:9/", ("sha256:0",) * 4)
-    monkeypatch.setitem(datasets._SOURCES, "mnist", source)
+    source = known.Source("Small", "http://127.0.0.1:9/", ("sha256:0",) * 4)
+    monkeypatch.setitem(known.SOURCES, "mnist", source)
     message = fails(load_dataset, "mnist")
     assert message == (
         "mnist: cannot download http://127.0.0.1:9/train-images-idx3-ubyte.gz (no connection); "

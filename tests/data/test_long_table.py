@@ -15,16 +15,17 @@ import pytest
 from gpunn import Network, cli
 from gpunn.cli import train_data
 from gpunn.data import (
+    csv_files,
+    files,
     load_dataset,
     long_table,
     read_csv,
     read_parquet,
-    readers,
     table_chunks,
     table_fits,
 )
+from gpunn.data.csv_files import csv_bytes, csv_chunks, read_csv_table
 from gpunn.data.long_table import Prepared, TablePart, go_through
-from gpunn.data.readers import csv_bytes, csv_chunks, read_csv_table
 from gpunn.data.scaling import Scaling
 from gpunn.errors import DataError
 from gpunn.training import loaders
@@ -33,14 +34,14 @@ from gpunn.training import loaders
 @pytest.fixture
 def little_memory(monkeypatch):
     """A machine that has room for 3000 bytes."""
-    monkeypatch.setattr(readers, "TOO_LITTLE_TO_ASK", 1000)
-    monkeypatch.setattr(readers, "free_memory", lambda: 3000)
+    monkeypatch.setattr(files, "TOO_LITTLE_TO_ASK", 1000)
+    monkeypatch.setattr(files, "free_memory", lambda: 3000)
     monkeypatch.setattr(long_table, "free_memory", lambda: 3000)
 
 
 @pytest.fixture
 def small_chunks(monkeypatch):
-    monkeypatch.setattr(readers, "CHUNK_VALUES", 100)
+    monkeypatch.setattr(csv_files, "CHUNK_VALUES", 100)
 
 
 def numbers(n=400, n_features=4, seed=0):
@@ -87,7 +88,7 @@ def table(request, tmp_path, monkeypatch):
 def test_a_table_in_chunks_is_the_table(table, monkeypatch):
     whole = np.concatenate(list(table_chunks(table)))
     np.testing.assert_array_equal(whole, numbers())
-    monkeypatch.setattr(readers, "CHUNK_VALUES", 37)
+    monkeypatch.setattr(csv_files, "CHUNK_VALUES", 37)
     monkeypatch.setattr("gpunn.data.parquet_files.CHUNK_VALUES", 37)
     parts = list(table_chunks(table))
     assert len(parts) > 40
@@ -321,8 +322,8 @@ def test_mapped_files_train_the_very_network_that_arrays_do(kind, tmp_path, monk
     models = []
     # In memory; in memory, but not scaled; on the disk.
     for n_free, why in ((10**9, None), (10**8, "a test says so"), (3000, "a test says so")):
-        monkeypatch.setattr(readers, "TOO_LITTLE_TO_ASK", 1000)
-        monkeypatch.setattr(readers, "free_memory", lambda n_free=n_free: n_free)
+        monkeypatch.setattr(files, "TOO_LITTLE_TO_ASK", 1000)
+        monkeypatch.setattr(files, "free_memory", lambda n_free=n_free: n_free)
         monkeypatch.setattr(train_data, "why_no_room", lambda n_bytes, why=why: why)
         monkeypatch.setattr(loaders, "why_too_large", lambda *_, why=why: why)
         assert train(data, f"{n_free}", "--val-fraction", 0.1) == 0

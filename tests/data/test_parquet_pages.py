@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 
-from gpunn.data import parquet_pages, read_parquet, readers, table_chunks, table_fits
+from gpunn.data import files, parquet_pages, read_parquet, table_chunks, table_fits
 from gpunn.data.parquet_pages import check_pages, read_row_groups
 from gpunn.errors import DataError
 
@@ -353,8 +353,8 @@ def test_a_long_header_of_a_page_is_read(path):
 
 
 def test_pages_that_do_not_fit_the_memory_are_refused(path, monkeypatch):
-    monkeypatch.setattr(readers, "TOO_LITTLE_TO_ASK", 100)
-    monkeypatch.setattr(readers, "free_memory", lambda: 300)
+    monkeypatch.setattr(files, "TOO_LITTLE_TO_ASK", 100)
+    monkeypatch.setattr(files, "free_memory", lambda: 300)
     path.write_bytes(file_of_pages(ZEROS, page(b"", 0)))
     with pytest.raises(DataError) as error:
         list(table_chunks(path))
@@ -362,7 +362,7 @@ def test_pages_that_do_not_fit_the_memory_are_refused(path, monkeypatch):
         f"{path}: its pages take 160 bytes at a time, more than this machine has memory for; write "
         "it with smaller pages or row groups"
     )
-    monkeypatch.setattr(readers, "free_memory", lambda: 320)
+    monkeypatch.setattr(files, "free_memory", lambda: 320)
     assert len(np.concatenate(list(table_chunks(path)))) == 10
 
 
