@@ -1,7 +1,7 @@
 """Model files: safetensors, with everything else about the model as JSON in the metadata.
 
 The format is a length, a JSON header and the raw numbers: reading it runs no code. This module
-knows only names, arrays and a dictionary of plain values; `gpunn.network_file` makes a network of
+knows only names, arrays and a dictionary of plain values; `gpunn.network.files` makes a network of
 them.
 
 A file is written in a temporary folder beside its destination, flushed to the disk and renamed, so

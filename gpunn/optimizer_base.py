@@ -5,8 +5,8 @@ from typing import ClassVar, NamedTuple
 
 from gpunn.backends.base import Array
 from gpunn.errors import ParameterError
-from gpunn.layers import Layer
 from gpunn.network import Network
+from gpunn.network.layers import Layer
 
 
 class Memory(NamedTuple):

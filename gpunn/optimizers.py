@@ -19,8 +19,8 @@ from typing import ClassVar, NamedTuple
 
 from gpunn.backends.base import Array, Backend
 from gpunn.errors import ParameterError
-from gpunn.layers import Layer, add_gradient
 from gpunn.network import Network
+from gpunn.network.layers import Layer, add_gradient
 from gpunn.optimizer_base import Optimizer, largest_layer, named, new_memory
 from gpunn.ranges import check_range
 from gpunn.schedules import (

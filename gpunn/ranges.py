@@ -22,3 +22,15 @@ def check_positive(name: str, value: Any) -> None:
     check_range(name, value, 0.0)
     if value == 0:
         raise ParameterError(f"{name} must be above 0, got {value!r}")
+
+
+def check_count(name: str, value: int) -> None:
+    """Raise unless a value is a whole number of at least 1.
+
+    Raises
+    ------
+    ParameterError
+        If it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ParameterError(f"{name} must be a whole number of at least 1, got {value!r}")

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from gpunn.architecture import Architecture
 from gpunn.backends.base import Array, Backend
 from gpunn.errors import ModelFileError, ParameterError
-from gpunn.layers import Layer, add_gradient
 from gpunn.network import Network
+from gpunn.network.architecture import Architecture
+from gpunn.network.layers import Layer, add_gradient
 from gpunn.training.online import OnlineTrainer
 
 

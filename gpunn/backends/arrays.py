@@ -49,7 +49,7 @@ def is_on_gpu(values: object) -> bool:
 
 
 class LayerParams(Protocol):
-    """What a device needs to know of a layer; `gpunn.layers.Layer` is one."""
+    """What a device needs to know of a layer; `gpunn.network.layers.Layer` is one."""
 
     @property
     def weights(self) -> Array:

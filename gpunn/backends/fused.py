@@ -23,7 +23,8 @@ class FusedModel(NamedTuple):
     loss : Loss
         The loss.
     textbook_rule : bool
-        Whether the outputs send back ``o - t`` itself; see `gpunn.architecture.Architecture`.
+        Whether the outputs send back ``o - t`` itself; see
+        `gpunn.network.architecture.Architecture`.
     """
 
     hidden: LayerParams

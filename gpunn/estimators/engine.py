@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpunn.architecture import Architecture
 from gpunn.backends.base import Backend
 from gpunn.backends.select import get_backend
 from gpunn.errors import DeviceError, DeviceWarning
 from gpunn.network import Network
+from gpunn.network.architecture import Architecture
 from gpunn.optimizers import Optimizer
 
 Arrays = Sequence[NDArray[Any]]

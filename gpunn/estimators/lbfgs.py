@@ -17,8 +17,8 @@ from gpunn.backends.base import Array
 from gpunn.estimators.data import Data
 from gpunn.estimators.samples import place, rows_at_once
 from gpunn.estimators.stochastic import loss_share
-from gpunn.layers import Layer, add_gradient
 from gpunn.network import Network
+from gpunn.network.layers import Layer, add_gradient
 from gpunn.training.callbacks import Callback, EpochRecord, History
 from gpunn.training.loaders import Loader
 

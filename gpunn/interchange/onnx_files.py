@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpunn.activations import ACTIVATIONS
-from gpunn.architecture import Architecture
 from gpunn.errors import OutputError, ParameterError, one_line
 from gpunn.interchange.parts import Parameters, classes_of, needing, parts
 from gpunn.model_file import replacing
 from gpunn.network import Network
+from gpunn.network.architecture import Architecture
 
 if TYPE_CHECKING:
     from gpunn.estimators import MLPClassifier, MLPRegressor

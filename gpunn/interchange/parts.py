@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpunn.architecture import Architecture
 from gpunn.errors import MissingPackageError, ParameterError
 from gpunn.network import Network
+from gpunn.network.architecture import Architecture
 
 Parameters = dict[str, NDArray[Any]]
 """Host arrays by name, as `Network.parameters` returns them."""

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpunn.architecture import Architecture
 from gpunn.backends.base import Backend
 from gpunn.errors import DataError, ParameterError, ShapeError
 from gpunn.interchange.parts import Parameters, needing, parts
 from gpunn.network import Network
+from gpunn.network.architecture import Architecture
 
 if TYPE_CHECKING:
     from gpunn.estimators import MLPClassifier, MLPRegressor

@@ -55,7 +55,7 @@ class BatchTrainer:
             The trainer.
         """
         model = network.fused_model()
-        if not isinstance(optimizer, SGD) or model is None:
+        if type(optimizer) is not SGD or model is None:
             return None
         learner = network.backend.make_batch_learner(batch_size, model)
         if learner is None:

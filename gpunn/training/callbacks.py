@@ -6,18 +6,7 @@ import numpy as np
 
 from gpunn.errors import ParameterError
 from gpunn.network import Network
-
-
-def check_count(name: str, value: int) -> None:
-    """Raise unless a value is a whole number of at least 1.
-
-    Raises
-    ------
-    ParameterError
-        If it is not.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ParameterError(f"{name} must be a whole number of at least 1, got {value!r}")
+from gpunn.ranges import check_count
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,9 @@ from gpunn.errors import ParameterError
 from gpunn.initializers import make_generator
 from gpunn.network import Network
 from gpunn.optimizers import SGD, Optimizer, Schedule, constant, get_optimizer
+from gpunn.ranges import check_count
 from gpunn.training.batches import BatchTrainer
-from gpunn.training.callbacks import Callback, EarlyStopping, History, check_count
+from gpunn.training.callbacks import Callback, EarlyStopping, History
 from gpunn.training.checkpoints import Checkpoints, array_fingerprint
 from gpunn.training.draws import GeneratorDraws
 from gpunn.training.evaluation import Holdout
@@ -251,7 +252,7 @@ class _Way:
         self._launches = None
         if fusible and batch_size > 1:
             self._launches = BatchTrainer.make(network, optimizer, batch_size)
-        plain = fusible and isinstance(optimizer, SGD) and optimizer.weight_decay == 0
+        plain = fusible and type(optimizer) is SGD and optimizer.weight_decay == 0
         self._in_blocks = plain and self._launches is None and batch_size <= LARGEST_STEP
         self.n_rows = rows_in_block(batch_size) if self._in_blocks else batch_size
         self.step_rows, self.call_bytes = self.n_rows, 0

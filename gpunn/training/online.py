@@ -28,8 +28,8 @@ from gpunn.backends.base import Array
 from gpunn.backends.fused import Sequencer
 from gpunn.backends.gram import Gram
 from gpunn.data.matrices import row_blocks
-from gpunn.layers import Layer, add_gradient
 from gpunn.network import Network
+from gpunn.network.layers import Layer, add_gradient
 
 BLOCK_ROWS = 64
 """Samples in a block.

@@ -9,8 +9,8 @@ from gpunn.backends.base import Array
 from gpunn.data.labels import TargetRows
 from gpunn.data.matrices import Matrix, blocks, is_on_host
 from gpunn.errors import DataError
-from gpunn.inputs import host_array
 from gpunn.network import Network
+from gpunn.network.inputs import host_array
 
 
 def as_targets(network: Network, y: ArrayLike) -> Any:

@@ -22,7 +22,7 @@ from gpunn.data.labels import TargetRows
 from gpunn.data.matrices import Matrix, is_on_host
 from gpunn.errors import DataError, GpunnError, OutOfMemoryError, ParameterError
 from gpunn.network import Network
-from gpunn.training.callbacks import check_count
+from gpunn.ranges import check_count
 from gpunn.training.memory import why_no_room
 from gpunn.training.samples import checked_samples
 

@@ -16,7 +16,7 @@ from gpu_runner import Send
 from made_samples import N_INPUTS, N_OUTPUTS, Samples
 
 import gpunn
-from gpunn.architecture import Architecture
+from gpunn.network.architecture import Architecture
 
 SECONDS, FACTOR = 90.0, 1.01
 """How long a search may take, and how close it comes."""

@@ -13,8 +13,8 @@ import pytest
 
 import gpunn
 from gpunn.activations import ACTIVATIONS
-from gpunn.layers import Dropout
 from gpunn.losses import LOSSES
+from gpunn.network.layers import Dropout
 from gpunn.optimizers import OPTIMIZERS, Optimizer, get_optimizer
 from gpunn.training.online import OnlineTrainer
 

@@ -13,8 +13,8 @@ import pytest
 from gpunn.activations import ACTIVATIONS, get_activation
 from gpunn.backends.base import Backend
 from gpunn.backends.fused import FusedModel
-from gpunn.layers import Layer
 from gpunn.losses import BINARY_LOG_LOSS, LOG_LOSS, LOSSES, POISSON
+from gpunn.network.layers import Layer
 
 NVCC = shutil.which("nvcc")
 ESTIMATORS_LOSSES = (LOG_LOSS, BINARY_LOG_LOSS, POISSON)

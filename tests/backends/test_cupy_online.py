@@ -13,9 +13,9 @@ from conftest import assert_same, bound, make_backend
 import gpunn
 from gpunn.activations import ACTIVATIONS
 from gpunn.backends.base import Backend
-from gpunn.layers import Layer, add_gradient
 from gpunn.losses import LOSSES
 from gpunn.network import Network
+from gpunn.network.layers import Layer, add_gradient
 from gpunn.training.online import BLOCK_ROWS, OnlineTrainer
 
 HIDDEN = [name for name, record in ACTIVATIONS.items() if record.elementwise]

@@ -11,9 +11,9 @@ import gpunn
 from gpunn.activations import EXP, get_activation
 from gpunn.backends.sparse_rows import SparseRows
 from gpunn.errors import ParameterError, ShapeError
-from gpunn.layers import Dropout
 from gpunn.losses import get_loss
 from gpunn.network import Network
+from gpunn.network.layers import Dropout
 from gpunn.optimizers import SGD, Adam, AdamEpsilonHat, Momentum
 
 LOSSES = {"log_loss": "softmax", "binary_log_loss": "sigmoid", "poisson": "exp"}

@@ -10,8 +10,8 @@ import gpunn
 from gpunn import Network
 from gpunn.activations import IDENTITY, RELU, SIGMOID, SOFTMAX
 from gpunn.backends.numpy_backend import NumpyBackend
-from gpunn.layers import Dropout
 from gpunn.losses import LOSSES
+from gpunn.network.layers import Dropout
 from gpunn.parity import standard_cases
 from gpunn.parity.bounded import Arithmetic, Bounded
 from gpunn.parity.error_bounds import BoundBackend

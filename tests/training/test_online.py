@@ -13,8 +13,8 @@ import pytest
 from conftest import assert_same, bound, make_backend
 
 import gpunn
-from gpunn.layers import add_gradient
 from gpunn.network import Network
+from gpunn.network.layers import add_gradient
 from gpunn.training.online import LARGEST_STEP, OnlineTrainer
 
 PAIRS = [

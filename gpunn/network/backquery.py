@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpunn.errors import DataError, ShapeError
-from gpunn.inputs import check_numbers, host_array
-from gpunn.network_state import NetworkState
+from gpunn.network.inputs import check_numbers, host_array
+from gpunn.network.state import NetworkState
 
 
 def backquery(network: NetworkState, targets: ArrayLike) -> NDArray[Any]:

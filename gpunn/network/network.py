@@ -18,17 +18,15 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from gpunn.activations import IDENTITY
-from gpunn.architecture import Architecture, whole_numbers
 from gpunn.backends.base import Array, Backend, get_dtype
 from gpunn.backends.select import get_backend
-from gpunn.backquery import backquery
 from gpunn.data.matrices import row_blocks
 from gpunn.initializers import make_generator
-from gpunn.layers import Dropout, Layer, Update, add_gradient
-from gpunn.network_file import StoredNetwork
-from gpunn.network_state import drawn
-
-__all__ = ["Architecture", "Dropout", "Layer", "Network", "Update", "add_gradient"]
+from gpunn.network.architecture import Architecture, whole_numbers
+from gpunn.network.backquery import backquery
+from gpunn.network.files import StoredNetwork
+from gpunn.network.layers import Dropout, Layer, Update, add_gradient
+from gpunn.network.state import drawn
 
 _WORK_NUMBERS = 2**22
 """Predictions go through the network in pieces of about this many numbers, 16 MiB in float32."""
@@ -388,7 +386,8 @@ class Network(StoredNetwork):
         Returns
         -------
         ndarray, shape (n, n_0) or (n_0,)
-            Inputs in [0.01, 0.99], on the host; see `gpunn.backquery.backquery` for the way.
+            Inputs in [0.01, 0.99], on the host; see `gpunn.network.backquery.backquery` for the
+            way.
 
         Raises
         ------

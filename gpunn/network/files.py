@@ -8,13 +8,13 @@ from typing import Any, Self
 
 from numpy.typing import NDArray
 
-from gpunn.architecture import Architecture, whole_numbers
 from gpunn.backends.base import Backend
 from gpunn.backends.select import get_backend
 from gpunn.data.scaling import Scaling
 from gpunn.errors import GpunnError, ModelFileError, one_line
 from gpunn.model_file import read_model, write_model
-from gpunn.network_state import NetworkState, uploaded
+from gpunn.network.architecture import Architecture, whole_numbers
+from gpunn.network.state import NetworkState, uploaded
 
 
 class StoredNetwork(NetworkState):

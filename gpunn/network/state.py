@@ -5,13 +5,11 @@ There is no mathematics here; `gpunn.network` has it.
 
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gpunn.architecture import Architecture
 from gpunn.backends.base import Array, Backend
 from gpunn.backends.fused import FusedModel
 from gpunn.backends.select import get_backend
@@ -19,10 +17,28 @@ from gpunn.data.matrices import Rows
 from gpunn.data.scaling import Scaling
 from gpunn.errors import ConcurrencyError, ParameterError, ShapeError
 from gpunn.initializers import draw_biases, draw_weights
-from gpunn.inputs import check_rows
-from gpunn.layers import Layer
 from gpunn.losses import get_loss
-from gpunn.work_arrays import WorkArrays
+from gpunn.network.architecture import Architecture
+from gpunn.network.inputs import check_rows
+from gpunn.network.layers import Layer
+from gpunn.network.work_arrays import WorkArrays
+
+
+class OneTrainer:
+    """Lets one thread at a time train a network; it may enter again while it does."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+
+    def __enter__(self) -> None:
+        if not self._lock.acquire(blocking=False):
+            raise ConcurrencyError(
+                "this network is being trained by another thread: give each thread a network of "
+                "its own, or train in one thread after the other"
+            )
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
 
 
 class NetworkState:
@@ -83,7 +99,7 @@ class NetworkState:
         # The last activations first hold the outputs' z, and then their delta.
         self._activations = WorkArrays(backend, sizes, self.dtype)
         self._deltas = WorkArrays(backend, sizes, self.dtype)
-        self._training = threading.RLock()
+        self._training = OneTrainer()
         self.layers = [
             Layer(weights, biases if architecture.biases else None, activation)
             for (_, _, activation), (weights, biases) in zip(
@@ -184,29 +200,17 @@ class NetworkState:
 
     # Who trains it.
 
-    @contextmanager
-    def training(self) -> Iterator[None]:
-        """Make sure that no other thread trains the network meanwhile.
+    def training(self) -> "OneTrainer":
+        """Return what makes sure, in a ``with``, that no other thread trains the network.
 
-        Raises
-        ------
-        ConcurrencyError
-            If one does.
+        It raises ConcurrencyError where one does.
         """
-        if not self._training.acquire(blocking=False):
-            raise ConcurrencyError(
-                f"{self!r} is being trained by another thread: give each thread a network of its "
-                "own, or train in one thread after the other"
-            )
-        try:
-            yield
-        finally:
-            self._training.release()
+        return self._training
 
     # Inputs as the device wants them.
 
     def check_rows(self, values: ArrayLike, n_columns: int, name: str) -> tuple[Array, bool]:
-        """Return values as a matrix where they are; see `gpunn.inputs.check_rows`."""
+        """Return values as a matrix where they are; see `gpunn.network.inputs.check_rows`."""
         return check_rows(self.backend, values, n_columns, name)
 
     def as_matrix(self, rows: Array | Rows) -> Array:
