@@ -423,3 +423,25 @@ def test_the_classic_network_can_be_fitted_with_any_optimizer(backend, samples):
     network = ThreeLayerNetwork(4, 6, 3, 0.1, device=backend)
     history = fit(network, *samples, epochs=40, optimizer="adam", learning_rate=0.03)
     assert history.train_loss[-1] < 0.7 * history.train_loss[0]
+
+
+class Halved(SGD):
+    """A rule of a user's own over a known one."""
+
+    def begin_step(self, learning_rate):
+        super().begin_step(learning_rate / 2)
+
+
+@pytest.mark.parametrize("batch_size", [1, 10, 100])
+def test_a_rule_of_ones_own_over_sgd_is_followed_where_sgd_goes_many_steps_at_once(
+    backend, batch_size
+):
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(100, 6)), rng.integers(0, 3, 100)
+    one, other = (Network([6, 5, 3], dtype="float64", device=backend, seed=1) for _ in "ab")
+    options = {"epochs": 2, "batch_size": batch_size, "seed": 1}
+    fit(one, X, y, optimizer=Halved(), learning_rate=0.2, **options)
+    fit(other, X, y, optimizer="sgd", learning_rate=0.1, **options)
+    for name, array in one.parameters().items():
+        # The same training in another order of summation.
+        np.testing.assert_allclose(array, other.parameters()[name], rtol=1e-9, atol=1e-12)
