@@ -26,6 +26,7 @@ from gpunn.cli.train_data import (
     training_part,
     where_samples_stay,
 )
+from gpunn.cli.train_options import add_options as add_options
 from gpunn.errors import DivergenceError, OutputError, ParameterError
 from gpunn.model_file import check_writable
 from gpunn.network import Network
@@ -99,7 +100,7 @@ class _Progress(Callback):
         self.bar.close()
 
 
-def train(options: Namespace, console: Console) -> int:
+def run(options: Namespace, console: Console) -> int:
     """Train a network, measure it on samples it has not seen, and save it."""
     backend = choose_device(options.device, console, options.precision)
     recipe = _recipe(options)
