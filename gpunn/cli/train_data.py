@@ -1,11 +1,11 @@
 """Data of ``gpunn train``: in memory, mapped, or a table in chunks, and their parts."""
 
-from argparse import Namespace
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gpunn.cli.train_options import DataSettings
 from gpunn.data.datasets import Dataset, is_table, load_dataset, table_fits
 from gpunn.data.long_table import LongTable, Prepared, TablePart, go_through
 from gpunn.data.matrices import Matrix, SelectedRows, select
@@ -24,11 +24,11 @@ Data = Dataset | LongTable
 """Data in memory or mapped, or a table that is read in chunks."""
 
 
-def open_data(options: Namespace) -> Data:
+def open_data(source: DataSettings) -> Data:
     """Return the data; a table that does not fit the memory has been gone through once."""
-    if is_table(options.data) and not table_fits(options.data):
-        return go_through(options.data, HELD_OUT, options.seed)
-    return load_dataset(options.data, options.data_dir).split(HELD_OUT, options.seed)
+    if is_table(source.data) and not table_fits(source.data):
+        return go_through(source.data, HELD_OUT, source.seed)
+    return load_dataset(source.data, source.data_dir).split(HELD_OUT, source.seed)
 
 
 def counts(dataset: Data) -> tuple[int, int]:

@@ -1,15 +1,68 @@
-"""The options of ``gpunn train``."""
+"""The options of ``gpunn train``, and the settings that they stand for."""
 
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from gpunn.activations import ACTIVATIONS
 from gpunn.cli.options import add_data, add_device, add_json, add_precision, number, whole
+from gpunn.errors import ParameterError
 from gpunn.losses import LOSSES
-from gpunn.optimizers import OPTIMIZERS
-from gpunn.recipes import RECIPES
+from gpunn.optimizers import (
+    OPTIMIZERS,
+    Optimizer,
+    Schedule,
+    constant,
+    cosine,
+    exponential_decay,
+    get_optimizer,
+    inverse_scaling,
+    step_decay,
+)
+from gpunn.recipes import RECIPES, STANDARD, Recipe
+from gpunn.training.checkpoints import Checkpoints
 from gpunn.training.fitting import ON_DIVERGENCE
 
-SCHEDULES = ("constant", "step", "exponential", "inverse-scaling", "cosine")
+# Step sizes that suit an optimizer when nobody says one.
+_LEARNING_RATES = {"sgd": 0.1, "momentum": 0.01, "nesterov": 0.01, "adam": 0.001}
+
+_SCHEDULES: dict[str, Callable[[float, int, float], Schedule]] = {
+    "constant": lambda rate, _, warmup: constant(rate, warmup=warmup),
+    "step": lambda rate, n, warmup: step_decay(rate, every=max(1, n / 3), warmup=warmup),
+    "exponential": lambda rate, n, warmup: exponential_decay(
+        rate, factor=0.01 ** (1 / n), warmup=warmup
+    ),
+    "inverse-scaling": lambda rate, _, warmup: inverse_scaling(rate, warmup=warmup),
+    "cosine": lambda rate, n, warmup: cosine(rate, epochs=n, warmup=warmup),
+}
+"""From the first learning rate, the number of epochs and the warm-up to a schedule."""
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Which samples there are, and which of them are kept back."""
+
+    data: str
+    data_dir: str | None
+    seed: int
+    val_fraction: float | None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What ``gpunn train`` is to do."""
+
+    source: DataSettings
+    recipe: Recipe
+    recipe_name: str | None
+    optimizer: Optimizer
+    schedule: Schedule
+    patience: int | None
+    on_divergence: str
+    checkpoints: Checkpoints | None
+    dtype: str
+    out: Path
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -77,7 +130,7 @@ def _add_training(parser: ArgumentParser) -> None:
     )
     add(
         "--schedule",
-        choices=SCHEDULES,
+        choices=_SCHEDULES,
         default="constant",
         help="how the learning rate falls: step, to a tenth twice; exponential, to a hundredth in "
         "all; inverse-scaling, with the root of the epochs; cosine, to zero (default: constant)",
@@ -139,3 +192,78 @@ def _add_checkpoints(parser: ArgumentParser) -> None:
         help="go on from the newest checkpoint in DIR, from the beginning if there is none; data "
         "and options must be the same",
     )
+
+
+def settings_of(options: Namespace) -> Settings:
+    """Return what the options of ``gpunn train`` stand for.
+
+    Raises
+    ------
+    ParameterError
+        If some of them do not go together.
+    """
+    recipe = _recipe(options)
+    make_schedule = _SCHEDULES[options.schedule]
+    return Settings(
+        DataSettings(options.data, options.data_dir, options.seed, options.val_fraction),
+        recipe,
+        options.recipe,
+        _optimizer(recipe.optimizer, options.momentum, options.weight_decay),
+        make_schedule(recipe.learning_rate, recipe.epochs, options.warmup),
+        options.early_stopping,
+        options.on_divergence,
+        _checkpoints(options),
+        options.dtype,
+        Path(options.out or _default_name(options.data, options.recipe)),
+    )
+
+
+def _recipe(options: Namespace) -> Recipe:
+    """Return the recipe with what the command line overrules."""
+    base = RECIPES[options.recipe] if options.recipe else STANDARD
+    changes = {
+        "hidden": tuple(options.hidden) if options.hidden else None,
+        "activation": options.activation,
+        "loss": options.loss,
+        "epochs": options.epochs,
+        "batch_size": options.batch_size,
+        "optimizer": options.optimizer,
+        "learning_rate": options.lr,
+    }
+    recipe = replace(base, **{k: v for k, v in changes.items() if v is not None})
+    if options.lr is None and options.optimizer not in (None, base.optimizer):
+        # A step size suits an optimizer: one of gradient descent would make Adam leap.
+        recipe = replace(recipe, learning_rate=_LEARNING_RATES[options.optimizer])
+    if options.recipe and options.activation and options.activation != base.activation:
+        # First weights suit an activation, so a recipe's own no longer apply.
+        recipe = replace(recipe, initializer=None)
+    return recipe
+
+
+def _optimizer(name: str, momentum: float | None, weight_decay: float) -> Optimizer:
+    if momentum is not None and name == "adam":
+        raise ParameterError("--momentum goes with --optimizer sgd, momentum or nesterov, not adam")
+    if momentum is not None and name == "sgd":
+        name = "momentum"
+    return get_optimizer(
+        name,
+        momentum=0.9 if momentum is None else momentum,
+        weight_decay=weight_decay,
+    )
+
+
+def _checkpoints(options: Namespace) -> Checkpoints | None:
+    if options.checkpoint is None:
+        for name in ("checkpoint_every", "resume"):
+            if getattr(options, name):
+                raise ParameterError(f"--{name.replace('_', '-')} goes with --checkpoint DIR")
+        if options.on_divergence == "halve-lr":
+            raise ParameterError("--on-divergence halve-lr goes with --checkpoint DIR")
+        return None
+    every = options.checkpoint_every or "5 minutes"
+    return Checkpoints(options.checkpoint, every, options.resume)
+
+
+def _default_name(data: str, recipe: str | None) -> str:
+    stem = Path(data.split(",")[0]).name.split(".")[0] or "model"
+    return f"{stem}-{recipe}.safetensors" if recipe else f"{stem}.safetensors"
