@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from argparse import Namespace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,8 +18,9 @@ from gpunn.backends.base import Backend
 from gpunn.cli.console import Console, choose_device, plain
 from gpunn.cli.train_data import (
     Data,
-    Lot,
+    Samples,
     as_given,
+    class_weight_of,
     classes_of,
     counts,
     open_data,
@@ -132,7 +134,7 @@ def _train(settings: Settings, backend: Backend, console: Console) -> int:
         "gpunn": __version__,
         "data": dataset.name,
         "recipe": settings.recipe_name,
-        "settings": {**dataclasses.asdict(recipe), "hidden": list(recipe.hidden)},
+        "settings": _recorded(settings),
         "seed": seed,
         "image_shape": None if dataset.image_shape is None else list(dataset.image_shape),
         "history": [dataclasses.asdict(record) for record in history.epochs],
@@ -153,18 +155,36 @@ def _check_space(out: Path, network: Network) -> None:
         )
 
 
-class _Parts(NamedTuple):
-    """What a training is given: samples, samples to validate on, and when to end early."""
+def _recorded(settings: Settings) -> dict[str, Any]:
+    """Return the recipe, and what else was asked for, as the model's file has them."""
+    source, recipe = settings.source, settings.recipe
+    weights: Any = source.class_weight
+    if isinstance(weights, Mapping):
+        weights = {str(label): weight for label, weight in weights.items()}
+    added = {
+        "dropout": settings.dropout,
+        "class_weight": weights,
+        "sample_weight": source.sample_weight,
+    }
+    return {
+        **dataclasses.asdict(recipe),
+        "hidden": list(recipe.hidden),
+        **{name: value for name, value in added.items() if value},
+    }
 
-    samples: Lot
-    validation: Lot | None
+
+class _Parts(NamedTuple):
+    """What a training is given: samples, those to validate on, and when to end early."""
+
+    samples: Samples
+    validation: Samples | None
     early_stopping: EarlyStopping | None
 
 
 def _parts(
     network: Network,
     dataset: Data,
-    test: Lot | None,
+    test: Samples | None,
     classes: NDArray[np.int64],
     settings: Settings,
     console: Console,
@@ -201,6 +221,9 @@ def _fit(network: Network, parts: _Parts, settings: Settings, console: Console) 
         seed=[settings.source.seed, 1],
         callbacks=[_Progress(console)],
         checkpoints=settings.checkpoints,
+        sample_weight=parts.samples.weights,
+        class_weight=class_weight_of(settings.source, network),
+        dropout=settings.dropout,
         on_divergence=settings.on_divergence,
     )
     weights = "its latest weights"

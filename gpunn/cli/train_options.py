@@ -1,6 +1,7 @@
 """The options of ``gpunn train``, and the settings that they stand for."""
 
-from argparse import ArgumentParser, Namespace
+import math
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from gpunn.optimizers import (
 from gpunn.recipes import RECIPES, STANDARD, Recipe
 from gpunn.training.checkpoints import Checkpoints
 from gpunn.training.fitting import ON_DIVERGENCE
+from gpunn.training.weights import ClassWeight
 
 # Step sizes that suit an optimizer when nobody says one.
 _LEARNING_RATES = {"sgd": 0.1, "momentum": 0.01, "nesterov": 0.01, "adam": 0.001}
@@ -47,6 +49,10 @@ class DataSettings:
     data_dir: str | None
     seed: int
     val_fraction: float | None
+    sample_weight: str | None = None
+    """The .npy file of the samples' weights."""
+    class_weight: ClassWeight = None
+    """Weights by label, or how they are worked out."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,7 @@ class Settings:
     checkpoints: Checkpoints | None
     dtype: str
     out: Path
+    dropout: float = 0.0
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -74,6 +81,7 @@ def add_options(parser: ArgumentParser) -> None:
     add_data(parser, default="digits")
     _add_network(parser)
     _add_training(parser)
+    _add_weights(parser)
     _add_stopping(parser)
     _add_checkpoints(parser)
     add_device(parser)
@@ -129,6 +137,12 @@ def _add_training(parser: ArgumentParser) -> None:
         help="pulls weights towards zero (default: 0)",
     )
     add(
+        "--dropout",
+        **number("RATE", 0, 1),
+        default=0.0,
+        help="how likely a hidden unit sits out a step (default: 0)",
+    )
+    add(
         "--schedule",
         choices=_SCHEDULES,
         default="constant",
@@ -147,6 +161,40 @@ def _add_training(parser: ArgumentParser) -> None:
         default=0,
         help="the same number gives the same training again (default: 0)",
     )
+
+
+def _add_weights(parser: ArgumentParser) -> None:
+    add = parser.add_argument_group("weights of samples").add_argument
+    add(
+        "--class-weight",
+        metavar="LABEL=WEIGHT",
+        type=_class_weight,
+        action="append",
+        help="how much each sample of this label counts; repeat it for more labels, the others "
+        "count 1. Or balanced: the rarer a class, the more its samples count",
+    )
+    add(
+        "--sample-weight",
+        metavar="FILE.npy",
+        help="how much each sample of DATA counts: one number for each, in the same order. If "
+        "DATA have a test part, only the training part has weights",
+    )
+
+
+def _class_weight(text: str) -> str | tuple[int, float]:
+    if text == "balanced":
+        return text
+    label, _, weight = text.partition("=")
+    try:
+        found = int(label), float(weight)
+    except ValueError:
+        found = -1, -1.0
+    if min(found) < 0 or not math.isfinite(found[1]):
+        raise ArgumentTypeError(
+            "expected balanced, or LABEL=WEIGHT with a label of the data and a number of at "
+            f"least 0, such as 3=2.5, got {text!r}"
+        )
+    return found
 
 
 def _add_stopping(parser: ArgumentParser) -> None:
@@ -203,19 +251,46 @@ def settings_of(options: Namespace) -> Settings:
         If some of them do not go together.
     """
     recipe = _recipe(options)
+    if options.dropout and recipe.textbook_rule:
+        raise ParameterError(
+            f"--dropout does not go with --recipe {options.recipe}, whose rule for hidden units "
+            "knows no dropout; leave out one of the two"
+        )
     make_schedule = _SCHEDULES[options.schedule]
     return Settings(
-        DataSettings(options.data, options.data_dir, options.seed, options.val_fraction),
-        recipe,
-        options.recipe,
-        _optimizer(recipe.optimizer, options.momentum, options.weight_decay),
-        make_schedule(recipe.learning_rate, recipe.epochs, options.warmup),
-        options.early_stopping,
-        options.on_divergence,
-        _checkpoints(options),
-        options.dtype,
-        Path(options.out or _default_name(options.data, options.recipe)),
+        source=DataSettings(
+            data=options.data,
+            data_dir=options.data_dir,
+            seed=options.seed,
+            val_fraction=options.val_fraction,
+            sample_weight=options.sample_weight,
+            class_weight=_class_weights(options.class_weight or []),
+        ),
+        recipe=recipe,
+        recipe_name=options.recipe,
+        optimizer=_optimizer(recipe.optimizer, options.momentum, options.weight_decay),
+        schedule=make_schedule(recipe.learning_rate, recipe.epochs, options.warmup),
+        patience=options.early_stopping,
+        on_divergence=options.on_divergence,
+        checkpoints=_checkpoints(options),
+        dtype=options.dtype,
+        out=Path(options.out or _default_name(options.data, options.recipe)),
+        dropout=options.dropout,
     )
+
+
+def _class_weights(given: list[str | tuple[int, float]]) -> ClassWeight:
+    pairs = [pair for pair in given if not isinstance(pair, str)]
+    if len(pairs) < len(given):
+        if pairs:
+            raise ParameterError(
+                "--class-weight is either balanced or LABEL=WEIGHT, got both; leave out one"
+            )
+        return "balanced"
+    weights = dict(pairs)
+    if len(weights) < len(pairs):
+        raise ParameterError("--class-weight: a label has two weights; give each label one")
+    return weights or None
 
 
 def _recipe(options: Namespace) -> Recipe:
