@@ -2,20 +2,72 @@
 
 `has_driver` and `hides_gpus` cost microseconds, so that even a run on the CPU may ask; `probe`
 looks everywhere, for ``gpunn info``.
+
+Which driver CUDA needs is in NVIDIA's *CUDA Compatibility*, "Minor Version Compatibility"; that
+CUDA 13 ends support for GPUs before compute capability 7.5, in the release notes of CUDA 12.9 and
+13.0.
 """
 
 import os
 import platform
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-
-from gpunn.backends.facts import Gpu, System
 
 ROOT = Path("/")
 NVIDIA, DISPLAY = "0x10de", "0x03"
 WSL_DRIVER = "usr/lib/wsl/lib"
 SMI_FIELDS = "driver_version,name,compute_cap,memory.free,memory.total,compute_mode"
+DRIVER_FOR_CUDA = {12: 525, 13: 580}
+FIRST_CAPABILITY_OF_CUDA_13 = 7.5
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU, as far as it answers: what is not known is None. Memory is in bytes."""
+
+    name: str
+    device: str | None = None
+    compute_capability: str | None = None
+    memory_free: int | None = None
+    memory_total: int | None = None
+    compute_mode: str | None = None
+    problem: str | None = None
+
+    @property
+    def is_too_old_for_13(self) -> bool:
+        """Whether CUDA 13 has ended support for it."""
+        capability = self.compute_capability
+        return capability is not None and float(capability) < FIRST_CAPABILITY_OF_CUDA_13
+
+
+@dataclass(frozen=True)
+class System:
+    """What there is of NVIDIA below CUDA."""
+
+    kind: str
+    """As `platform.system` says: Linux, Windows or Darwin."""
+    wsl: bool = False
+    container: bool = False
+    on_bus: bool = False
+    """Whether an NVIDIA GPU is on the PCI bus, as far as that can be seen (on Linux)."""
+    bound_driver: str | None = None
+    """The kernel's driver that has the GPU on the bus."""
+    driver_here: bool = False
+    driver: str | None = None
+    """The driver's version, such as "580.65.06"."""
+    passed_in: bool = False
+    """Whether the device files are there, without which nothing reaches the driver."""
+    smi_problem: str | None = None
+    """What nvidia-smi says when it fails; None if it works or is not there."""
+    gpus: tuple[Gpu, ...] = ()
+    """What nvidia-smi lists, whether CUDA may use it or not."""
+
+    @property
+    def has_nvidia(self) -> bool:
+        """Whether anything says that there is an NVIDIA GPU."""
+        return self.on_bus or self.driver_here or bool(self.gpus)
 
 
 def has_driver(root: Path = ROOT) -> bool:

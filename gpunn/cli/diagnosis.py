@@ -7,9 +7,9 @@ The rules stand in the order in which their remedies have to be carried out.
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from gpunn.backends.facts import DRIVER_FOR_CUDA, FIRST_CAPABILITY_OF_CUDA_13, Facts
-from gpunn.backends.nvidia import hides_gpus
+from gpunn.backends.nvidia import DRIVER_FOR_CUDA, FIRST_CAPABILITY_OF_CUDA_13, hides_gpus
 from gpunn.backends.select import is_nearly_full
+from gpunn.cli.facts import Facts
 from gpunn.host_memory import in_gib
 
 CUDA_OF_WHEEL = {"cupy-cuda12x": 12, "cupy-cuda13x": 13}

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from gpunn.backends.facts import Cuda, Facts, Gpu
-from gpunn.backends.nvidia import probe
+from gpunn.backends.nvidia import Gpu, probe
 from gpunn.backends.select import count_gpus, cuda_problem, gpu_problem, has_cupy, select_backend
 from gpunn.cli.diagnosis import diagnose
+from gpunn.cli.facts import Cuda, Facts
 
 PACKAGES = ("numpy", "scipy", "safetensors", "matplotlib", "scikit-learn")
 CUPY_WHEELS = ("cupy-cuda11x", "cupy-cuda12x", "cupy-cuda13x", "cupy")

@@ -1,15 +1,25 @@
 """``gpunn info``: what this machine offers, as text."""
 
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from typing import Any
 
 from gpunn.cli.console import Console
 from gpunn.cli.doctor import examine, meaning_of
+from gpunn.cli.options import add_json
 from gpunn.host_memory import in_gib
 
 
-def info(options: Namespace, console: Console) -> int:
+def add_options(parser: ArgumentParser) -> None:
+    """Add the options of ``gpunn info``."""
+    parser.description = (
+        "Say what this machine offers: package versions, processor, GPUs, memory, and what to do "
+        "about what is missing."
+    )
+    add_json(parser)
+
+
+def run(options: Namespace, console: Console) -> int:
     """Say what this machine offers, and what to do about what is missing."""
     found = examine()
     console.report(info_text(found), found)

@@ -1,7 +1,7 @@
 """``gpunn parity``: whether another device computes the same, as a table."""
 
 import platform
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
 from importlib import metadata
 from typing import Any
@@ -10,13 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunn import __version__
+from gpunn.activations import ACTIVATIONS
 from gpunn.backends.base import Backend
 from gpunn.cli.console import Console
+from gpunn.cli.options import add_data, add_json, add_precision
 from gpunn.cli.plots import Divergence, check_matplotlib, save_divergence
 from gpunn.cli.train_data import classes_of, scaling_of
 from gpunn.data.formats import load_dataset
 from gpunn.data.labels import class_numbers
 from gpunn.errors import ParameterError
+from gpunn.losses import LOSSES
 from gpunn.model_file import check_writable
 from gpunn.parity.cases import Case, standard_cases
 from gpunn.parity.comparison import Comparison, choose_devices, compare
@@ -29,7 +32,40 @@ ONLINE_SAMPLES = 65
 STAGES = ("start", "step", "epoch")
 
 
-def parity(options: Namespace, console: Console) -> int:
+def add_options(parser: ArgumentParser) -> None:
+    """Add the options of ``gpunn parity``."""
+    parser.description = (
+        "Train the same networks from the same seed on two devices and compare them, step by step "
+        "at first, then epoch by epoch, each number with the tolerance that its arithmetic "
+        "justifies. Without restrictions: every activation, every error, in batches and one sample "
+        "at a time. Exit status: 0 within tolerance, 1 not, 2 when there is no second device."
+    )
+    add_data(parser, default="digits")
+    parser.add_argument(
+        "--device",
+        metavar="DEVICE",
+        help="the device to test: cuda, cuda:N or cpu (default: cuda; with --against float64, cpu)",
+    )
+    parser.add_argument(
+        "--against",
+        metavar="DEVICE",
+        default="cpu",
+        help="what to compare it with: cpu, cuda:N, or float64, the CPU in float64, which needs no "
+        "GPU (default: cpu)",
+    )
+    parser.add_argument(
+        "--activation", choices=ACTIVATIONS, help="only networks with this in the hidden layer"
+    )
+    parser.add_argument("--loss", choices=LOSSES, help="only networks with this error function")
+    parser.add_argument(
+        "--mode", choices=["batch", "online"], help="only in batches, or only sample by sample"
+    )
+    add_precision(parser)
+    parser.add_argument("--out", metavar="FILE.png", help="draw the divergence over time there")
+    add_json(parser)
+
+
+def run(options: Namespace, console: Console) -> int:
     """Train everything twice, on two devices, and compare."""
     if options.out:
         check_matplotlib()

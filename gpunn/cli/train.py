@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from argparse import Namespace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,11 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunn import __version__
+from gpunn.backends.base import Backend
 from gpunn.cli.console import Console, choose_device, plain
 from gpunn.cli.train_data import (
     Data,
-    Lot,
+    Samples,
     as_given,
+    class_weight_of,
     classes_of,
     counts,
     open_data,
@@ -26,28 +29,15 @@ from gpunn.cli.train_data import (
     training_part,
     where_samples_stay,
 )
-from gpunn.errors import DivergenceError, OutputError, ParameterError
+from gpunn.cli.train_options import Settings, settings_of
+from gpunn.cli.train_options import add_options as add_options
+from gpunn.errors import DivergenceError, OutputError
 from gpunn.model_file import check_writable
 from gpunn.network import Network
-from gpunn.optimizers import (
-    Optimizer,
-    Schedule,
-    constant,
-    cosine,
-    exponential_decay,
-    get_optimizer,
-    inverse_scaling,
-    step_decay,
-)
-from gpunn.recipes import RECIPES, STANDARD, Recipe
 from gpunn.training.callbacks import Callback, EarlyStopping, EpochRecord, History
 from gpunn.training.checkpoints import Checkpoints
 from gpunn.training.evaluation import evaluate
 from gpunn.training.fitting import fit
-
-# Step sizes that suit an optimizer when nobody says one.
-_LEARNING_RATES = {"sgd": 0.1, "momentum": 0.01, "nesterov": 0.01, "adam": 0.001}
-
 
 _STATUS = {"interrupted": 130, "terminated": 143, "diverged": 1}
 
@@ -99,22 +89,23 @@ class _Progress(Callback):
         self.bar.close()
 
 
-def train(options: Namespace, console: Console) -> int:
+def run(options: Namespace, console: Console) -> int:
     """Train a network, measure it on samples it has not seen, and save it."""
+    settings = settings_of(options)
     backend = choose_device(options.device, console, options.precision)
-    recipe = _recipe(options)
-    out = Path(options.out or _default_name(options))
+    return _train(settings, backend, console)
+
+
+def _train(settings: Settings, backend: Backend, console: Console) -> int:
+    recipe, out, seed = settings.recipe, settings.out, settings.source.seed
     check_writable(out)
-    checkpoints = _checkpoints(options)
-    dataset = open_data(options)
+    if settings.checkpoints is not None:
+        settings.checkpoints.check()
+    dataset = open_data(settings.source)
     classes = classes_of(dataset)
     scaling = scaling_of(dataset, recipe)
     network = recipe.make_network(
-        dataset.n_features,
-        len(classes),
-        dtype=options.dtype,
-        device=backend,
-        seed=options.seed,
+        dataset.n_features, len(classes), dtype=settings.dtype, device=backend, seed=seed
     )
     network.scaling, network.class_labels = scaling, classes.tolist()
     _check_space(out, network)
@@ -130,95 +121,28 @@ def train(options: Namespace, console: Console) -> int:
 
     # Before the training, so that a bad label in it does not come to light hours later.
     test = test_part(network, dataset, classes)
-    parts = _parts(network, dataset, test, classes, recipe, options, console)
-    history = _fit(network, parts, recipe, options, checkpoints, console)
+    parts = _parts(network, dataset, test, classes, settings, console)
+    history = _fit(network, parts, settings, console)
     tested = None if test is None else evaluate(network, test.X, test.y)
     test_accuracy = None if tested is None else tested.accuracy
     # What the last steps did shows in no epoch's error.
     if history.stopped == "diverged" or (tested is not None and not math.isfinite(tested.loss)):
-        _say_diverged(history, options)
+        _say_diverged(history, settings.checkpoints)
     result = _train_result(network, parts.samples.n, history, test_accuracy, out)
     network.training_record = {
         **{key: value for key, value in result.items() if key != "model"},
         "gpunn": __version__,
         "data": dataset.name,
-        "recipe": options.recipe,
-        "settings": {**dataclasses.asdict(recipe), "hidden": list(recipe.hidden)},
-        "seed": options.seed,
+        "recipe": settings.recipe_name,
+        "settings": _recorded(settings),
+        "seed": seed,
         "image_shape": None if dataset.image_shape is None else list(dataset.image_shape),
         "history": [dataclasses.asdict(record) for record in history.epochs],
     }
     network.training_record = plain(network.training_record)
     _save(network, out)
-    console.report(_train_text(result, history, options), result)
+    console.report(_train_text(result, history, settings.source.data), result)
     return _STATUS.get(history.stopped, 0)
-
-
-def _checkpoints(options: Namespace) -> Checkpoints | None:
-    if options.checkpoint is None:
-        for name in ("checkpoint_every", "resume"):
-            if getattr(options, name):
-                raise ParameterError(f"--{name.replace('_', '-')} goes with --checkpoint DIR")
-        if options.on_divergence == "halve-lr":
-            raise ParameterError("--on-divergence halve-lr goes with --checkpoint DIR")
-        return None
-    every = options.checkpoint_every or "5 minutes"
-    checkpoints = Checkpoints(options.checkpoint, every, options.resume)
-    checkpoints.check()
-    return checkpoints
-
-
-def _recipe(options: Namespace) -> Recipe:
-    """Return the recipe with what the command line overrules."""
-    base = RECIPES[options.recipe] if options.recipe else STANDARD
-    changes = {
-        "hidden": tuple(options.hidden) if options.hidden else None,
-        "activation": options.activation,
-        "loss": options.loss,
-        "epochs": options.epochs,
-        "batch_size": options.batch_size,
-        "optimizer": options.optimizer,
-        "learning_rate": options.lr,
-    }
-    recipe = dataclasses.replace(base, **{k: v for k, v in changes.items() if v is not None})
-    if options.lr is None and options.optimizer not in (None, base.optimizer):
-        # A step size suits an optimizer: one of gradient descent would make Adam leap.
-        recipe = dataclasses.replace(recipe, learning_rate=_LEARNING_RATES[options.optimizer])
-    if options.recipe and options.activation and options.activation != base.activation:
-        # First weights suit an activation, so a recipe's own no longer apply.
-        recipe = dataclasses.replace(recipe, initializer=None)
-    return recipe
-
-
-def _optimizer(recipe: Recipe, options: Namespace) -> Optimizer:
-    name, momentum = recipe.optimizer, options.momentum
-    if momentum is not None and name == "adam":
-        raise ParameterError("--momentum goes with --optimizer sgd, momentum or nesterov, not adam")
-    if momentum is not None and name == "sgd":
-        name = "momentum"
-    return get_optimizer(
-        name,
-        momentum=0.9 if momentum is None else momentum,
-        weight_decay=options.weight_decay,
-    )
-
-
-def _schedule(recipe: Recipe, options: Namespace) -> Schedule:
-    rate, epochs, warmup = recipe.learning_rate, recipe.epochs, options.warmup
-    if options.schedule == "step":
-        return step_decay(rate, every=max(1, epochs / 3), warmup=warmup)
-    if options.schedule == "exponential":
-        return exponential_decay(rate, factor=0.01 ** (1 / epochs), warmup=warmup)
-    if options.schedule == "inverse-scaling":
-        return inverse_scaling(rate, warmup=warmup)
-    if options.schedule == "cosine":
-        return cosine(rate, epochs=epochs, warmup=warmup)
-    return constant(rate, warmup=warmup)
-
-
-def _default_name(options: Namespace) -> str:
-    stem = Path(options.data.split(",")[0]).name.split(".")[0] or "model"
-    return f"{stem}-{options.recipe}.safetensors" if options.recipe else f"{stem}.safetensors"
 
 
 def _check_space(out: Path, network: Network) -> None:
@@ -231,62 +155,76 @@ def _check_space(out: Path, network: Network) -> None:
         )
 
 
-class _Parts(NamedTuple):
-    """What a training is given: samples, samples to validate on, and when to end early."""
+def _recorded(settings: Settings) -> dict[str, Any]:
+    """Return the recipe, and what else was asked for, as the model's file has them."""
+    source, recipe = settings.source, settings.recipe
+    weights: Any = source.class_weight
+    if isinstance(weights, Mapping):
+        weights = {str(label): weight for label, weight in weights.items()}
+    added = {
+        "dropout": settings.dropout,
+        "class_weight": weights,
+        "sample_weight": source.sample_weight,
+    }
+    return {
+        **dataclasses.asdict(recipe),
+        "hidden": list(recipe.hidden),
+        **{name: value for name, value in added.items() if value},
+    }
 
-    samples: Lot
-    validation: Lot | None
+
+class _Parts(NamedTuple):
+    """What a training is given: samples, those to validate on, and when to end early."""
+
+    samples: Samples
+    validation: Samples | None
     early_stopping: EarlyStopping | None
 
 
 def _parts(
     network: Network,
     dataset: Data,
-    test: Lot | None,
+    test: Samples | None,
     classes: NDArray[np.int64],
-    recipe: Recipe,
-    options: Namespace,
+    settings: Settings,
     console: Console,
 ) -> _Parts:
-    fraction, patience = options.val_fraction, options.early_stopping
+    recipe, seed = settings.recipe, settings.source.seed
+    fraction, patience = settings.source.val_fraction, settings.patience
     if recipe.best_test_epoch and fraction is None and patience is None:
         console.say(
             "validation: on the test samples, and the best epoch is kept, as the recipe's source "
             "did; that flatters the test accuracy a little"
         )
-        samples, _ = training_part(network, dataset, classes, recipe, 0.0, options.seed)
+        samples, _ = training_part(network, dataset, classes, recipe, 0.0, seed)
         return _Parts(samples, test, EarlyStopping(recipe.epochs, monitor="accuracy"))
     if fraction is None:
         fraction = 0.0 if patience is None else 0.1
-    samples, kept_back = training_part(network, dataset, classes, recipe, fraction, options.seed)
+    samples, kept_back = training_part(network, dataset, classes, recipe, fraction, seed)
     if kept_back is not None:
         console.say(f"validation: {kept_back.n:,} of the samples are kept back for it")
     return _Parts(samples, kept_back, None if patience is None else EarlyStopping(patience))
 
 
-def _fit(
-    network: Network,
-    parts: _Parts,
-    recipe: Recipe,
-    options: Namespace,
-    checkpoints: Checkpoints | None,
-    console: Console,
-) -> History:
+def _fit(network: Network, parts: _Parts, settings: Settings, console: Console) -> History:
     history = fit(
         network,
         parts.samples.X,
         parts.samples.y,
-        epochs=recipe.epochs,
-        batch_size=recipe.batch_size,
-        optimizer=_optimizer(recipe, options),
-        learning_rate=_schedule(recipe, options),
+        epochs=settings.recipe.epochs,
+        batch_size=settings.recipe.batch_size,
+        optimizer=settings.optimizer,
+        learning_rate=settings.schedule,
         validation_data=as_given(parts.validation),
         early_stopping=parts.early_stopping,
-        shuffle=recipe.shuffle,
-        seed=[options.seed, 1],
+        shuffle=settings.recipe.shuffle,
+        seed=[settings.source.seed, 1],
         callbacks=[_Progress(console)],
-        checkpoints=checkpoints,
-        on_divergence=options.on_divergence,
+        checkpoints=settings.checkpoints,
+        sample_weight=parts.samples.weights,
+        class_weight=class_weight_of(settings.source, network),
+        dropout=settings.dropout,
+        on_divergence=settings.on_divergence,
     )
     weights = "its latest weights"
     if history.restored_best:
@@ -298,7 +236,7 @@ def _fit(
     return history
 
 
-def _say_diverged(history: History, options: Namespace) -> None:
+def _say_diverged(history: History, checkpoints: Checkpoints | None) -> None:
     """Raise unless the network was left with weights from before the training diverged."""
     if history.restored_best:
         return
@@ -306,8 +244,8 @@ def _say_diverged(history: History, options: Namespace) -> None:
         f"the training diverged: in epoch {len(history.epochs)} its error was no finite number; "
         "try a smaller --lr, --warmup 1, or inputs and targets of a smaller range"
     )
-    if options.checkpoint is not None:
-        message += f"; the last good checkpoint is in {options.checkpoint}"
+    if checkpoints is not None:
+        message += f"; the last good checkpoint is in {checkpoints.folder}"
         message += ", and --on-divergence halve-lr goes back to such a one by itself"
     raise DivergenceError(f"{message}; no model was saved")
 
@@ -332,7 +270,7 @@ def _train_result(
     }
 
 
-def _train_text(result: dict[str, Any], history: History, options: Namespace) -> str:
+def _train_text(result: dict[str, Any], history: History, data: str) -> str:
     lines = [
         f"trained {history.n_samples_trained:,} samples in {history.seconds:.1f} s "
         f"({result['samples_per_second'] or 0:,.0f} a second)"
@@ -344,7 +282,7 @@ def _train_text(result: dict[str, Any], history: History, options: Namespace) ->
         f"saved {model}",
         "",
         "next:",
-        f"  gpunn evaluate {model} {options.data}     where is it right and wrong?",
+        f"  gpunn evaluate {model} {data}     where is it right and wrong?",
         f"  gpunn backquery {model} --out classes.png     what does a class look like to it?",
     ]
     return "\n".join(lines)

@@ -1,16 +1,19 @@
 """Data of ``gpunn train``: in memory, mapped, or a table in chunks, and their parts."""
 
-from argparse import Namespace
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gpunn.cli.train_options import DataSettings
 from gpunn.data.datasets import Dataset
 from gpunn.data.formats import is_table, load_dataset, table_fits
 from gpunn.data.labels import class_numbers
 from gpunn.data.long_table import LongTable, Prepared, TablePart, go_through
 from gpunn.data.matrices import Matrix, SelectedRows, select
+from gpunn.data.numpy_files import read_npy
 from gpunn.data.scaling import Scaling
 from gpunn.errors import DataError, ParameterError
 from gpunn.host_memory import free_memory, in_gib
@@ -18,6 +21,7 @@ from gpunn.network import Network
 from gpunn.recipes import Recipe
 from gpunn.training.memory import why_no_room
 from gpunn.training.streams import Stream
+from gpunn.training.weights import ClassWeight
 
 HELD_OUT = 0.2
 """The part of a data set without a test part of its own that is held out for testing."""
@@ -26,11 +30,60 @@ Data = Dataset | LongTable
 """Data in memory or mapped, or a table that is read in chunks."""
 
 
-def open_data(options: Namespace) -> Data:
+def open_data(source: DataSettings) -> Data:
     """Return the data; a table that does not fit the memory has been gone through once."""
-    if is_table(options.data) and not table_fits(options.data):
-        return go_through(options.data, HELD_OUT, options.seed)
-    return load_dataset(options.data, options.data_dir).split(HELD_OUT, options.seed)
+    if is_table(source.data) and not table_fits(source.data):
+        if source.sample_weight is not None or source.class_weight is not None:
+            raise ParameterError(
+                f"{source.data} is larger than the memory and read in chunks, which go without "
+                "weights; leave out --sample-weight and --class-weight"
+            )
+        return go_through(source.data, HELD_OUT, source.seed)
+    dataset = load_dataset(source.data, source.data_dir)
+    if source.sample_weight is not None:
+        weights = _read_weights(source.sample_weight, len(dataset.labels))
+        dataset = replace(dataset, sample_weight=weights)
+    return dataset.split(HELD_OUT, source.seed)
+
+
+def _read_weights(path: str, n_samples: int) -> NDArray[Any]:
+    weights = read_npy(path)
+    if weights.dtype.kind not in "biuf":
+        raise DataError(f"{path}: expected numbers as weights, got the type {weights.dtype}")
+    if weights.shape != (n_samples,):
+        raise DataError(
+            f"{path}: expected one weight for each of {n_samples:,} samples, shape "
+            f"({n_samples},), got shape {weights.shape}"
+        )
+    good = np.isfinite(weights) & (weights >= 0)
+    if not good.all():
+        row = int(np.argmin(good))
+        raise DataError(
+            f"{path}: weights must be finite and at least 0, got {weights[row]} in row {row} "
+            "(counted from 0); mend it"
+        )
+    return weights
+
+
+def class_weight_of(source: DataSettings, network: Network) -> ClassWeight:
+    """Return the weights by class number that were given by label.
+
+    Raises
+    ------
+    ParameterError
+        If there is no such label.
+    """
+    weights, labels = source.class_weight, network.class_labels
+    if not isinstance(weights, Mapping) or labels is None:
+        return weights
+    for label in weights:
+        if label not in labels:
+            known = ", ".join(map(str, labels[:50])) + (", ..." if len(labels) > 50 else "")
+            raise ParameterError(
+                f"--class-weight {label}=...: {source.data} has no label {label} to train on; "
+                f"its labels are {known}"
+            )
+    return {labels.index(label): weight for label, weight in weights.items()}
 
 
 def counts(dataset: Data) -> tuple[int, int]:
@@ -89,12 +142,13 @@ def scaling_of(dataset: Data, recipe: Recipe) -> Scaling:
     return Scaling.to_range(*dataset.value_range, low, high, **ends)
 
 
-class Lot(NamedTuple):
-    """A lot of samples, and how many they are; a stream has its labels in it."""
+class Samples(NamedTuple):
+    """Samples, and how many they are; a stream has its labels in it."""
 
     X: Matrix | Stream
     y: NDArray[np.int64] | None
     n: int
+    weights: NDArray[Any] | None = None
 
 
 def training_part(
@@ -104,7 +158,7 @@ def training_part(
     recipe: Recipe,
     fraction: float,
     seed: int,
-) -> tuple[Lot, Lot | None]:
+) -> tuple[Samples, Samples | None]:
     """Return the samples to train on, and a fraction of them kept back."""
     if isinstance(dataset, LongTable):
         return _streamed_part(network, dataset, classes, recipe, fraction)
@@ -114,11 +168,21 @@ def training_part(
         inputs = select(inputs, np.arange(n_samples))
     X = _scaled(network, dataset, inputs)
     y = class_numbers(dataset.labels[:n_samples], classes, dataset.name)
+    weights = dataset.sample_weight
+    if weights is not None:
+        weights = weights[:n_samples]
     if fraction == 0:
-        return Lot(X, y, n_samples), None
-    parts = _divide(n_samples, fraction, seed)
-    chosen, kept_back = (Lot(select(X, part), y[part], len(part)) for part in parts)
-    return chosen, kept_back
+        return Samples(X, y, n_samples, weights), None
+    chosen, kept_back = _divide(n_samples, fraction, seed)
+    return (
+        Samples(
+            select(X, chosen),
+            y[chosen],
+            len(chosen),
+            None if weights is None else weights[chosen],
+        ),
+        Samples(select(X, kept_back), y[kept_back], len(kept_back)),
+    )
 
 
 def _scaled(network: Network, dataset: Dataset, inputs: Matrix) -> Matrix:
@@ -133,7 +197,7 @@ def _streamed_part(
     classes: NDArray[np.int64],
     recipe: Recipe,
     fraction: float,
-) -> tuple[Lot, Lot | None]:
+) -> tuple[Samples, Samples | None]:
     if recipe.n_train is not None:
         raise ParameterError(
             f"{table.name}: the recipe trains on {recipe.n_train:,} samples, but the file is "
@@ -153,10 +217,10 @@ def _streamed_part(
 
 def _stream(
     network: Network, table: LongTable, part: TablePart, n: int, classes: NDArray[np.int64]
-) -> Lot:
+) -> Samples:
     chunks = Prepared(part, network.scaling, classes, network.dtype)
     fingerprint = f"{table.fingerprint} {part.low:g} {part.high:g}"
-    return Lot(Stream(chunks, n, table.buffer_rows(network.dtype), fingerprint), None, n)
+    return Samples(Stream(chunks, n, table.buffer_rows(network.dtype), fingerprint), None, n)
 
 
 def _divide(
@@ -171,14 +235,14 @@ def _divide(
     return np.sort(order[n_kept_back:]), np.sort(order[:n_kept_back])
 
 
-def as_given(samples: Lot | None) -> Any:
+def as_given(samples: Samples | None) -> Any:
     """Return samples in the form in which `fit` takes those to validate on."""
     if samples is None or samples.y is None:
         return None if samples is None else samples.X
     return samples.X, samples.y
 
 
-def test_part(network: Network, dataset: Data, classes: NDArray[np.int64]) -> Lot | None:
+def test_part(network: Network, dataset: Data, classes: NDArray[np.int64]) -> Samples | None:
     """Return the samples that are held out, as a network takes them."""
     if isinstance(dataset, LongTable):
         return _stream(network, dataset, dataset.test, dataset.n_test, classes)
@@ -186,4 +250,4 @@ def test_part(network: Network, dataset: Data, classes: NDArray[np.int64]) -> Lo
         return None
     X = _scaled(network, dataset, dataset.test_inputs)
     y = class_numbers(dataset.test_labels, classes, f"{dataset.name} (test part)")
-    return Lot(X, y, len(y))
+    return Samples(X, y, len(y))

@@ -41,6 +41,8 @@ class Dataset:
         Rows and columns, if the features are the pixels of an image, row by row.
     description : str
         One line that says where the data come from.
+    sample_weight : array, shape (n_samples,), or None
+        How much each sample counts, not those of the test part.
 
     Inputs that are larger than the memory stay in their files: they are a `numpy.memmap`, or
     `gpunn.data.matrices.Rows` of one after `split`, which also give rows as arrays.
@@ -54,6 +56,7 @@ class Dataset:
     value_range: tuple[float, float] | None = None
     image_shape: tuple[int, int] | None = None
     description: str = ""
+    sample_weight: NDArray[Any] | None = None
 
     @property
     def n_features(self) -> int:
@@ -111,6 +114,7 @@ class Dataset:
             labels=self.labels[train],
             test_inputs=select(self.inputs, test),
             test_labels=self.labels[test],
+            sample_weight=None if self.sample_weight is None else self.sample_weight[train],
         )
 
 

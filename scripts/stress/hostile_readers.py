@@ -1,13 +1,12 @@
 """What reads a file, and uses what it holds: one function for each way that a file may take."""
 
-from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from gpunn import Callback, Checkpoints, Network, ThreeLayerNetwork, fit
-from gpunn.cli.model_commands import read_inputs
+from gpunn.cli.predict import read_inputs
 from gpunn.data import table_chunks
 
 Read = Callable[[Path], object]
@@ -70,5 +69,5 @@ def read_in_chunks(path: Path) -> None:
 
 def predict(network: Network, path: Path) -> None:
     """Read inputs as `gpunn predict` does."""
-    for inputs in read_inputs(Namespace(data=str(path), data_dir=None), network):
+    for inputs in read_inputs(str(path), None, network):
         network.predict(network.scaling.rows(inputs, network.dtype))

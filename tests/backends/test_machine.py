@@ -6,8 +6,7 @@ import shutil
 
 import pytest
 
-from gpunn.backends.facts import Gpu, System
-from gpunn.backends.nvidia import has_driver, hides_gpus, probe, read_smi
+from gpunn.backends.nvidia import Gpu, System, has_driver, hides_gpus, probe, read_smi
 
 posix = pytest.mark.skipif(os.name == "nt", reason="needs a POSIX shell and symbolic links")
 VERSION = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build  (x)\n"

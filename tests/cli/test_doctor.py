@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from fake_cuda import forget_devices
 
-from gpunn.backends.facts import Cuda, Facts, Gpu, System
+from gpunn.backends.nvidia import Gpu, System
 from gpunn.cli import doctor
 from gpunn.cli.diagnosis import diagnose
 from gpunn.cli.doctor import ENVIRONMENT, examine, meaning_of
+from gpunn.cli.facts import Cuda, Facts
 from gpunn.cli.info import info_text
 
 DOCS = Path(__file__).parents[2] / "docs" / "devices.md"

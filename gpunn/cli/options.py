@@ -1,0 +1,94 @@
+"""Options of several commands, and the numbers that options take."""
+
+from argparse import ArgumentParser, ArgumentTypeError
+from typing import Any
+
+from gpunn.backends.base import PRECISIONS
+from gpunn.data.formats import describe_formats
+
+DATA = describe_formats()
+
+
+def whole(low: int, metavar: str = "N") -> dict[str, Any]:
+    """Return how `add_argument` takes a whole number of at least `low`."""
+
+    def convert(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = low - 1
+        if value < low:
+            raise ArgumentTypeError(f"expected a whole number of at least {low}, got {text!r}")
+        return value
+
+    return {"type": convert, "metavar": metavar}
+
+
+def number(
+    metavar: str, low: float = 0, high: float = float("inf"), *, open_low: bool = False
+) -> dict[str, Any]:
+    """Return how `add_argument` takes a number from `low` on and below `high`."""
+
+    def convert(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = float("nan")
+        if not (low < value if open_low else low <= value) or not value < high:
+            bound = f"above {low:g}" if open_low else f"of at least {low:g}"
+            until = "" if high == float("inf") else f" and below {high:g}"
+            raise ArgumentTypeError(f"expected a number {bound}{until}, got {text!r}")
+        return value
+
+    return {"type": convert, "metavar": metavar}
+
+
+def add_model(parser: ArgumentParser) -> None:
+    """Add the saved network."""
+    parser.add_argument("model", metavar="MODEL", help="a file that gpunn train saved")
+
+
+def add_data(parser: ArgumentParser, *, default: str | None = None, more: str = "") -> None:
+    """Add the data, which must be given unless there is a default."""
+    kinds = DATA + more
+    if default is None:
+        parser.add_argument("data", metavar="DATA", help=kinds)
+    else:
+        kinds += f" (default: {default})"
+        parser.add_argument("data", metavar="DATA", nargs="?", default=default, help=kinds)
+    parser.add_argument(
+        "--data-dir",
+        metavar="DIR",
+        help="folder that holds mnist/ and fashion-mnist/ (default: $GPUNN_DATA_DIR, else they "
+        "are downloaded once)",
+    )
+
+
+def add_device(parser: ArgumentParser) -> None:
+    """Add the device."""
+    parser.add_argument(
+        "--device",
+        metavar="DEVICE",
+        default="auto",
+        help="cpu, cuda, cuda:N, or auto: a usable GPU, else the CPU (default: auto)",
+    )
+
+
+def add_precision(parser: ArgumentParser) -> None:
+    """Add what tensor cores may round."""
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="fp32",
+        help="what a GPU's tensor cores may round the factors of float32 products to: tf32 keeps "
+        "11 significant bits, bf16 8; both are faster than fp32 and less exact (default: fp32)",
+    )
+
+
+def add_json(parser: ArgumentParser) -> None:
+    """Add the form of the result."""
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print the result as one line of JSON, and all else to standard error",
+    )
