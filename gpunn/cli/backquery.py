@@ -17,8 +17,8 @@ from gpunn.network import Network
 def add_options(parser: ArgumentParser) -> None:
     """Add the options of ``gpunn backquery``."""
     parser.description = (
-        "Run a saved network backwards, from each class to the picture that would be it, and draw "
-        "the pictures. Needs matplotlib: pip install 'gpunn[plots]'."
+        "Run a saved network backwards, from each class to a picture of it, and draw the "
+        "pictures. Needs matplotlib: pip install 'gpunn[plots]'."
     )
     add_model(parser)
     parser.add_argument("--out", metavar="FILE.png", required=True, help="the picture to write")

@@ -23,8 +23,8 @@ from gpunn.training.evaluation import evaluate
 def add_options(parser: ArgumentParser) -> None:
     """Add the options of ``gpunn evaluate``."""
     parser.description = (
-        "Measure a saved network: accuracy, a table by class, and which classes it confuses. If "
-        "the data have a test part, that is what is used."
+        "Measure a saved network: its accuracy, a table by class, and which classes it confuses. "
+        "If the data have a test part, only that part is used."
     )
     add_model(parser)
     add_data(parser)
@@ -113,8 +113,8 @@ def _evaluation_text(
         lines.append(
             f"{row['label']:>5}{row['samples']:>10}{row['right']:>8}{recall:>9}{precision:>12}"
         )
-    lines += ["", "recall: of this class, the share that was recognised"]
-    lines += ["precision: of those taken for this class, the share that was"]
+    lines += ["", "recall: the share of this class that was recognised"]
+    lines += ["precision: the share of those taken for this class that belong to it"]
     width = max(6, len(str(confusion.max())) + 2)
     lines += ["", "confusion matrix (row: the true class, column: what the network said)"]
     lines.append(" " * 6 + "".join(f"{label:>{width}}" for label in classes))

@@ -59,8 +59,8 @@ def add_data(parser: ArgumentParser, *, default: str | None = None, more: str = 
     parser.add_argument(
         "--data-dir",
         metavar="DIR",
-        help="folder that holds mnist/ and fashion-mnist/ (default: $GPUNN_DATA_DIR, else they "
-        "are downloaded once)",
+        help="folder that holds mnist/ and fashion-mnist/ (default: $GPUNN_DATA_DIR; without it "
+        "they are downloaded once)",
     )
 
 
@@ -70,18 +70,18 @@ def add_device(parser: ArgumentParser) -> None:
         "--device",
         metavar="DEVICE",
         default="auto",
-        help="cpu, cuda, cuda:N, or auto: a usable GPU, else the CPU (default: auto)",
+        help="cpu, cuda, cuda:N, or auto: a GPU if one can be used, else the CPU (default: auto)",
     )
 
 
 def add_precision(parser: ArgumentParser) -> None:
-    """Add what tensor cores may round."""
+    """Add the precision of products on a GPU."""
     parser.add_argument(
         "--precision",
         choices=PRECISIONS,
         default="fp32",
-        help="what a GPU's tensor cores may round the factors of float32 products to: tf32 keeps "
-        "11 significant bits, bf16 8; both are faster than fp32 and less exact (default: fp32)",
+        help="precision of float32 matrix products on a GPU. tf32 keeps 11 significant bits of the "
+        "factors, bf16 keeps 8; both are faster than fp32, but less exact (default: fp32)",
     )
 
 
@@ -90,5 +90,5 @@ def add_json(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--json",
         action="store_true",
-        help="print the result as one line of JSON, and all else to standard error",
+        help="print the result as one line of JSON, and everything else to standard error",
     )

@@ -35,10 +35,11 @@ STAGES = ("start", "step", "epoch")
 def add_options(parser: ArgumentParser) -> None:
     """Add the options of ``gpunn parity``."""
     parser.description = (
-        "Train the same networks from the same seed on two devices and compare them, step by step "
-        "at first, then epoch by epoch, each number with the tolerance that its arithmetic "
-        "justifies. Without restrictions: every activation, every error, in batches and one sample "
-        "at a time. Exit status: 0 within tolerance, 1 not, 2 when there is no second device."
+        "Train the same networks from the same seed on two devices and compare them: after each "
+        "step at first, then after each epoch. Each number has a tolerance that follows from its "
+        "arithmetic. Without options, this covers every activation and every loss function, in "
+        "batches and one sample at a time. Exit status: 0 if all is within tolerance, 1 if not, "
+        "2 if there is no second device."
     )
     add_data(parser, default="digits")
     parser.add_argument(
@@ -50,18 +51,20 @@ def add_options(parser: ArgumentParser) -> None:
         "--against",
         metavar="DEVICE",
         default="cpu",
-        help="what to compare it with: cpu, cuda:N, or float64, the CPU in float64, which needs no "
-        "GPU (default: cpu)",
+        help="what to compare it with: cpu, cuda:N, or float64 (the CPU in float64, no GPU needed) "
+        "(default: cpu)",
     )
     parser.add_argument(
-        "--activation", choices=ACTIVATIONS, help="only networks with this in the hidden layer"
+        "--activation", choices=ACTIVATIONS, help="only networks with this hidden activation"
     )
-    parser.add_argument("--loss", choices=LOSSES, help="only networks with this error function")
+    parser.add_argument("--loss", choices=LOSSES, help="only networks with this loss function")
     parser.add_argument(
-        "--mode", choices=["batch", "online"], help="only in batches, or only sample by sample"
+        "--mode", choices=["batch", "online"], help="only in batches, or only one sample at a time"
     )
     add_precision(parser)
-    parser.add_argument("--out", metavar="FILE.png", help="draw the divergence over time there")
+    parser.add_argument(
+        "--out", metavar="FILE.png", help="draw the divergence over time in this file"
+    )
     add_json(parser)
 
 
@@ -116,7 +119,7 @@ def _cases(options: Namespace, against: str | Backend, n_inputs: int, n_classes:
     ]
     if not chosen:
         raise ParameterError(
-            "no training is left: errors are gone through with tanh in the hidden layer, and "
+            "no training is left: loss functions are tested with tanh in the hidden layer, and "
             "activations with cross_entropy; give --activation or --loss, not both"
         )
     return chosen

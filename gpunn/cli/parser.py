@@ -30,7 +30,7 @@ _COMMANDS = (
     ("predict", predict, "say which class each sample is"),
     ("backquery", backquery, "draw what each class looks like to a network"),
     ("parity", parity, "check that two devices compute the same"),
-    ("info", info, "what this machine offers, and what is missing"),
+    ("info", info, "say what this machine offers, and what is missing"),
 )
 """Each is a module with `add_options`, which describes the command, and `run`, which does it."""
 

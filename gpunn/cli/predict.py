@@ -24,13 +24,15 @@ from gpunn.network import Network
 def add_options(parser: ArgumentParser) -> None:
     """Add the options of ``gpunn predict``."""
     parser.description = (
-        "Say which class each sample is. Labels in the data are not looked at, and a CSV, Parquet "
-        "or .npy file may have none."
+        "Say which class each sample is. Labels in the data are ignored; a CSV, Parquet or .npy "
+        "file needs none."
     )
     add_model(parser)
     add_data(parser, more=", or X.npy alone")
     parser.add_argument(
-        "--out", metavar="FILE.csv", help="write predictions and outputs there, not to the screen"
+        "--out",
+        metavar="FILE.csv",
+        help="write predictions and outputs to this file, not to the screen",
     )
     add_device(parser)
     add_json(parser)
@@ -78,7 +80,7 @@ def read_inputs(data: str, data_dir: str | None, network: Network) -> Iterator[M
         check_features(inputs, network, data)
         if inputs.dtype.kind == "f" and not np.isfinite(inputs).all():
             row = n_seen + int(np.argwhere(~np.isfinite(inputs))[0, 0])
-            raise DataError(f"{data}: sample {row + 1} holds NaN or infinity; mend or remove it")
+            raise DataError(f"{data}: sample {row + 1} holds NaN or infinity; correct or remove it")
         yield inputs
         n_seen += len(inputs)
 

@@ -125,7 +125,7 @@ def _train(settings: Settings, backend: Backend, console: Console) -> int:
     history = _fit(network, parts, settings, console)
     tested = None if test is None else evaluate(network, test.X, test.y)
     test_accuracy = None if tested is None else tested.accuracy
-    # What the last steps did shows in no epoch's error.
+    # What the last steps did shows in no epoch's loss.
     if history.stopped == "diverged" or (tested is not None and not math.isfinite(tested.loss)):
         _say_diverged(history, settings.checkpoints)
     result = _train_result(network, parts.samples.n, history, test_accuracy, out)
@@ -194,7 +194,7 @@ def _parts(
     if recipe.best_test_epoch and fraction is None and patience is None:
         console.say(
             "validation: on the test samples, and the best epoch is kept, as the recipe's source "
-            "did; that flatters the test accuracy a little"
+            "did; this makes the test accuracy look a little better than it is"
         )
         samples, _ = training_part(network, dataset, classes, recipe, 0.0, seed)
         return _Parts(samples, test, EarlyStopping(recipe.epochs, monitor="accuracy"))
@@ -202,7 +202,7 @@ def _parts(
         fraction = 0.0 if patience is None else 0.1
     samples, kept_back = training_part(network, dataset, classes, recipe, fraction, seed)
     if kept_back is not None:
-        console.say(f"validation: {kept_back.n:,} of the samples are kept back for it")
+        console.say(f"validation: {kept_back.n:,} of the samples are kept back")
     return _Parts(samples, kept_back, None if patience is None else EarlyStopping(patience))
 
 
@@ -241,12 +241,12 @@ def _say_diverged(history: History, checkpoints: Checkpoints | None) -> None:
     if history.restored_best:
         return
     message = (
-        f"the training diverged: in epoch {len(history.epochs)} its error was no finite number; "
-        "try a smaller --lr, --warmup 1, or inputs and targets of a smaller range"
+        f"the training diverged: in epoch {len(history.epochs)} the loss was NaN or infinite; "
+        "try a smaller --lr, --warmup 1, or smaller inputs and targets"
     )
     if checkpoints is not None:
         message += f"; the last good checkpoint is in {checkpoints.folder}"
-        message += ", and --on-divergence halve-lr goes back to such a one by itself"
+        message += ", and --on-divergence halve-lr goes back to it automatically"
     raise DivergenceError(f"{message}; no model was saved")
 
 

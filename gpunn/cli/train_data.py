@@ -60,7 +60,7 @@ def _read_weights(path: str, n_samples: int) -> NDArray[Any]:
         row = int(np.argmin(good))
         raise DataError(
             f"{path}: weights must be finite and at least 0, got {weights[row]} in row {row} "
-            "(counted from 0); mend it"
+            "(counted from 0); correct it"
         )
     return weights
 
@@ -108,8 +108,8 @@ def where_samples_stay(dataset: Data, network: Network, recipe: Recipe) -> str |
     inputs = dataset.inputs
     n_bytes = inputs.size * inputs.dtype.itemsize
     return (
-        f"they stay on the disk, because they take {in_gib(n_bytes)}, which are to fit twice, and "
-        f"{in_gib(free_memory())} of memory are free; {shuffle}"
+        f"they stay on the disk, because they take {in_gib(n_bytes)}, and only "
+        f"{in_gib(free_memory())} of memory are free, which must hold them twice; {shuffle}"
     )
 
 
@@ -201,14 +201,16 @@ def _streamed_part(
     if recipe.n_train is not None:
         raise ParameterError(
             f"{table.name}: the recipe trains on {recipe.n_train:,} samples, but the file is "
-            "larger than the memory; give it a file of as many"
+            "larger than the memory; use a file with that many samples"
         )
     if fraction == 0:
         return _stream(network, table, table.train, table.n_train, classes), None
     chosen, kept_back = table.train.split(fraction)
     n_kept_back = kept_back.count(table.n_train + table.n_test)
     if not 0 < n_kept_back < table.n_train:
-        raise ParameterError(f"--val-fraction {fraction} of {table.n_train} samples leaves none")
+        raise ParameterError(
+            f"--val-fraction {fraction} of {table.n_train} samples leaves none; give another part"
+        )
     return (
         _stream(network, table, chosen, table.n_train - n_kept_back, classes),
         _stream(network, table, kept_back, n_kept_back, classes),
@@ -230,7 +232,9 @@ def _divide(
     order = np.random.default_rng([seed, 2]).permutation(n_samples)
     n_kept_back = round(fraction * n_samples)
     if not 0 < n_kept_back < n_samples:
-        raise ParameterError(f"--val-fraction {fraction} of {n_samples} samples leaves none")
+        raise ParameterError(
+            f"--val-fraction {fraction} of {n_samples} samples leaves none; give another part"
+        )
     # Sorted, so that a recipe that does not shuffle keeps the order of the file.
     return np.sort(order[n_kept_back:]), np.sort(order[:n_kept_back])
 

@@ -75,8 +75,8 @@ class Settings:
 def add_options(parser: ArgumentParser) -> None:
     """Add the options of ``gpunn train``."""
     parser.description = (
-        "Train a network, measure it on samples it has not seen, and save it. Without options: "
-        "on the built-in digits, with settings that suit most classification tasks."
+        "Train a network, measure it on samples it has not seen, and save it. Without options it "
+        "trains on the built-in digits, with settings that suit most classification tasks."
     )
     add_data(parser, default="digits")
     _add_network(parser)
@@ -89,7 +89,7 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--out", metavar="FILE", help="where to save the model (default: DATA.safetensors)"
     )
-    parser.add_argument("--quiet", action="store_true", help="print the result alone")
+    parser.add_argument("--quiet", action="store_true", help="print only the result")
     add_json(parser)
 
 
@@ -98,37 +98,42 @@ def _add_network(parser: ArgumentParser) -> None:
     add(
         "--recipe",
         choices=RECIPES,
-        help="a whole set-up by name, from a textbook; other options overrule parts of it",
+        help="a complete set-up from a textbook; other options change parts of it",
     )
     add(
         "--hidden",
         **whole(1),
         action="append",
-        help="units in a hidden layer; repeat it for more layers (default: 100)",
+        help="units in a hidden layer; repeat the option for more layers (default: 100)",
     )
     add(
         "--activation",
         choices=[name for name in ACTIVATIONS if name != "softmax"],
-        help="the hidden layers' activation (default: relu)",
+        help="activation of the hidden layers (default: relu)",
     )
-    add("--loss", choices=LOSSES, help="the error function (default: cross_entropy)")
-    add("--dtype", choices=["float32", "float64"], default="float32", help="(default: float32)")
+    add("--loss", choices=LOSSES, help="the loss function (default: cross_entropy)")
+    add(
+        "--dtype",
+        choices=["float32", "float64"],
+        default="float32",
+        help="number type (default: float32)",
+    )
 
 
 def _add_training(parser: ArgumentParser) -> None:
     add = parser.add_argument_group("training").add_argument
-    add("--epochs", **whole(1), help="times to go through the training samples (default: 20)")
-    add("--batch-size", **whole(1), help="samples to learn from in one step (default: 32)")
+    add("--epochs", **whole(1), help="how often to go through the training samples (default: 20)")
+    add("--batch-size", **whole(1), help="samples in one training step (default: 32)")
     add(
         "--lr",
         **number("RATE", open_low=True),
-        help="the learning rate, how far a step goes (default: 0.001 for adam, 0.1 for sgd)",
+        help="learning rate: how far a step goes (default: 0.001 for adam, 0.1 for sgd)",
     )
-    add("--optimizer", choices=OPTIMIZERS, help="how gradients become steps (default: adam)")
+    add("--optimizer", choices=OPTIMIZERS, help="how gradients change the weights (default: adam)")
     add(
         "--momentum",
         **number("M", 0, 1),
-        help="how much of the last step is kept, with sgd, momentum or nesterov (default: 0.9)",
+        help="how much of the last step to keep, with sgd, momentum or nesterov (default: 0.9)",
     )
     add(
         "--weight-decay",
@@ -146,20 +151,22 @@ def _add_training(parser: ArgumentParser) -> None:
         "--schedule",
         choices=_SCHEDULES,
         default="constant",
-        help="how the learning rate falls: step, to a tenth twice; exponential, to a hundredth in "
-        "all; inverse-scaling, with the root of the epochs; cosine, to zero (default: constant)",
+        help="how the learning rate falls. step: to a tenth, twice. exponential: to a hundredth at "
+        "the end. inverse-scaling: with the square root of the epochs. cosine: to zero "
+        "(default: constant)",
     )
     add(
         "--warmup",
         **number("EPOCHS"),
         default=0.0,
-        help="let the learning rate rise from zero over so many epochs, which may be a fraction",
+        help="number of epochs, such as 0.5, in which the learning rate first rises from zero "
+        "(default: 0)",
     )
     add(
         "--seed",
         **whole(0),
         default=0,
-        help="the same number gives the same training again (default: 0)",
+        help="the same seed gives the same training again (default: 0)",
     )
 
 
@@ -202,22 +209,25 @@ def _add_stopping(parser: ArgumentParser) -> None:
     add(
         "--val-fraction",
         **number("F", 0, 1),
-        help="keep this part of the training samples back to validate on after each epoch",
+        help="part of the training samples, such as 0.1, to keep back for validation after each "
+        "epoch",
     )
     add(
         "--early-stopping",
         **whole(1, "PATIENCE"),
         nargs="?",
         const=10,
-        help="end when the validation loss has not improved for so many epochs (10 if no number "
-        "is given), and keep the best weights; a tenth is kept back unless --val-fraction says",
+        help="stop when the validation loss has not improved for this many epochs (10 if no number "
+        "is given), and keep the best weights. Without --val-fraction, a tenth of the training "
+        "samples is kept back",
     )
     add(
         "--on-divergence",
         choices=ON_DIVERGENCE,
         default="stop",
-        help="when an epoch's error is no finite number: stop, with status 1; or halve-lr, go "
-        "back to the newest checkpoint and on with half the learning rate (default: stop)",
+        help="what to do when the loss of an epoch is NaN or infinite. stop: end with status 1. "
+        "halve-lr: go back to the newest checkpoint and continue with half the learning rate "
+        "(default: stop)",
     )
 
 
@@ -226,19 +236,19 @@ def _add_checkpoints(parser: ArgumentParser) -> None:
     add(
         "--checkpoint",
         metavar="DIR",
-        help="keep the state of the training in this folder, from time to time and at a signal",
+        help="folder to save the state of the training in, from time to time and at a signal",
     )
     add(
         "--checkpoint-every",
         metavar="PERIOD",
-        help="how often: '5 minutes' (seconds, hours), '50 steps' or '1 epoch' (default: "
-        "5 minutes)",
+        help="how often to save it: '5 minutes' (or seconds, hours), '50 steps' or '1 epoch' "
+        "(default: 5 minutes)",
     )
     add(
         "--resume",
         action="store_true",
-        help="go on from the newest checkpoint in DIR, from the beginning if there is none; data "
-        "and options must be the same",
+        help="continue from the newest checkpoint in DIR, or start from the beginning if there is "
+        "none. Data and options must be the same",
     )
 
 
@@ -317,7 +327,7 @@ def _recipe(options: Namespace) -> Recipe:
 
 def _optimizer(name: str, momentum: float | None, weight_decay: float) -> Optimizer:
     if momentum is not None and name == "adam":
-        raise ParameterError("--momentum goes with --optimizer sgd, momentum or nesterov, not adam")
+        raise ParameterError("--momentum needs --optimizer sgd, momentum or nesterov, not adam")
     if momentum is not None and name == "sgd":
         name = "momentum"
     return get_optimizer(
@@ -331,9 +341,9 @@ def _checkpoints(options: Namespace) -> Checkpoints | None:
     if options.checkpoint is None:
         for name in ("checkpoint_every", "resume"):
             if getattr(options, name):
-                raise ParameterError(f"--{name.replace('_', '-')} goes with --checkpoint DIR")
+                raise ParameterError(f"--{name.replace('_', '-')} needs --checkpoint DIR")
         if options.on_divergence == "halve-lr":
-            raise ParameterError("--on-divergence halve-lr goes with --checkpoint DIR")
+            raise ParameterError("--on-divergence halve-lr needs --checkpoint DIR")
         return None
     every = options.checkpoint_every or "5 minutes"
     return Checkpoints(options.checkpoint, every, options.resume)
