@@ -220,7 +220,7 @@ SOFTMAX = Activation(
 ACTIVATIONS = {record.name: record for record in (SIGMOID, TANH, RELU, IDENTITY, SOFTMAX)}
 """Every activation that has a name, for hidden layers and outputs."""
 
-# The exponential is the output of one error function, `gpunn.losses.POISSON`; no general choice.
+# The exponential is the output of one loss function, `gpunn.losses.POISSON`; no general choice.
 _SPECIAL = {EXP.name: EXP}
 
 

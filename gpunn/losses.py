@@ -1,6 +1,6 @@
 """How wrong the outputs are.
 
-One record an error function: its value for a sample and its derivative, from which the output
+One record for each loss function: its value for a sample and its derivative, from which the output
 layer's delta starts. ``t`` are the targets, ``a`` the outputs, ``z`` their pre-activations.
 
 The two cross-entropies are only defined together with the activation that turns ``z`` into
@@ -15,7 +15,7 @@ As in `gpunn.activations`, the NumPy functions take a single sample (n_L,), or s
 counts as no nearer to 0 and 1 than the dtype's machine epsilon, so that one sample's error stays
 below 37 in float64 and 16 in float32. Gradients are those of the cross-entropies.
 
-The signed error ``t - a`` is no error function: misses of +0.1 and -0.1 would sum to nothing.
+The signed error ``t - a`` is no loss function: misses of +0.1 and -0.1 would sum to nothing.
 
 Source of the formulas: M. A. Nielsen, *Neural Networks and Deep Learning* (2015), chapters 2 and 3;
 C. M. Bishop, *Pattern Recognition and Machine Learning* (2006), section 5.2.
@@ -42,7 +42,7 @@ _CUDA_EPSILON = "(sizeof(T) == 4 ? T(1.1920928955078125e-07) : T(2.2204460492503
 
 @dataclass(frozen=True, eq=False)
 class Loss:
-    """An error function of the outputs and the targets.
+    """A loss function of the outputs and the targets.
 
     A record in `LOSSES` is all that networks, training and the command line need to know of it.
 
@@ -306,7 +306,7 @@ _SPECIAL = {record.name: record for record in (BINARY_LOG_LOSS, LOG_LOSS, POISSO
 
 
 def get_loss(name: str, output_activation: str) -> Loss:
-    """Return the error function of that name, for outputs of that activation.
+    """Return the loss function of that name, for outputs of that activation.
 
     Parameters
     ----------
@@ -324,7 +324,7 @@ def get_loss(name: str, output_activation: str) -> Loss:
     Raises
     ------
     ParameterError
-        If there is no error function of that name, or it does not go with that activation.
+        If there is no loss function of that name, or it does not go with that activation.
     """
     try:
         loss = (_SPECIAL | LOSSES)[name]

@@ -78,7 +78,7 @@ class Recipe:
 
     @property
     def output_activation(self) -> str:
-        """The outputs' activation, which follows from the error function."""
+        """The outputs' activation, which follows from the loss function."""
         loss = LOSSES.get(self.loss)
         return (loss.required_activation if loss else None) or "sigmoid"
 

@@ -206,7 +206,7 @@ class Backend(ABC):
         activation : Activation
             The output layer's activation.
         loss : Loss
-            The error function E.
+            The loss function E.
         row_losses : Array, shape (n,), float64
             Row i gets sample i's error added. Summing rows only when the sum is wanted keeps a
             step free of crossings and its result independent of the order in which threads run.

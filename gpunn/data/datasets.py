@@ -22,7 +22,7 @@ BYTE_RANGE = (0.0, 255.0)
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Samples with their labels, and perhaps a second lot to test with.
+    """Samples with their labels, and perhaps others to test with.
 
     Attributes
     ----------

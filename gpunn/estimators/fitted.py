@@ -24,7 +24,7 @@ OUTPUT = {
     "identity": ("identity", "squared_error"),
     "exp": ("exp", "poisson"),
 }
-"""gpunn's names of the output activations, and of the error function of each."""
+"""gpunn's names of the output activations, and of the loss function of each."""
 
 
 class FittedPerceptron(BaseEstimator):  # type: ignore[misc]

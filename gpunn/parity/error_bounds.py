@@ -45,7 +45,7 @@ FUNCTION = 12.0
 """Roundings, of u each, in an activation: 4 ulps (8 u) of exp or tanh, and what is around it."""
 
 DERIVATIVE = 4.0
-"""Roundings in a derivative or an error function."""
+"""Roundings in a derivative or a loss function."""
 
 _FLOAT64 = float(np.finfo(np.float64).eps)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gpunn import Network, cli, fit
-from gpunn.data import datasets, load_dataset, load_digits, readers
+from gpunn.data import datasets, files, load_dataset, load_digits
 from gpunn.data.scaling import Scaling
 from gpunn.optimizers import get_optimizer
 from gpunn.recipes import Recipe
@@ -251,8 +251,8 @@ def long_table(tmp_path, monkeypatch):
     table = np.column_stack([np.arange(200) % 2, rng.normal(size=(200, 4))])
     np.savetxt("long.csv", table, fmt=["%d"] + ["%.6f"] * 4, delimiter=",")
     assert load_dataset("long.csv").n_features == 4
-    monkeypatch.setattr(readers, "TOO_LITTLE_TO_ASK", 1000)
-    monkeypatch.setattr(readers, "free_memory", lambda: 3000)
+    monkeypatch.setattr(files, "TOO_LITTLE_TO_ASK", 1000)
+    monkeypatch.setattr(files, "free_memory", lambda: 3000)
     return "long.csv"
 
 
@@ -273,6 +273,6 @@ def test_mapped_samples_have_weights_too(train, monkeypatch):
     np.save("w.npy", weights_by_row(300))
     options = ("X.npy,y.npy", "--sample-weight", "w.npy", "--val-fraction", 0.1)
     network, _ = train(*options)
-    monkeypatch.setattr(readers, "TOO_LITTLE_TO_ASK", 1000)
-    monkeypatch.setattr(readers, "free_memory", lambda: 3000)
+    monkeypatch.setattr(files, "TOO_LITTLE_TO_ASK", 1000)
+    monkeypatch.setattr(files, "free_memory", lambda: 3000)
     assert_same(train(*options)[0], network)
