@@ -16,6 +16,7 @@ from gpunn.optimizers import (
     Schedule,
     constant,
     cosine,
+    default_learning_rate,
     exponential_decay,
     get_optimizer,
     inverse_scaling,
@@ -25,9 +26,6 @@ from gpunn.recipes import RECIPES, STANDARD, Recipe
 from gpunn.training.checkpoints import Checkpoints
 from gpunn.training.fitting import ON_DIVERGENCE
 from gpunn.training.weights import ClassWeight
-
-# Step sizes that suit an optimizer when nobody says one.
-_LEARNING_RATES = {"sgd": 0.1, "momentum": 0.01, "nesterov": 0.01, "adam": 0.001}
 
 _SCHEDULES: dict[str, Callable[[float, int, float], Schedule]] = {
     "constant": lambda rate, _, warmup: constant(rate, warmup=warmup),
@@ -318,7 +316,7 @@ def _recipe(options: Namespace) -> Recipe:
     recipe = replace(base, **{k: v for k, v in changes.items() if v is not None})
     if options.lr is None and options.optimizer not in (None, base.optimizer):
         # A step size suits an optimizer: one of gradient descent would make Adam leap.
-        recipe = replace(recipe, learning_rate=_LEARNING_RATES[options.optimizer])
+        recipe = replace(recipe, learning_rate=default_learning_rate(options.optimizer))
     if options.recipe and options.activation and options.activation != base.activation:
         # First weights suit an activation, so a recipe's own no longer apply.
         recipe = replace(recipe, initializer=None)
