@@ -3,8 +3,8 @@
     >>> import gpunn
     >>> network = gpunn.ThreeLayerNetwork(784, 200, 10, learning_rate=0.1)
 
-`import gpunn` never imports CuPy; asking for a GPU does. `gpunn.MLPClassifier` and
-`gpunn.MLPRegressor` need scikit-learn, which is imported when one of them is asked for.
+`import gpunn` never imports CuPy; choosing a GPU does. `gpunn.MLPClassifier` and
+`gpunn.MLPRegressor` need scikit-learn, which is imported when you first use one of them.
 """
 
 from importlib import import_module

@@ -32,7 +32,7 @@ class OutputError(GpunnError, OSError):
 
 
 class DeviceError(GpunnError, RuntimeError):
-    """The device that was asked for cannot be had."""
+    """The chosen device cannot be used."""
 
 
 class ConcurrencyError(GpunnError, RuntimeError):
@@ -40,7 +40,7 @@ class ConcurrencyError(GpunnError, RuntimeError):
 
 
 class OutOfMemoryError(GpunnError, MemoryError):
-    """The device has too little memory for what was asked; nothing has been changed."""
+    """The device has too little memory for the task; nothing has been changed."""
 
 
 class DivergenceError(GpunnError, ArithmeticError):

@@ -56,8 +56,8 @@ def write_model(
     described = json.dumps(header, allow_nan=False)
     if len(described) > LARGEST_HEADER // 2:
         raise OutputError(
-            f"cannot write {path}: what is to be said of the model takes {len(described)} bytes, "
-            f"and a model file has room for {LARGEST_HEADER // 2}"
+            f"cannot write {path}: the description of the model takes {len(described)} bytes, but "
+            f"a model file has room for {LARGEST_HEADER // 2}"
         )
     # One entry alone: safetensors writes several in any order, and equal models make equal files.
     metadata = {FORMAT: described}

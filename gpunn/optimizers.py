@@ -354,8 +354,8 @@ def default_learning_rate(optimizer: str | Optimizer) -> float:
     rate = optimizer.default_learning_rate
     if rate is None:
         raise ParameterError(
-            f"expected a learning_rate, for {type(optimizer).__name__} has no default: "
-            "give one, or the class an attribute default_learning_rate"
+            f"expected a learning_rate, because {type(optimizer).__name__} has no default: give "
+            "one, or give the class an attribute default_learning_rate"
         )
     return rate
 

@@ -98,7 +98,7 @@ class Recipe:
         ParameterError
             If the recipe's parts do not go together.
         DeviceError
-            If the device cannot be had.
+            If the device cannot be used.
         """
         initializer = self.initializer or ("he_normal" if self.activation == "relu" else "normal")
         if self.textbook_rule:
@@ -107,8 +107,8 @@ class Recipe:
                 "squared_error",
             ):
                 raise ParameterError(
-                    "the recipe 'rashid' is one sigmoid hidden layer with squared_error: "
-                    "change its size with one --hidden, or leave the recipe away"
+                    "the recipe 'rashid' has one sigmoid hidden layer and squared_error: change "
+                    "only its size, with one --hidden, or leave out the recipe"
                 )
             return ThreeLayerNetwork(
                 n_inputs,

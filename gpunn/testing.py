@@ -84,7 +84,7 @@ def assert_parity(
     AssertionError
         If something is not within its tolerance; the message has a line for each.
     DeviceError
-        If the other device cannot be had.
+        If the other device cannot be used.
     ParameterError
         If there is nothing to compare: a network is where it would be compared with.
     """

@@ -21,14 +21,14 @@ from gpunn.training.online import OnlineTrainer
 class ThreeLayerNetwork(Network):
     """The classic network: inputs, one hidden layer, outputs; sigmoid, and no biases.
 
-    It is trained on one sample at a time, all from the weights before the update: outputs' errors
-    ``e = t - o``, hidden errors ``W_2^T e``, and for both layers
+    It is trained on one sample at a time. Everything is computed from the weights before the
+    update: output errors ``e = t - o``, hidden errors ``W_2^T e``, and for both layers
     ``W <- W + lr * outer(error * a * (1 - a), a_below)``.
 
-    Sending back ``e`` itself, not ``e * o * (1 - o)``, is the rule of the textbook, and not quite
-    the gradient of the squared error: hidden units keep learning when outputs are saturated. For
-    the gradient, train a ``Network([n_inputs, n_hidden, n_outputs], biases=False)``;
-    `loss_and_gradients` is the true gradient in both.
+    The textbook sends back ``e`` itself, not ``e * o * (1 - o)``. This is not quite the gradient of
+    the squared error: hidden units keep learning when outputs are saturated. For the gradient,
+    train a ``Network([n_inputs, n_hidden, n_outputs], biases=False)``; `loss_and_gradients` returns
+    the true gradient for both.
 
     Parameters
     ----------
@@ -40,11 +40,11 @@ class ThreeLayerNetwork(Network):
         "normal" (standard deviation ``fan_in^-1/2``), "uniform" (``+-fan_in^-1/2``),
         "uniform_half" (``+-0.5``); see `gpunn.initializers.draw_weights` for the others.
     dtype : {"float32", "float64"}
-        What is computed in.
+        Number type of the weights and of all computations.
     device : {"auto", "cpu", "cuda", "cuda:N"} or Backend
-        Where.
+        Where to compute; "auto" takes the first usable GPU, else the CPU.
     seed : int, sequence of int, or numpy.random.Generator
-        Where the weights come from.
+        Seed of the first weights, or the generator that draws them.
 
     References
     ----------
@@ -80,14 +80,14 @@ class ThreeLayerNetwork(Network):
         Parameters
         ----------
         inputs : array_like, shape (n_0,) or (n, n_0)
-            One sample, or several that are trained on in their order.
+            One sample, or several, which are used in their order.
         targets : array_like, shape (n_L,) or (n, n_L)
             What the outputs should be.
 
         Returns
         -------
         ndarray, shape (n_L,) or (n, n_L)
-            The output errors ``t - o`` of each sample, before the network learnt from it.
+            The output errors ``t - o`` of each sample, before the step on it.
 
         Raises
         ------
@@ -141,7 +141,7 @@ class ThreeLayerNetwork(Network):
         by_gradient = replace(classic, hidden_errors="gradient")
         if len(self.layers) != 2 or found not in (by_gradient, classic):
             raise ModelFileError(
-                f"holds {self!r}, which is no three-layer network without biases; "
+                f"holds {self!r}, which is not a three-layer network without biases; "
                 "load it with Network.load"
             )
         self.architecture = classic

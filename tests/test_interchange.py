@@ -349,7 +349,9 @@ def to_onnx(model):
 
 @pytest.mark.parametrize("convert", [gpunn.to_torch, to_onnx])
 def test_only_fitted_models_of_gpunn_go_out(convert):
-    with pytest.raises(ParameterError, match=r"got sklearn.*goes through from_sklearn first"):
+    with pytest.raises(
+        ParameterError, match=r"got sklearn.*convert a scikit-learn model with from_sklearn first"
+    ):
         convert(neural_network.MLPClassifier())
     with pytest.raises(NotFittedError):
         convert(gpunn.MLPRegressor())

@@ -248,8 +248,8 @@ class CupyBackend(Backend):
         except cupy.cuda.memory.OutOfMemoryError as error:
             free = self.memory_info().free
             raise OutOfMemoryError(
-                f"{self.name} has {in_gib(free)} free, and {in_gib(n_bytes)} more "
-                "are needed: use a smaller batch or fewer hidden units"
+                f"{self.name} has {in_gib(free)} free, but {in_gib(n_bytes)} more are needed: use "
+                "a smaller batch or fewer hidden units"
             ) from error
 
     def describe(self) -> str:

@@ -182,7 +182,7 @@ def check_known(activation: Activation) -> None:
     if not activation.elementwise:
         raise ParameterError(
             f"a GPU has no kernel for the activation {activation.name!r}, which ties the units of "
-            "a layer together: of those only softmax can be computed there; use device 'cpu'"
+            "a layer together: softmax is the only such activation on a GPU; use device 'cpu'"
         )
     if not (activation.cuda_forward and activation.cuda_derivative):
         raise ParameterError(

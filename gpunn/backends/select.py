@@ -107,10 +107,10 @@ def _explain(error: Exception) -> str:
     if "InsufficientDriver" in text:
         cause = "no NVIDIA driver, or one too old for this CuPy"
     elif "NoDevice" in text:
-        hidden = " (CUDA_VISIBLE_DEVICES hides every one)" if hides_gpus() else ""
+        hidden = " (CUDA_VISIBLE_DEVICES hides all GPUs)" if hides_gpus() else ""
         cause = f"CUDA sees no GPU{hidden}"
     elif "DevicesUnavailable" in text:
-        cause = "another program has the GPU to itself, or it is out of order"
+        cause = "another program uses the GPU alone, or the GPU is faulty"
     elif "MemoryAllocation" in text or isinstance(error, MemoryError):
         cause = "the GPU has no memory left"
     elif isinstance(error, ImportError):
@@ -159,7 +159,7 @@ def select_backend(device: str = "auto", precision: str = "fp32") -> Selection:
     ParameterError
         If it is none of those names.
     DeviceError
-        If that GPU cannot be had, or not that precision; the message names the cause and the
+        If that GPU cannot be used, or not that precision; the message names the cause and the
         remedy.
     """
     if precision not in PRECISIONS:
@@ -168,7 +168,7 @@ def select_backend(device: str = "auto", precision: str = "fp32") -> Selection:
     if selection.backend.precision != precision:
         raise DeviceError(
             f"precision {precision!r} needs an NVIDIA GPU, but the device is "
-            f"{selection.backend.name} ({selection.reason}); or use precision 'fp32'"
+            f"{selection.backend.name} ({selection.reason}); use a GPU, or precision 'fp32'"
         )
     return selection
 
@@ -190,15 +190,15 @@ def _select(device: str, precision: str) -> Selection:
         problem = gpu_problem(device_id)
     if problem is not None:
         raise DeviceError(
-            f"device {device!r} cannot be had: {problem}; see gpunn info, or use device 'cpu'"
+            f"device {device!r} cannot be used: {problem}; see gpunn info, or use device 'cpu'"
         )
-    return Selection(_gpu_backend(device_id, precision), "as asked")
+    return Selection(_gpu_backend(device_id, precision), "you chose it")
 
 
 def _why_the_cpu() -> str:
     if has_driver() and not hides_gpus():
-        return "as asked, though an NVIDIA driver is here: device 'cuda' may do"
-    return "as asked"
+        return "you chose it; there is also an NVIDIA driver, so device 'cuda' may work"
+    return "you chose it"
 
 
 def _select_automatically(precision: str) -> Selection:
@@ -222,7 +222,7 @@ def _crowding(backend: Backend) -> str:
     free, total = backend.memory_info()
     if not is_nearly_full(free, total):
         return ""
-    others = f", and of {count_gpus()} GPUs another may be freer" if count_gpus() > 1 else ""
+    others = f"; another of the {count_gpus()} GPUs may have more" if count_gpus() > 1 else ""
     return f", but only {in_gib(free)} of its {in_gib(total)} are free{others}"
 
 
@@ -230,7 +230,7 @@ def _check_number(device_id: int) -> None:
     n_gpus = count_gpus()
     if device_id >= n_gpus:
         raise DeviceError(
-            f"device 'cuda:{device_id}' cannot be had: this machine has {n_gpus} GPU(s), "
+            f"device 'cuda:{device_id}' cannot be used: this machine has {n_gpus} GPU(s), "
             f"numbered from 0; use 'cuda:0' to 'cuda:{n_gpus - 1}'"
         )
 
@@ -243,7 +243,7 @@ def _gpu_backend(device_id: int, precision: str) -> Backend:
         if properties["major"] < TENSOR_CORES:
             raise DeviceError(
                 f"precision {precision!r} needs a GPU of compute capability {TENSOR_CORES}.0 or "
-                f"more, and cuda:{device_id} has {properties['major']}.{properties['minor']}; "
+                f"more, but cuda:{device_id} has {properties['major']}.{properties['minor']}; "
                 "use precision 'fp32'"
             )
     return _cupy_backend(device_id, precision)
@@ -275,14 +275,14 @@ def get_backend(device: str | Backend = "auto", precision: str = "fp32") -> Back
     ParameterError
         If it is none of those names.
     DeviceError
-        If that GPU cannot be had, or not that precision; the message names the cause and the
+        If that GPU cannot be used, or not that precision; the message names the cause and the
         remedy.
     """
     if isinstance(device, Backend):
         if precision not in ("fp32", device.precision):
             raise ParameterError(
-                f"the device given computes in {device.precision}, not in {precision!r}: "
-                "give its name instead, or leave out the precision"
+                f"this device computes in {device.precision}, not in {precision!r}: give the name "
+                "of the device instead, or leave out the precision"
             )
         return device
     backend, reason, fell_back = select_backend(device, precision)

@@ -52,11 +52,11 @@ def _reinstall(facts: Facts) -> str:
 def _no_gpu(facts: Facts) -> Iterator[Problem]:
     system = facts.system
     if facts.cuda.wheels and facts.cuda.problem and not (system.has_nvidia or system.wsl):
-        elsewhere = RUN_WITH_GPU if system.container else "use a machine that has one"
+        elsewhere = RUN_WITH_GPU if system.container else "use a machine with a GPU"
         yield Problem(
             "CuPy is installed, but no NVIDIA GPU is found: no driver, no nvidia-smi, and none on "
             "the PCI bus",
-            f"none is needed for --device cpu; else {elsewhere}",
+            f"--device cpu needs no GPU; otherwise {elsewhere}",
         )
 
 
@@ -100,7 +100,7 @@ def _mismatch(facts: Facts) -> Iterator[Problem]:
     said = f"{facts.system.smi_problem or ''} {facts.cuda.problem or ''}"
     if "mismatch" in said.lower():
         yield Problem(
-            "the driver that runs and its libraries are of two versions, as after an update "
+            "the running driver and its libraries have different versions, as after an update "
             f"[{said.strip()}]",
             "sudo reboot",
         )
@@ -234,7 +234,7 @@ def _changed_products(facts: Facts) -> Iterator[Problem]:
         emulates = name.startswith("CUBLAS_EMULATE_") and value != "0"
         if emulates or (name == "NVIDIA_TF32_OVERRIDE" and value != "0"):
             yield Problem(
-                f"{name}={value} lets cuBLAS compute products in another precision than asked for",
+                f"{name}={value} makes cuBLAS compute products in another precision than you chose",
                 _unset(facts, name),
             )
 
@@ -243,7 +243,7 @@ def _one_core(facts: Facts) -> Iterator[Problem]:
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         if facts.environment.get(name) == "1" and facts.blas_threads == 1 < facts.cores:
             yield Problem(
-                f"{name}=1 leaves products on the CPU to one of {facts.cores} cores",
+                f"{name}=1 limits products on the CPU to one of {facts.cores} cores",
                 _unset(facts, name),
             )
 

@@ -28,19 +28,19 @@ ENVIRONMENT = {
     "CUDA_VISIBLE_DEVICES": "which GPUs CUDA may see, numbered anew from 0; empty or -1: none",
     "CUDA_DEVICE_ORDER": "how CUDA numbers the GPUs; by default the fastest is 0",
     "CUDA_PATH": "a CUDA toolkit for CuPy to use",
-    "CUPY_TF32": "TF32 for other users of CuPy; gpunn asks for each product's precision itself",
+    "CUPY_TF32": "TF32 for other users of CuPy; gpunn sets each product's precision itself",
     "CUPY_GPU_MEMORY_LIMIT": "how much of a GPU's memory CuPy may take",
     "CUPY_CACHE_DIR": "where CuPy keeps compiled kernels",
-    "NVIDIA_TF32_OVERRIDE": "0 forbids TF32 in NVIDIA's libraries, whatever a program asks for",
-    "CUBLAS_WORKSPACE_CONFIG": "how much memory cuBLAS may use beside the matrices",
-    "OMP_NUM_THREADS": "threads of the CPU for products, where OPENBLAS_NUM_THREADS is not set",
+    "NVIDIA_TF32_OVERRIDE": "0 forbids TF32 in NVIDIA's libraries, whatever a program chooses",
+    "CUBLAS_WORKSPACE_CONFIG": "how much memory cuBLAS may use besides the matrices",
+    "OMP_NUM_THREADS": "threads of the CPU for products, if OPENBLAS_NUM_THREADS is not set",
     "OPENBLAS_NUM_THREADS": "threads of the CPU for products",
     "GPUNN_DATA_DIR": "where mnist/ and fashion-mnist/ are looked for",
-    "GPUNN_REQUIRE_GPU": "1 makes gpunn's tests fail, not skip, where there is no GPU",
+    "GPUNN_REQUIRE_GPU": "1 makes gpunn's tests fail, not skip, if there is no GPU",
 }
 """What each variable that changes gpunn's behaviour does."""
 
-CUBLAS = "changes how cuBLAS computes, such as by emulating float32 or float64"
+CUBLAS = "changes how cuBLAS computes, for example by emulating float32 or float64"
 
 
 def examine() -> dict[str, Any]:

@@ -114,9 +114,9 @@ def _evaluation_text(
             f"{row['label']:>5}{row['samples']:>10}{row['right']:>8}{recall:>9}{precision:>12}"
         )
     lines += ["", "recall: the share of this class that was recognised"]
-    lines += ["precision: the share of those taken for this class that belong to it"]
+    lines += ["precision: the share of samples predicted as this class that belong to it"]
     width = max(6, len(str(confusion.max())) + 2)
-    lines += ["", "confusion matrix (row: the true class, column: what the network said)"]
+    lines += ["", "confusion matrix (row: the true class, column: the predicted class)"]
     lines.append(" " * 6 + "".join(f"{label:>{width}}" for label in classes))
     for label, row in zip(classes, confusion, strict=True):
         lines.append(f"{label:>6}" + "".join(f"{n:>{width}}" for n in row))

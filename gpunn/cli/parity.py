@@ -78,7 +78,7 @@ def run(options: Namespace, console: Console) -> int:
     console.say(f"running on {tested.describe()}, compared with {reference}")
     inputs, y, n_classes = _samples(options)
     cases = _cases(options, against, inputs.shape[1], n_classes)
-    console.say(f"{len(cases)} trainings; the largest share of a tolerance that was used")
+    console.say(f"{len(cases)} trainings; the largest differences, as parts of their tolerances")
     console.say(f"  {'at the start':>12} {'in steps':>9} {'in epochs':>9}")
     comparisons = []
     for case in cases:

@@ -19,9 +19,9 @@ _DESCRIPTION = """\
 Train multilayer perceptrons on the CPU or on an NVIDIA GPU.
 
 To begin:
-  gpunn train                      train on the built-in digits, in seconds
-  gpunn train mnist --recipe rashid     the textbook's network on MNIST
-  gpunn info                       what this machine offers
+  gpunn train                         train on the built-in digits, in seconds
+  gpunn train mnist --recipe rashid   the textbook's network on MNIST
+  gpunn info                          what this machine offers
 """
 
 _COMMANDS = (

@@ -35,8 +35,8 @@ def open_data(source: DataSettings) -> Data:
     if is_table(source.data) and not table_fits(source.data):
         if source.sample_weight is not None or source.class_weight is not None:
             raise ParameterError(
-                f"{source.data} is larger than the memory and read in chunks, which go without "
-                "weights; leave out --sample-weight and --class-weight"
+                f"{source.data} is larger than the memory, and data that are read in chunks "
+                "cannot have weights; leave out --sample-weight and --class-weight"
             )
         return go_through(source.data, HELD_OUT, source.seed)
     dataset = load_dataset(source.data, source.data_dir)
@@ -209,7 +209,8 @@ def _streamed_part(
     n_kept_back = kept_back.count(table.n_train + table.n_test)
     if not 0 < n_kept_back < table.n_train:
         raise ParameterError(
-            f"--val-fraction {fraction} of {table.n_train} samples leaves none; give another part"
+            f"--val-fraction {fraction} of {table.n_train} samples leaves none to train on or "
+            "none to validate with; choose another fraction"
         )
     return (
         _stream(network, table, chosen, table.n_train - n_kept_back, classes),
@@ -233,7 +234,8 @@ def _divide(
     n_kept_back = round(fraction * n_samples)
     if not 0 < n_kept_back < n_samples:
         raise ParameterError(
-            f"--val-fraction {fraction} of {n_samples} samples leaves none; give another part"
+            f"--val-fraction {fraction} of {n_samples} samples leaves none to train on or none to "
+            "validate with; choose another fraction"
         )
     # Sorted, so that a recipe that does not shuffle keeps the order of the file.
     return np.sort(order[n_kept_back:]), np.sort(order[:n_kept_back])

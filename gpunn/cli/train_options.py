@@ -143,7 +143,7 @@ def _add_training(parser: ArgumentParser) -> None:
         "--dropout",
         **number("RATE", 0, 1),
         default=0.0,
-        help="how likely a hidden unit sits out a step (default: 0)",
+        help="probability that a hidden unit is left out of a step (default: 0)",
     )
     add(
         "--schedule",
@@ -182,7 +182,7 @@ def _add_weights(parser: ArgumentParser) -> None:
         "--sample-weight",
         metavar="FILE.npy",
         help="how much each sample of DATA counts: one number for each, in the same order. If "
-        "DATA have a test part, only the training part has weights",
+        "DATA has a test part, only the training part has weights",
     )
 
 
@@ -262,7 +262,7 @@ def settings_of(options: Namespace) -> Settings:
     if options.dropout and recipe.textbook_rule:
         raise ParameterError(
             f"--dropout does not go with --recipe {options.recipe}, whose rule for hidden units "
-            "knows no dropout; leave out one of the two"
+            "has no dropout; leave out one of the two"
         )
     make_schedule = _SCHEDULES[options.schedule]
     return Settings(
@@ -297,7 +297,7 @@ def _class_weights(given: list[str | tuple[int, float]]) -> ClassWeight:
         return "balanced"
     weights = dict(pairs)
     if len(weights) < len(pairs):
-        raise ParameterError("--class-weight: a label has two weights; give each label one")
+        raise ParameterError("--class-weight: a label has two weights; give each label only one")
     return weights or None
 
 

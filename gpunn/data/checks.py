@@ -40,7 +40,7 @@ def check_inputs(array: NDArray[Any], where: str) -> NDArray[Any]:
         array = np.ascontiguousarray(array, array.dtype.newbyteorder("="))
     elif array.ndim > 2 and not array.flags.c_contiguous:
         raise DataError(
-            f"{where} is too large for the memory and in Fortran's order; save it in C's"
+            f"{where} is larger than the memory and in Fortran's order; save it in C's order"
         )
     flat = array.reshape(len(array), -1)
     for rows in blocks(flat) if flat.dtype.kind == "f" else ():
@@ -74,7 +74,8 @@ def check_labels(array: NDArray[Any], where: str) -> NDArray[np.int64]:
         raise DataError(f"{where} must hold whole numbers, got the type {array.dtype}")
     if array.ndim == 2 and array.shape[1] > 1:
         raise DataError(
-            f"{where} has shape {array.shape}; expected one class number a sample, so turn one-hot "
+            f"{where} has shape {array.shape}; expected one class number for each sample, so turn "
+            "one-hot "
             "rows into numbers with argmax(axis=1)"
         )
     if array.shape not in ((array.size,), (array.size, 1)) or not array.size:

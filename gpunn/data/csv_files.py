@@ -16,7 +16,7 @@ from gpunn.data.datasets import Dataset, table_dataset
 from gpunn.data.files import CHUNK_VALUES, FilePath, memory_runs_out, open_file
 from gpunn.errors import DataError, one_line
 
-_NO_LINES = "no line of data; expected lines of numbers divided by commas, label first"
+_NO_LINES = "no line of data; expected lines of numbers with commas between them, label first"
 
 # How much of a CSV file is looked at to guess how many numbers it holds.
 _HEAD_BYTES = 2**20
@@ -89,7 +89,10 @@ def csv_chunks(path: FilePath, *, labelled: bool = True) -> Iterator[NDArray[np.
             table = _parse_csv(path, some, labelled=labelled)
             n_columns = n_columns or table.shape[1]
             if table.shape[1] != n_columns:
-                raise DataError(_first_bad_line(path, labelled) or f"{path}: changed while read")
+                raise DataError(
+                    _first_bad_line(path, labelled)
+                    or f"{path}: changed while it was read; read it again"
+                )
             yield table
     if not n_columns:
         raise DataError(f"{path}: {_NO_LINES}")
@@ -120,7 +123,7 @@ def _parse_csv(path: FilePath, rows: Iterator[str], *, labelled: bool) -> NDArra
     first = next(rows)
     if labelled and "," not in first:
         raise DataError(
-            f"{path}: one field a line; expected the label, then the inputs, with commas"
+            f"{path}: one field in a line; expected the label, then the inputs, with commas"
         )
     try:
         table = np.loadtxt(itertools.chain([first], rows), delimiter=",", comments=None, ndmin=2)

@@ -22,7 +22,7 @@ BYTE_RANGE = (0.0, 255.0)
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Samples with their labels, and perhaps others to test with.
+    """Samples with their labels, and perhaps a test part.
 
     Attributes
     ----------
@@ -35,14 +35,14 @@ class Dataset:
     test_inputs, test_labels : array or None
         Samples that training must not see; both or neither.
     value_range : (float, float) or None
-        Smallest and largest raw value by the nature of the source, such as (0, 255) for 8-bit
-        images; None if that is not known.
+        Smallest and largest raw value that the source can have, such as (0, 255) for 8-bit images;
+        None if not known.
     image_shape : (int, int) or None
         Rows and columns, if the features are the pixels of an image, row by row.
     description : str
         One line that says where the data come from.
     sample_weight : array, shape (n_samples,), or None
-        How much each sample counts, not those of the test part.
+        How much each training sample counts.
 
     Inputs that are larger than the memory stay in their files: they are a `numpy.memmap`, or
     `gpunn.data.matrices.Rows` of one after `split`, which also give rows as arrays.

@@ -102,7 +102,7 @@ def describe_formats() -> str:
 
 
 def load_dataset(data: str, data_dir: FilePath | None = None) -> Dataset:
-    """Load a data set by its name, or from files.
+    """Load a data set, by its name or from files.
 
     Parameters
     ----------
@@ -111,9 +111,9 @@ def load_dataset(data: str, data_dir: FilePath | None = None) -> Dataset:
         ``.csv.gz`` or ``.parquet`` file (label first), an ``.npz`` file or a folder of IDX files;
         or ``X.npy,y.npy``, two paths with a comma between them.
     data_dir : path, optional
-        Folder that holds ``mnist`` and ``fashion-mnist``, each a folder of IDX files. Without
-        it, the folder that the environment variable ``GPUNN_DATA_DIR`` names is looked into;
-        what is not there is downloaded once and kept.
+        Folder that holds ``mnist`` and ``fashion-mnist``, each a folder of IDX files. Without it,
+        the folder in the environment variable ``GPUNN_DATA_DIR`` is used; what is missing there is
+        downloaded once and kept.
 
     Returns
     -------
@@ -122,7 +122,7 @@ def load_dataset(data: str, data_dir: FilePath | None = None) -> Dataset:
     Raises
     ------
     DataError
-        If there is no such data set, it cannot be downloaded, or a file of it is bad.
+        If there is no such data set, it cannot be downloaded, or one of its files is damaged.
     """
     if data == "digits":
         return load_digits()

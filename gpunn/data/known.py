@@ -106,7 +106,7 @@ def _download(name: str) -> Path:
     except (OSError, ValueError) as error:
         raise DataError(
             f"{name}: cannot download {source.url}{file} ({_why_no_download(error)}); "
-            f"put the files into a folder D/{name} and say --data-dir D"
+            f"put the files into a folder D/{name} and use --data-dir D"
         ) from None
     finally:
         logger.setLevel(level)

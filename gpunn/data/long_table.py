@@ -182,7 +182,8 @@ def go_through(path: FilePath, test_fraction: float, seed: int) -> LongTable:
         value_range=(0.0, 255.0) if are_bytes else None,
         image_shape=image_shape_of((trained.low.size,), guess=are_bytes),
         fingerprint=digest.hexdigest()[:32],
-        why=f"its numbers take {in_gib(n_bytes)}, and {in_gib(free_memory())} of memory are free",
+        why=f"its numbers take {in_gib(n_bytes)}, but only {in_gib(free_memory())} of memory are "
+        "free",
     )
 
 

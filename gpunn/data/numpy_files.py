@@ -113,13 +113,13 @@ def read_npy(path: FilePath) -> NDArray[Any]:
 def _npz_names(names: list[str], path: FilePath) -> list[str]:
     pair = next((pair for pair in NPZ_KEYS if set(pair) <= set(names)), None)
     if pair is None:
-        pairs = " or ".join(" and ".join(pair) for pair in NPZ_KEYS)
+        pairs = ", or ".join(" and ".join(pair) for pair in NPZ_KEYS)
         found = one_line(", ".join(map(repr, names)) or "nothing", 120)
         raise DataError(f"{path}: expected arrays named {pairs}, found {found}")
     test_pair = ("x_test", "y_test") if pair == NPZ_KEYS[0] else ()
     found_of_test = [name for name in test_pair if name in names]
     if len(found_of_test) == 1:
-        raise DataError(f"{path}: has {found_of_test[0]} alone; expected both x_test and y_test")
+        raise DataError(f"{path}: has {found_of_test[0]} only; expected both x_test and y_test")
     return [*pair, *found_of_test]
 
 
@@ -151,7 +151,7 @@ def _declared_by_npy(stream: IO[bytes]) -> int:
         (2, 0): np.lib.format.read_array_header_2_0,
     }
     if version not in readers:
-        raise ValueError(f"version {version} of the format is for other things than numbers")
+        raise ValueError(f"version {version} of the format does not hold numbers")
     shape, _, dtype = readers[version](stream)
     if dtype.hasobject:
         raise ValueError("Object arrays are never loaded")

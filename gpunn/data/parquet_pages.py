@@ -99,7 +99,7 @@ class _CompactReader:
             if field is None:
                 self._skip(kind, _FIELD_WIDTHS)
             elif field.kind != kind or field.name in found:
-                raise ValueError(f"{field.name} is of a wrong type, or comes twice")
+                raise ValueError(f"{field.name} has a wrong type, or comes twice")
             else:
                 found[field.name] = self._value(field)
         return found
@@ -114,7 +114,7 @@ class _CompactReader:
     def _structs(self, field: _Field) -> list[dict[str, Any]]:
         count, kind = self._list_head()
         if count and kind != _STRUCT:
-            raise ValueError(f"{field.name} are of a wrong type")
+            raise ValueError(f"{field.name} have a wrong type")
         self._n_structs += count
         if self._n_structs > MOST_COLUMNS:
             raise ValueError(f"it has more than {MOST_COLUMNS} columns in row groups")
@@ -138,7 +138,7 @@ class _CompactReader:
         elif kind == _STRUCT:
             self.struct({})
         else:
-            raise ValueError(f"there is no type {kind}")
+            raise ValueError(f"unknown type {kind}")
 
     def _skip_all(self, count: int, *kinds: int) -> None:
         for _ in range(count):
@@ -195,7 +195,7 @@ def read_row_groups(path: FilePath) -> list[RowGroup]:
             raise ValueError(f"it should end in {_MAGIC!r}, not in {magic!r}")
         most = min(MOST_FOOTER, size - 8)
         if n_bytes > most:
-            raise ValueError(f"its footer is said to have {n_bytes} bytes, more than {most}")
+            raise ValueError(f"its footer claims {n_bytes} bytes, more than {most}")
         file.seek(size - 8 - n_bytes)
         footer = file.read(n_bytes)
     try:
@@ -214,10 +214,10 @@ def _check_row_groups(groups: list[RowGroup], n_rows: int, size: int) -> None:
     # Arrow goes by the rows of the groups, and who asks whether a table fits, by those of the file.
     counts = [group.n_rows for group in groups]
     if min(counts, default=0) < 0 or sum(counts) != n_rows:
-        raise ValueError(f"its {n_rows} rows are not those of its row groups")
+        raise ValueError(f"its {n_rows} rows are not the sum of its row groups")
     places = [place for group in groups for place in group.columns]
     if any(not 0 <= start <= stop <= size for start, stop in places):
-        raise ValueError("its footer speaks of places outside of the file")
+        raise ValueError("its footer points outside the file")
     # Without this, a page could be looked up, and decompressed, any number of times.
     if sum(stop - start for start, stop in places) > size:
         raise ValueError("its columns share their pages")
@@ -267,7 +267,7 @@ def _largest_page(file: IO[bytes], start: int, stop: int, limit: int) -> int:
         rest = stop - start - n_bytes + _SLACK
         if not (0 <= size <= limit and 0 <= compressed <= rest):
             raise ValueError(
-                f"the page at byte {start} is said to have {size} bytes, {compressed} in the file; "
+                f"the page at byte {start} claims {size} bytes, {compressed} in the file; "
                 f"its rows need at most {limit}, and {rest} are left"
             )
         largest = max(largest, size)

@@ -22,14 +22,14 @@ Coefficients = float | NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Scaling:
-    """The affine map ``x * scale + shift`` of the inputs, and the two values of a target.
+    """The scaling ``x * scale + shift`` of inputs, and the two target values.
 
     Parameters
     ----------
     scale, shift : float or array of float64, shape (n_features,)
         One number for all features, or one for each.
     target_low, target_high : float
-        The target of an output for "not this class" and for "this class".
+        Target value of an output for "not this class", and for "this class".
 
     Raises
     ------
@@ -101,14 +101,14 @@ class Scaling:
     ) -> Self:
         """Return the scaling that takes each feature of `inputs` to the range `low` to `high`.
 
-        A feature that is constant in `inputs` is mapped to `low`, whatever comes later.
+        A feature that is constant in `inputs` always becomes `low`, whatever its value later.
 
         Parameters
         ----------
         inputs : array of numbers, shape (n_samples, n_features)
             The training inputs.
         low, high : float
-            Where each feature's smallest and largest value go.
+            What the smallest and the largest value of each feature become.
         target_low, target_high : float
             As in `Scaling`.
 
@@ -132,7 +132,7 @@ class Scaling:
     ) -> Self:
         """Return the scaling that gives each feature of `inputs` mean 0 and variance 1.
 
-        A feature that is constant in `inputs` is mapped to 0, whatever comes later.
+        A feature that is constant in `inputs` always becomes 0, whatever its value later.
 
         Parameters
         ----------
@@ -179,10 +179,10 @@ class Scaling:
         Parameters
         ----------
         inputs : array of numbers, shape (n_samples, n_features)
-            Raw values, of any integer or floating type; left as they are.
+            Raw values, of any integer or floating type. They are not changed.
         dtype : data type
-            Type of the result. Each value is worked out in float64 and rounded once, a block of
-            rows at a time, so no float64 copy of the whole is made.
+            Type of the result. Each value is computed in float64 and rounded once, a block of rows
+            at a time, so there is never a float64 copy of all inputs.
 
         Returns
         -------
@@ -191,8 +191,8 @@ class Scaling:
         Raises
         ------
         ShapeError
-            If `inputs` is not a two-dimensional array of numbers, or its number of features is
-            not that of the scaling.
+            If `inputs` is not a two-dimensional array of numbers, or its number of features differs
+            from that of the scaling.
         """
         array = self._checked(inputs)
         scaled = np.empty(array.shape, dtype)
@@ -203,7 +203,7 @@ class Scaling:
         return scaled
 
     def rows(self, inputs: ArrayLike | Rows, dtype: DTypeLike) -> "ScaledRows":
-        """Return what `apply` does, worked out a few rows at a time when they are asked for.
+        """Return what `apply` returns, but compute rows only when they are read.
 
         Raises
         ------
@@ -222,7 +222,7 @@ class Scaling:
         return array
 
     def encode_labels(self, labels: ArrayLike, n_classes: int, dtype: DTypeLike) -> NDArray[Any]:
-        """Return one row of targets a label: `target_high` at the label, else `target_low`.
+        """Return one row of targets for each label: `target_high` at the label, else `target_low`.
 
         Parameters
         ----------
@@ -347,7 +347,7 @@ def _numbers(inputs: ArrayLike | Rows, *, may_be_empty: bool = False) -> Matrix:
     if array.dtype.kind not in "biuf":
         raise ShapeError(f"inputs must be numbers, got dtype {array.dtype}")
     if not array.size and not may_be_empty:
-        raise ShapeError(f"inputs of shape {array.shape} hold no values to find a scaling from")
+        raise ShapeError(f"inputs of shape {array.shape} hold no values to compute a scaling from")
     return array
 
 

@@ -148,21 +148,21 @@ class MultilayerPerceptron(FittedPerceptron, ABC):
         Parameters
         ----------
         X : {array-like, sparse matrix, CuPy array} of shape (n_samples, n_features)
-            The samples. float32 is computed in float32, all else in float64. An array on the GPU
-            that `device` names stays there.
+            The samples. float32 samples are computed in float32, all others in float64. An array on
+            the GPU that `device` names stays there.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-            The classes, or 0 and 1 for each of several labels; or the numbers to be predicted,
-            which for the "poisson" loss are at least 0.
+            The classes, or 0 and 1 for each of several labels; or the numbers to predict, at least
+            0 for the "poisson" loss.
         sample_weight : array-like of shape (n_samples,), optional
-            What each sample counts.
+            The weight of each sample.
         validation_data : tuple of (X, y) or (X, y, sample_weight), optional
-            Samples to measure on after each epoch; with `early_stopping` the score is measured on
-            them, and nothing else is held out.
+            Samples on which loss and score are measured after each epoch; with `early_stopping`
+            they decide, and no other samples are held out.
         callbacks : sequence of gpunn.Callback
-            Who hears of each step and epoch.
+            Objects whose methods are called after each step and epoch.
         checkpoints : gpunn.Checkpoints, optional
-            Where the training's state is kept, and whether to go on from there; for the solvers
-            "sgd" and "adam", with a whole number as `random_state`.
+            Where to save the state of the training, and whether to continue from there. Only for
+            the solvers "sgd" and "adam", with a whole number as `random_state`.
 
         Returns
         -------
@@ -171,9 +171,9 @@ class MultilayerPerceptron(FittedPerceptron, ABC):
         Raises
         ------
         ValueError
-            If a parameter or the data are not as they must be, or weights end up not finite.
+            If a parameter or the data are not valid, or the weights become NaN or infinite.
         gpunn.errors.DeviceError
-            If the device cannot be had.
+            If the device cannot be used.
         """
         return self._fit(  # type: ignore[no-any-return]
             X,
@@ -202,12 +202,13 @@ class MultilayerPerceptron(FittedPerceptron, ABC):
         sizes = self._hidden_sizes()
         if incremental and self.early_stopping:
             raise ValueError(
-                "partial_fit does not support early_stopping=True: it is one epoch on samples that "
-                "come in parts, of which none can be held out"
+                "partial_fit does not support early_stopping=True: it trains one epoch on one "
+                "part of the samples, so none can be held out"
             )
         if self.solver == "lbfgs" and self.dropout:
             raise ValueError(
-                "dropout is for the solvers 'sgd' and 'adam': L-BFGS needs a loss without chance; "
+                "dropout is for the solvers 'sgd' and 'adam': L-BFGS needs a loss that is not "
+                "random; "
                 f"got dropout={self.dropout} and solver='lbfgs'"
             )
         first_pass = not hasattr(self, "coefs_") or not (self.warm_start or incremental)

@@ -28,7 +28,7 @@ from gpunn.model_file import LARGEST_HEADER
 
 
 class MLPClassifier(ClassifierMixin, MultilayerPerceptron):  # type: ignore[misc]
-    """A multilayer perceptron that tells classes apart, by minimizing the log-loss.
+    """A multilayer perceptron for classification, which minimizes the log-loss.
 
     For two classes or several labels at once the outputs are sigmoids, for more classes a softmax.
 
@@ -47,27 +47,27 @@ class MLPClassifier(ClassifierMixin, MultilayerPerceptron):  # type: ignore[misc
         Samples in a step; "auto" is 200, or all if there are fewer.
     learning_rate : {"constant", "invscaling", "adaptive"}, default="constant"
         How the step size of "sgd" changes: not at all; ``learning_rate_init / t^power_t`` after
-        t samples; or a division by 5 whenever the training would else end.
+        t samples; or divided by 5 each time the training would otherwise end.
     learning_rate_init : float, default=0.001
-        The step size at the start.
+        The step size at the beginning.
     power_t : float, default=0.5
         The exponent of "invscaling".
     max_iter : int, default=200
-        Epochs at most, or iterations of L-BFGS.
+        Maximum number of epochs, or of iterations of L-BFGS.
     shuffle : bool, default=True
         Whether each epoch goes through the samples in a new order.
     random_state : int, RandomState instance or None, default=None
-        Where weights, orders and what is held out are drawn from.
+        Source of the random numbers for weights, orders and held-out samples.
     tol : float, default=1e-4
-        The least improvement that counts as one.
+        How large a change must be to count as an improvement.
     verbose : bool or int, default=False
-        1 prints a line an epoch, 2 or more shows a progress bar.
+        1 prints a line for each epoch, 2 or more shows a progress bar.
     warm_start : bool, default=False
-        Whether `fit` begins with the weights that are there.
+        Whether `fit` begins with the weights of the last fit.
     momentum : float, default=0.9
-        How much of the last step "sgd" keeps, in [0, 1].
+        How much of its last step "sgd" keeps, in [0, 1].
     nesterovs_momentum : bool, default=True
-        Whether "sgd" looks ahead.
+        Whether "sgd" uses Nesterov's momentum.
     early_stopping : bool, default=False
         Whether some samples are held out, the training ends when their score no longer improves,
         and the best weights are restored.
@@ -78,16 +78,16 @@ class MLPClassifier(ClassifierMixin, MultilayerPerceptron):  # type: ignore[misc
     epsilon : float, default=1e-8
         Keeps Adam's division finite.
     n_iter_no_change : int, default=10
-        The training ends after more than so many epochs in a row without an improvement.
+        The training ends after more than this many epochs in a row without an improvement.
     max_fun : int, default=15000
-        Evaluations of the loss by L-BFGS at most.
+        Maximum number of times that L-BFGS computes the loss.
     device : {"cpu", "cuda", "cuda:N", "auto"}, default="cpu"
-        Where to compute; "auto" is the first usable GPU, else the CPU.
+        Where to compute; "auto" takes the first usable GPU, else the CPU.
     dropout : float, default=0.0
-        How likely a hidden unit sits out a step of "sgd" or "adam", in [0, 1).
+        Probability that a hidden unit is left out of a step of "sgd" or "adam", in [0, 1).
     class_weight : dict, "balanced" or None, default=None
-        What each class counts, beside the samples' own weights; "balanced" is the inverse of how
-        often it comes.
+        Weight of each class, multiplied with the weights of its samples; "balanced" gives each
+        class the inverse of its frequency.
 
     Attributes
     ----------
@@ -104,17 +104,17 @@ class MLPClassifier(ClassifierMixin, MultilayerPerceptron):  # type: ignore[misc
     best_loss_ : float or None
         The lowest loss; None with `early_stopping`.
     validation_scores_, validation_loss_curve_ : list of float, or None
-        Accuracy and loss on held-out or given validation data after each epoch.
+        Accuracy and loss on the validation data (held out, or your own) after each epoch.
     best_validation_score_ : float or None
         The best of these scores.
     n_iter_ : int
-        Epochs, or iterations, of the last fit.
+        Number of epochs, or of iterations, of the last fit.
     t_ : int
-        Samples learnt from.
+        Number of samples used for steps.
     n_layers_, n_outputs_, n_features_in_ : int
-        Numbers of layers, inputs among them, of outputs and of inputs.
+        Number of layers (with the inputs), of outputs and of inputs.
     feature_names_in_ : ndarray of str
-        The inputs' names, where they have any.
+        The names of the inputs, if they have names.
     out_activation_ : {"logistic", "softmax"}
         The outputs' activation.
 
@@ -169,15 +169,15 @@ class MLPClassifier(ClassifierMixin, MultilayerPerceptron):  # type: ignore[misc
 
     @available_if(has_partial_fit)  # type: ignore[untyped-decorator]
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> Self:
-        """Train for one epoch on some samples, beginning with the weights that are there.
+        """Train for one epoch on some samples, beginning with the current weights.
 
         Parameters
         ----------
         X, y, sample_weight
             As in `fit`.
         classes : array-like of shape (n_classes,), optional
-            All classes that will ever come. The first call needs them, except for several labels
-            at once, whose number `y` shows.
+            All classes that any call will have. The first call needs them, except for several
+            labels at once, because `y` shows their number.
 
         Returns
         -------
@@ -186,7 +186,7 @@ class MLPClassifier(ClassifierMixin, MultilayerPerceptron):  # type: ignore[misc
         Raises
         ------
         ValueError
-            As `fit` does; or if the classes are missing, or others than before.
+            As `fit` does; or if the classes are missing, or differ from those before.
         """
         several = type_of_target(y) == "multilabel-indicator"
         if several and classes is None and not hasattr(self, "classes_"):
@@ -301,7 +301,7 @@ class MLPClassifier(ClassifierMixin, MultilayerPerceptron):  # type: ignore[misc
             return sample_weight
         if incremental and self.class_weight == "balanced":
             raise ValueError(
-                "class_weight='balanced' is not for partial_fit, which never sees how often each "
+                "class_weight='balanced' is not for partial_fit, which cannot know how often each "
                 "class comes: give a dict, or sample_weight"
             )
         weights = compute_sample_weight(self.class_weight, y)

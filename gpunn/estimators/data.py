@@ -82,7 +82,10 @@ def check_samples(estimator: Any, X: Any, y: Any, *, reset: bool) -> tuple[Any, 
         _check_on_device(estimator, X, reset=reset)
         y = validate_data(estimator, X="no_validation", y=y, reset=False, **options)
         if len(y) != X.shape[0]:
-            raise ValueError(f"X and y must be as many: got {X.shape[0]} and {len(y)} samples")
+            raise ValueError(
+                f"X and y must have the same number of samples, got {X.shape[0]} and {len(y)} "
+                "samples"
+            )
     else:
         X, y = validate_data(
             estimator, X, y, accept_sparse="csr", dtype=DTYPES, reset=reset, **options
@@ -121,8 +124,8 @@ def check_validation_data(estimator: Any, validation_data: Any) -> tuple[Any, ND
         )
     if estimator.solver == "lbfgs":
         raise ValueError(
-            "validation_data is for the solvers 'sgd' and 'adam', which go through epochs; "
-            "solver is 'lbfgs'"
+            "validation_data is for the solvers 'sgd' and 'adam', which train in epochs; solver "
+            "is 'lbfgs'"
         )
     X, y, *weights = validation_data
     X, y = check_samples(estimator, X, y, reset=False)
@@ -160,8 +163,8 @@ def split(
 def _bring(y: Any, backend: Backend) -> NDArray[Any]:
     if not backend.owns(y):
         raise DeviceError(
-            f"y lies on a GPU, but the device is {backend.name}: give the estimator that GPU's "
-            "name, or the host copy (`.get()`)"
+            f"y is on a GPU, but the device is {backend.name}: name that GPU as the device, or "
+            "give a host copy (`.get()`)"
         )
     return backend.to_host(y)
 

@@ -157,7 +157,7 @@ class Engine:
     ) -> Network:
         """Return a network of these numbers.
 
-        Where the device cannot be had any more, it is the CPU, and a `DeviceWarning` says so.
+        If the device can no longer be used, it is the CPU, and a `DeviceWarning` says so.
         """
         with self._lock:
             try:

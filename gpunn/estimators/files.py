@@ -79,7 +79,7 @@ def load_estimator(kind: type, path: str | os.PathLike[str], device: str | None)
         GpunnError, TypeError, KeyError, ValueError, AttributeError, IndexError, OverflowError,
     ) as error:  # fmt: skip
         raise ModelFileError(
-            f"{path}: its description makes no estimator: {one_line(error)}"
+            f"{path}: its description does not make an estimator: {one_line(error)}"
         ) from error
 
 

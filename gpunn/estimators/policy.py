@@ -112,7 +112,7 @@ class ImprovementPolicy(StoppingPolicy):
         good = good and type(rate) is float and 0 < rate < math.inf
         good = good and all(type(n) is int and 0 <= n < 2**63 for n in counts.values())
         if not good or counts["n_iter_"] != n_epochs:
-            raise ModelFileError(f"what it keeps of its epochs makes no sense: {state!r:.100}")
+            raise ModelFileError(f"its record of past epochs makes no sense: {state!r:.100}")
         for text in measures.values():
             _number(text)
         for texts in curves.values():

@@ -21,8 +21,8 @@ class MLPRegressor(RegressorMixin, MultilayerPerceptron):  # type: ignore[misc]
     Parameters
     ----------
     loss : {"squared_error", "poisson"}, default="squared_error"
-        What is minimized: half the squared error, or half the Poisson deviance of counts, whose
-        outputs are exponentials.
+        What to minimize: half the squared error, or half the Poisson deviance (for counts), with
+        exponential outputs.
     hidden_layer_sizes, activation, solver, alpha, batch_size, learning_rate, learning_rate_init
         As in `MLPClassifier`.
     power_t, max_iter, shuffle, random_state, tol, verbose, warm_start, momentum
@@ -91,7 +91,7 @@ class MLPRegressor(RegressorMixin, MultilayerPerceptron):  # type: ignore[misc]
 
     @available_if(has_partial_fit)  # type: ignore[untyped-decorator]
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Train for one epoch on some samples, beginning with the weights that are there.
+        """Train for one epoch on some samples, beginning with the current weights.
 
         Parameters
         ----------

@@ -165,8 +165,7 @@ def batch_size_of(estimator: Any, n_samples: int) -> int:
         return min(200, n_samples)
     if size > n_samples:
         warnings.warn(
-            f"batch_size={size} is more than the {n_samples} samples, and is clipped to their "
-            "number",
+            f"batch_size={size} is more than the number of samples, and is reduced to {n_samples}",
             UserWarning,
             stacklevel=6,
         )
@@ -191,7 +190,7 @@ def check_checkpoints(estimator: Any, checkpoints: Checkpoints) -> None:
     """
     if estimator.solver == "lbfgs":
         raise ParameterError(
-            "checkpoints are for the solvers 'sgd' and 'adam', which go through epochs; solver is "
+            "checkpoints are for the solvers 'sgd' and 'adam', which train in epochs; solver is "
             "'lbfgs'"
         )
     if not isinstance(estimator.random_state, int | np.integer):

@@ -60,7 +60,7 @@ def to_onnx(model: "Network | MLPClassifier | MLPRegressor", path: str | os.Path
             )
     if (size := sum(array.nbytes for array in parameters.values())) > MOST_ONNX_BYTES:
         raise ParameterError(
-            f"an ONNX file holds less than 2 GiB, and the parameters are {size / 2**30:.1f} GiB: "
+            f"an ONNX file holds less than 2 GiB, but the parameters take {size / 2**30:.1f} GiB: "
             "export a smaller model, or one in float32"
         )
     both = hasattr(model, "classes_") and architecture.layer_sizes[-1] == 1

@@ -33,8 +33,8 @@ def parts(model: Any) -> tuple[Architecture, Parameters]:
     if not hasattr(type(model), "architecture_"):
         raise ParameterError(
             "expected a gpunn Network, MLPClassifier or MLPRegressor, got "
-            f"{type(model).__module__}.{type(model).__qualname__}; what is scikit-learn's goes "
-            "through from_sklearn first"
+            f"{type(model).__module__}.{type(model).__qualname__}; convert a scikit-learn model "
+            "with from_sklearn first"
         )
     from sklearn.utils.validation import check_is_fitted
 

@@ -54,7 +54,7 @@ def from_torch(
     ParameterError
         If it is no state dict, or an activation or the loss is not one of those allowed.
     DeviceError
-        If the device cannot be had.
+        If the device cannot be used.
     """
     if not isinstance(state_dict, Mapping):
         raise ParameterError(

@@ -56,7 +56,7 @@ class Architecture:
             )
         if self.hidden_errors == "textbook" and self.loss != "squared_error":
             raise ParameterError(
-                "hidden_errors 'textbook' sends back t - o, as the squared error has it: "
+                "hidden_errors 'textbook' sends back t - o, which belongs to the squared error: "
                 f"expected loss 'squared_error', got {self.loss!r}"
             )
 

@@ -56,7 +56,7 @@ class StoredNetwork(NetworkState):
         ModelFileError
             If the file is missing, damaged, or holds something else.
         DeviceError
-            If the device cannot be had.
+            If the device cannot be used.
         """
         parameters, header = read_model(path)
         backend = get_backend(device)
@@ -80,7 +80,7 @@ class StoredNetwork(NetworkState):
         ModelFileError, TypeError, KeyError, ValueError
             If it makes no network.
         DeviceError
-            If the device cannot be had.
+            If the device cannot be used.
         """
         backend = get_backend(device)
         network = cls.__new__(cls)

@@ -27,8 +27,8 @@ def host_array(values: ArrayLike, name: str, device: str) -> NDArray[Any]:
         return values  # type: ignore[return-value]
     if is_on_gpu(values):
         raise DeviceError(
-            f"{name} lie on a GPU, but the network is on {device}: "
-            "give the network that device, or the host copy (`.get()`)"
+            f"{name} are on a GPU, but the network is on {device}: make the network on that GPU, "
+            "or give a host copy (`.get()`)"
         )
     try:
         return np.asarray(values)

@@ -94,9 +94,9 @@ class Dropout(NamedTuple):
             If it does not.
         """
         if textbook:
-            raise ParameterError("the textbook's rule knows no dropout: use gpunn.Network")
+            raise ParameterError("the textbook's rule has no dropout: use gpunn.Network")
         if not hidden_activation.elementwise:
             raise ParameterError(
-                "dropout is for hidden units that are active by themselves, not for "
+                "dropout needs hidden units that do not depend on each other, got "
                 f"{hidden_activation.name}"
             )

@@ -35,52 +35,53 @@ _WORK_NUMBERS = 2**22
 class Network(StoredNetwork):
     """A multilayer perceptron with any number of hidden layers.
 
-    Several threads may ask a network at once (`predict`, `gpunn.evaluate`, `loss_and_gradients`);
-    one at a time may train it.
+    Several threads may use a network at once (`predict`, `gpunn.evaluate`, `loss_and_gradients`),
+    but only one at a time may train it.
 
     Parameters
     ----------
     layer_sizes : sequence of int
-        Number of units from the inputs to the outputs, such as ``[784, 200, 10]``.
+        Number of units in each layer, from the inputs to the outputs, such as ``[784, 200, 10]``.
     hidden_activation, output_activation : str
         Names in `gpunn.activations.ACTIVATIONS`.
     loss : str
-        A name in `gpunn.losses.LOSSES`; some need an output activation of their own.
+        A name in `gpunn.losses.LOSSES`; some require a certain output activation.
     biases : bool
-        Whether neurons have biases.
+        Whether units have biases.
     hidden_errors : {"gradient", "textbook"}
-        What layers send back when they learn: the gradient, or as `ThreeLayerNetwork` does.
+        What layers send back in training: the gradient, or the errors as in `ThreeLayerNetwork`.
     initializer : str
         How the first weights are drawn; see `gpunn.initializers.draw_weights`.
     dtype : {"float32", "float64"}
-        What is computed in.
+        Number type of the weights and of all computations.
     device : {"auto", "cpu", "cuda", "cuda:N"} or Backend
-        Where. "auto" is the first usable GPU, else the CPU.
+        Where to compute; "auto" takes the first usable GPU, else the CPU.
     seed : int, sequence of int, or numpy.random.Generator
-        Where the weights come from. The same seed gives the same bits on every device.
+        Seed of the first weights, or the generator that draws them. The same seed gives the same
+        bits on every device.
 
     Attributes
     ----------
     architecture : Architecture
-        What the network is, apart from its numbers.
+        Sizes, activations, loss and dtype: everything but the weights.
     layers : list of Layer
-        The connections, on the device, from the first hidden layer up.
+        Weights and biases, on the device, from the first hidden layer to the outputs.
     backend : Backend
         The device.
     scaling : Scaling
-        How raw inputs and labels were turned into what the network is trained on. It is kept in
-        the model file; `predict` itself takes inputs that are scaled already.
+        How raw inputs and labels became the inputs and targets of the training. It is saved in the
+        model file, but `predict` does not apply it: its inputs must already be scaled.
     class_labels : list of int or None
-        What each output stands for, where that is known.
+        The label of each output, if known.
     training_record : dict
-        What is worth keeping about the training, in plain values; kept in the model file.
+        Facts about the training, in plain values; saved in the model file.
 
     Raises
     ------
     ParameterError
         If an argument is not one of those allowed.
     DeviceError
-        If the device cannot be had.
+        If the device cannot be used.
     """
 
     def __init__(
@@ -117,7 +118,7 @@ class Network(StoredNetwork):
         Parameters
         ----------
         X : array_like, shape (n, n_0) or (n_0,)
-            Inputs, scaled as in training, on the host or already on the device; one row per
+            Inputs, scaled as in training, on the host or already on the device; one row for each
             sample, or a single sample.
 
         Returns
@@ -196,13 +197,13 @@ class Network(StoredNetwork):
             What to do with each layer's gradient, called from the outputs down. A layer's weights
             are no longer needed when it is called, so that it may change them.
         row_losses : Array, shape (n,), float64
-            Gets each sample's error added, computed from the weights before the update.
+            The loss of each sample is added to it, computed from the weights before the update.
         outputs : Array, shape (n, n_L), optional
             Gets the outputs before the update.
         row_weights : Array, shape (n,), optional
-            What each sample's error is multiplied by.
+            What the loss of each sample is multiplied by.
         dropout : Dropout, optional
-            Which hidden units sit out.
+            Which hidden units are left out.
 
         Raises
         ------
@@ -333,7 +334,7 @@ class Network(StoredNetwork):
     def loss_and_gradients(
         self, X: ArrayLike, T: ArrayLike
     ) -> tuple[float, dict[str, NDArray[Any]]]:
-        """Return the mean error over some samples and its gradients.
+        """Return the mean loss over some samples and its gradients.
 
         Parameters
         ----------
@@ -345,7 +346,7 @@ class Network(StoredNetwork):
         Returns
         -------
         loss : float
-            The error E averaged over the samples.
+            The loss E averaged over the samples.
         gradients : dict of str to ndarray
             dE/dW and dE/db of that average, on the host, named and shaped as `parameters`.
 
@@ -376,7 +377,7 @@ class Network(StoredNetwork):
         return loss, {name: backend.to_host(array) for name, array in gradients.items()}
 
     def backquery(self, targets: ArrayLike) -> NDArray[Any]:
-        """Return inputs that would make these outputs: the network run backwards.
+        """Run the network backwards: return inputs that would give these outputs.
 
         Parameters
         ----------
@@ -387,7 +388,7 @@ class Network(StoredNetwork):
         -------
         ndarray, shape (n, n_0) or (n_0,)
             Inputs in [0.01, 0.99], on the host; see `gpunn.network.backquery.backquery` for the
-            way.
+            method.
 
         Raises
         ------

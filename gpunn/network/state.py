@@ -34,7 +34,7 @@ class OneTrainer:
         if not self._lock.acquire(blocking=False):
             raise ConcurrencyError(
                 "this network is being trained by another thread: give each thread a network of "
-                "its own, or train in one thread after the other"
+                "its own, or train in one thread at a time"
             )
 
     def __exit__(self, *_: object) -> None:
@@ -51,7 +51,7 @@ class NetworkState:
         parameters: Iterable[tuple[NDArray[Any], NDArray[Any] | None]],
         device: str | Backend = "auto",
     ) -> Self:
-        """Return a network of the given parameters.
+        """Return a network with the given parameters.
 
         Parameters
         ----------
@@ -72,7 +72,7 @@ class NetworkState:
         Raises
         ------
         DeviceError
-            If the device cannot be had.
+            If the device cannot be used.
         """
         network, backend = cls.__new__(cls), get_backend(device)
         network._set_up(architecture, backend, uploaded(backend, parameters))
@@ -86,7 +86,7 @@ class NetworkState:
     ) -> None:
         if backend.precision != "fp32" and architecture.dtype != "float32":
             raise ParameterError(
-                f"precision {backend.precision!r} is for float32 networks, and this one is "
+                f"precision {backend.precision!r} is for float32 networks, but this one is "
                 f"{architecture.dtype}: use precision 'fp32'"
             )
         self.architecture = architecture
@@ -173,8 +173,8 @@ class NetworkState:
         Raises
         ------
         ShapeError
-            If a name is missing or unknown, a shape differs, or something is no array of numbers.
-            Nothing has been changed then.
+            If a name is missing or unknown, a shape differs, or a value is not an array of numbers.
+            Then nothing has been changed.
         """
         own = self.device_parameters()
         if own.keys() != parameters.keys():
@@ -231,8 +231,8 @@ class NetworkState:
         targets, _ = self.check_rows(T, self.n_outputs, "targets")
         if inputs.shape[0] != targets.shape[0] or inputs.shape[0] == 0:
             raise ShapeError(
-                f"inputs and targets must be as many, and at least one: "
-                f"got {inputs.shape[0]} inputs and {targets.shape[0]} targets"
+                "expected as many targets as inputs, and at least one of each, got "
+                f"{inputs.shape[0]} inputs and {targets.shape[0]} targets"
             )
         return inputs, targets
 

@@ -93,7 +93,7 @@ def choose_devices(
     Raises
     ------
     DeviceError
-        If a device cannot be had. The message offers the comparison that needs no GPU.
+        If a device cannot be used. The message offers the comparison that needs no GPU.
     ParameterError
         If both are the same.
     """
@@ -105,8 +105,8 @@ def choose_devices(
         other = against if in_float64 else get_backend(against)
     except DeviceError as error:
         raise DeviceError(
-            f"no second device: {error}; what needs none is the CPU's float32 compared with its "
-            'float64: gpunn parity --against float64, or against="float64" in Python'
+            f"no second device: {error}; or compare the CPU's float32 with its float64: "
+            'gpunn parity --against float64, or against="float64" in Python'
         ) from error
     if isinstance(other, Backend) and _same(tested, other):
         raise ParameterError(
@@ -161,7 +161,7 @@ def compare(
     Raises
     ------
     DeviceError
-        If a device cannot be had.
+        If a device cannot be used.
     ParameterError
         If an argument is not one of those allowed, or there is nothing to compare.
     """
@@ -212,7 +212,7 @@ def compare_network(
     Raises
     ------
     DeviceError
-        If a device cannot be had.
+        If a device cannot be used.
     ParameterError
         If there is nothing to compare.
     """

@@ -1,4 +1,4 @@
-"""What a training tells of itself: epoch by epoch, at its end, and to whoever wants to hear."""
+"""What a training reports: after each epoch, at its end, and to callbacks."""
 
 from dataclasses import dataclass, field
 
@@ -11,20 +11,22 @@ from gpunn.ranges import check_count
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """What one epoch brought.
+    """The results of one epoch.
 
     Attributes
     ----------
     epoch : int
         Its number, from 1.
     train_loss : float
-        The mean error over the epoch's samples, each measured just before it was learnt from.
+        The mean loss over the samples of the epoch, each measured just before it was used for a
+        step.
     validation_loss, validation_accuracy : float or None
-        Over the validation data, after the epoch; accuracy only where targets are classes.
+        Loss and accuracy on the validation data after the epoch; None without validation data. The
+        accuracy is also None if there are no classes.
     learning_rate : float
         The step size of the epoch's last step.
     seconds : float
-        How long the epoch took, validation included.
+        How long the epoch took, with validation.
     """
 
     epoch: int
@@ -37,7 +39,7 @@ class EpochRecord:
 
 @dataclass
 class History:
-    """What a training did.
+    """The results of a training.
 
     Attributes
     ----------
@@ -45,17 +47,17 @@ class History:
         One record for each complete epoch.
     stopped : str
         Why it ended: "finished", "early stopping", "callback", "interrupted" (by Ctrl-C),
-        "terminated" (by SIGTERM) or "diverged" (an error is no longer a finite number).
+        "terminated" (by SIGTERM) or "diverged" (the loss became NaN or infinite).
     best_epoch : int or None
-        The epoch that did best in validation; None without validation data.
+        The epoch with the best validation result; None without validation data.
     restored_best : bool
-        Whether the network was left with the weights of `best_epoch`, not with the last ones.
+        Whether the network has the weights of `best_epoch` now, not the last ones.
     n_samples_trained : int
-        Samples learnt from, over all epochs.
+        Number of samples used for steps, over all epochs.
     seconds : float
-        The whole training's duration.
+        How long the whole training took.
     streamed : str or None
-        Why samples were brought to the device chunk by chunk; None if they fitted there.
+        Why samples were copied to the device chunk by chunk; None if they all fitted there.
     """
 
     epochs: list[EpochRecord] = field(default_factory=list)
@@ -78,33 +80,33 @@ class History:
 
     @property
     def validation_accuracy(self) -> list[float]:
-        """The validation accuracy of each epoch; empty where there is none."""
+        """The validation accuracy of each epoch; empty if there is none."""
         return [r.validation_accuracy for r in self.epochs if r.validation_accuracy is not None]
 
 
 class Callback:
-    """Something to be told how a training goes; override what is of interest."""
+    """Base class for callbacks, which follow a training; override the methods that you need."""
 
     def on_train_begin(self, network: Network, n_epochs: int, n_samples: int) -> None:
-        """Hear that a training begins, of so many epochs of so many samples."""
+        """Called when a training begins; each of its epochs has `n_samples` samples."""
 
     def on_streaming(self, reason: str) -> None:
-        """Hear, as a training begins, that samples do not fit the device, and why not."""
+        """Called at the beginning if the samples do not fit on the device; `reason` says why."""
 
     def on_notice(self, text: str) -> None:
-        """Hear a line about checkpoints that a person should know of."""
+        """Called with a line about checkpoints that the user should see."""
 
     def on_resume(self, n_samples: int) -> None:
-        """Hear that the training goes on from a checkpoint, where it had learnt from so many."""
+        """Called when the training continues from a checkpoint, after `n_samples` samples."""
 
     def on_step_end(self, n_samples: int) -> None:
-        """Hear that so many samples were learnt from, in a step or in a few that go together."""
+        """Called after one step, or after several that run together, on `n_samples` samples."""
 
     def on_epoch_end(self, network: Network, record: EpochRecord) -> bool | None:
-        """Hear what an epoch brought; return True to end the training."""
+        """Called when an epoch has ended; return True to end the training."""
 
     def on_train_end(self, history: History) -> None:
-        """Hear that the training has ended, however it did."""
+        """Called when the training has ended, for whatever reason."""
 
 
 @dataclass(frozen=True)
@@ -114,16 +116,18 @@ class EarlyStopping:
     Parameters
     ----------
     patience : int
-        End after so many epochs in a row without an improvement.
+        End the training after this many epochs in a row without an improvement.
     min_delta : float
-        An improvement is better than the best so far by more than this.
+        By how much more than the best result so far a result must improve, to count as an
+        improvement.
     monitor : {"loss", "accuracy"}
-        What is watched: the validation loss is to fall, or the validation accuracy to rise.
+        What to watch: the validation loss, which should fall, or the validation accuracy, which
+        should rise.
 
     Raises
     ------
     ParameterError
-        If patience is below 1, min_delta below 0, or monitor something else.
+        If `patience` is below 1, `min_delta` is below 0, or `monitor` is neither of the two.
     """
 
     patience: int = 10

@@ -83,24 +83,24 @@ def parse_period(text: str) -> Period:
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """A folder of checkpoints, and when to add one.
+    """A folder of checkpoints, and how often to save one.
 
     Parameters
     ----------
     folder : path-like
-        Where they are kept, by one training at a time; it is made if it is not there.
+        Where they are saved, by one training at a time. The folder is created if it does not exist.
     every : str
-        How often one is made: "5 minutes" (seconds, hours), "50 steps" or "1 epoch". Single samples
-        and small batches go through the device many at a time, and a checkpoint waits for their
-        end. There is one at the beginning and one at the end as well.
+        How often to save one: "5 minutes" (or seconds, hours), "50 steps" or "1 epoch". If single
+        samples or small batches go through the device together, a checkpoint waits for their end.
+        One more is saved at the beginning, and one at the end.
     resume : bool
-        Whether to go on from the newest checkpoint in the folder. If there is none, the training
-        begins at its beginning, so that a job can say the same however often it is started.
+        Whether to continue from the newest checkpoint in the folder. If there is none, the training
+        starts from the beginning, so you can run the same script again after every interruption.
 
     Raises
     ------
     ParameterError
-        If `every` is not understood.
+        If `every` has another form.
     """
 
     folder: str | os.PathLike[str]
@@ -112,7 +112,7 @@ class Checkpoints:
 
     @property
     def period(self) -> Period:
-        """`every`, understood."""
+        """`every` as a number and a unit."""
         return parse_period(self.every)
 
     def paths(self) -> list[Path]:
@@ -141,7 +141,8 @@ class Checkpoints:
         if not self.resume and (paths := self.paths()):
             raise ParameterError(
                 f"{self.folder} holds checkpoints of an earlier training, the newest is "
-                f"{paths[0].name}: resume it, or choose another folder"
+                f"{paths[0].name}: resume it (--resume, or resume=True in Python), or choose "
+                "another folder"
             )
 
     def write(self, content: Content) -> Path:
@@ -210,7 +211,7 @@ class Checkpoints:
                 return path
         if paths:
             raise ModelFileError(
-                f"{self.folder}: none of its {len(paths)} checkpoints is whole; choose another "
+                f"{self.folder}: all of its {len(paths)} checkpoints are damaged; choose another "
                 "folder to train from the beginning"
             )
         return None
@@ -228,9 +229,9 @@ def read_checkpoint(path: Path) -> Content:
     expected = header.pop("sha256", None)
     content = Content(arrays, header)
     if expected is None or "checkpoint" not in header:
-        raise ModelFileError(f"{path} is a model, and no checkpoint to go on from")
+        raise ModelFileError(f"{path} is a model, not a checkpoint")
     if checksum(content) != expected:
-        raise ModelFileError(f"{path} is damaged: its checksum is not that of its content")
+        raise ModelFileError(f"{path} is damaged: its checksum does not fit its content")
     return content
 
 

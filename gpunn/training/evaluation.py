@@ -1,4 +1,4 @@
-"""How a network does on some samples: its error and its accuracy."""
+"""How well a network does on some samples: its loss and its accuracy."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,16 +15,17 @@ from gpunn.training.streams import Stream
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How a network does on some samples.
+    """How well a network does on some samples.
 
     Attributes
     ----------
     loss : float
-        The mean error.
+        The mean loss.
     accuracy : float or None
-        The share of samples whose largest output is the target's; None for a single output.
+        The share of samples whose largest output is that of the right class; None for a single
+        output.
     outputs : ndarray, shape (n, n_L), or None
-        The outputs, on the host; None for a stream, whose outputs might not fit there.
+        The outputs, on the host; None for a `Stream`, because they might not fit there.
     """
 
     loss: float
@@ -33,7 +34,7 @@ class Evaluation:
 
 
 def evaluate(network: Network, X: ArrayLike | Stream, y: ArrayLike | None = None) -> Evaluation:
-    """Measure a network's error and accuracy on some samples.
+    """Measure the loss and accuracy of a network on some samples.
 
     Parameters
     ----------
@@ -42,7 +43,7 @@ def evaluate(network: Network, X: ArrayLike | Stream, y: ArrayLike | None = None
     X : array_like, shape (n, n_0), or Stream
         Inputs, scaled as in training.
     y : array_like, shape (n,) or (n, n_L), optional
-        Class numbers or targets; a stream has them in it.
+        Class numbers or targets. Leave it out if X is a `Stream`.
 
     Returns
     -------
@@ -54,7 +55,7 @@ def evaluate(network: Network, X: ArrayLike | Stream, y: ArrayLike | None = None
     ShapeError
         If the samples do not fit the network.
     DataError
-        If they hold something that is no number, or a class that is not one of the network's.
+        If they hold something that is not a number, or a class number outside 0 to n_L - 1.
     """
     given = check_given(network, X, y)
     n_rows = min(given.n_samples, network.rows_at_once)

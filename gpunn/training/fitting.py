@@ -68,70 +68,71 @@ def fit(
         The network to train.
     X : array_like, shape (n, n_0), or Stream
         Inputs, scaled, on the host or already on the network's device. If they do not fit there,
-        they are brought there chunk by chunk in each epoch, with the same result; so a mapped file
-        (`numpy.load` with ``mmap_mode="r"``, `Scaling.rows` of it) may be larger than the memory.
-        Or samples that come in chunks, inputs and targets together.
+        each epoch copies them there chunk by chunk, with the same result. So a mapped file
+        (`numpy.load` with ``mmap_mode="r"``, or `Scaling.rows` of it) may be larger than the
+        memory. A `Stream` gives inputs and targets together, in chunks.
     y : array_like, shape (n,) or (n, n_L), optional
-        Class numbers 0 to n_L - 1 or targets; to be left out with a stream.
+        Class numbers 0 to n_L - 1, or targets. Leave it out if X is a `Stream`.
     epochs : int
         How many times to go through the samples.
     batch_size : int
-        Samples in a step; 1 learns from one sample at a time. The last batch of an epoch may be
-        smaller; steps always average over the samples they have.
+        Number of samples in a step; 1 trains on one sample at a time. The last batch of an epoch
+        may be smaller; each step averages over its own samples.
     optimizer : {"sgd", "momentum", "nesterov", "adam"} or Optimizer
         The rule that turns gradients into steps.
     learning_rate : float or Schedule
-        The step size, or how it goes over time.
+        The step size, or a schedule that changes it over time.
     validation_data : tuple of (X, y) or Stream, optional
-        Samples to measure loss and accuracy on after each epoch. The best weights so far are then
-        kept in a copy on the device.
+        Samples on which loss and accuracy are measured after each epoch. A copy of the best weights
+        so far then stays on the device.
     early_stopping : EarlyStopping, optional
-        Whether to end early and restore the best weights; needs `validation_data`.
+        When to end early; the best weights are then restored. Needs `validation_data`.
     shuffle : bool
-        Whether each epoch goes through the samples in a new order, in which each is as likely to
-        be anywhere. A stream is shuffled block by block, of `Stream.buffer_rows` samples each.
+        Whether each epoch uses a new random order of the samples; every order is equally likely. A
+        `Stream` is shuffled block by block, with `Stream.buffer_rows` samples in a block.
     seed : int, sequence of int, or numpy.random.Generator
-        Where the orders come from.
+        Seed of the random orders, or the generator that draws them.
     callbacks : sequence of Callback
-        Who is told how it goes.
+        Objects whose methods are called during the training.
     sample_weight : array_like, shape (n,), optional
-        What each sample's loss, and so its part of the gradient, is multiplied by. A step still
-        averages over its samples, not over their weights.
+        The loss of each sample, and so its part of the gradient, is multiplied by its weight. A
+        step still divides by the number of its samples, not by the sum of their weights.
     class_weight : dict of int to float or "balanced", optional
-        What the samples of each class number count, beside their own weights; "balanced" is the
-        inverse of how often a class comes, with a mean of 1.
+        Weight of each class number, multiplied with the weights of its samples. "balanced" gives
+        each class the inverse of its frequency, scaled to a mean weight of 1.
     dropout : float
-        How likely a hidden unit sits out a step, in [0, 1).
+        Probability that a hidden unit is left out of a step, in [0, 1).
     checkpoints : Checkpoints, optional
-        Where to keep the training's state, how often, and whether to go on from there. On the CPU
-        a training that goes on ends with the same bits as one that was never interrupted.
+        Where to save the state of the training, how often, and whether to continue from there. On
+        the CPU, a training that continues ends with the same bits as one that was never
+        interrupted.
     on_divergence : {"stop", "halve-lr"}
-        What to do at the end of an epoch whose error is NaN or infinite: end, or go back to the
-        newest checkpoint and go on with half the step size, ten times at most.
+        What to do at the end of an epoch whose loss is NaN or infinite: end, or go back to the
+        newest checkpoint and continue with half the step size, at most ten times.
 
     Returns
     -------
     History
-        What happened. After a signal, `History.stopped` is "interrupted" or "terminated", and the
-        network has the best weights so far if there is validation data, else the last ones. It is
-        "diverged" if the error is no longer a number; without validation data the network is then
-        of no use.
+        The results of the training. After a signal, `History.stopped` is "interrupted" or
+        "terminated", and the network has the best weights so far if there is validation data, else
+        the last ones. If the loss became NaN or infinite, it is "diverged"; without validation
+        data, the network is then useless.
 
     Raises
     ------
     ShapeError
         If the samples do not fit the network.
     DataError
-        If they are not finite, or a class is not one of the network's.
+        If they are not finite, or a class number is outside 0 to n_L - 1.
     ParameterError
-        If another argument is not one of those allowed, or the checkpoints are of a training with
-        other data, another network or other settings; the message names the differences.
+        If another argument is not allowed, or the checkpoints belong to a training with other data,
+        another network or other settings; the message names the differences.
     ModelFileError
-        If there are checkpoints to go on from, but none is whole.
+        If there are checkpoints to continue from, but all are damaged.
     OutputError
         If the first checkpoint cannot be written.
     OutOfMemoryError
-        If the device has too little memory for it. Nothing has been changed then.
+        If the device has too little memory. Then nothing has been changed.
     ConcurrencyError
         If another thread is training the network.
     """
@@ -200,7 +201,7 @@ def _check_options(
     dropout: float,
 ) -> None:
     if early_stopping is not None and validation_data is None:
-        raise ParameterError("early_stopping needs validation_data to watch")
+        raise ParameterError("early_stopping needs validation_data")
     if on_divergence not in ON_DIVERGENCE:
         raise ParameterError(
             f"on_divergence must be one of {', '.join(ON_DIVERGENCE)}, got {on_divergence!r}"

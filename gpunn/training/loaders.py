@@ -270,11 +270,11 @@ def check_given(network: Network, X: ArrayLike | Stream, y: ArrayLike | None) ->
     """
     if isinstance(X, Stream):
         if y is not None:
-            raise ParameterError("a Stream has its targets in it: leave y out")
+            raise ParameterError("a Stream has its own targets: leave out y")
         known = look_at(network, X)
         return Given(known.n_samples, known)
     if y is None:
-        raise ParameterError("y is missing: only a Stream has its targets in it")
+        raise ParameterError("y is missing: give it, because only a Stream has its own targets")
     inputs, targets = checked_samples(network, X, y)
     return Given(inputs.shape[0], None, inputs, targets)
 

@@ -60,8 +60,8 @@ def check_memory(
     if needed > free:
         fitting = max(0, free - fixed) // each
         raise OutOfMemoryError(
-            f"training needs {in_gib(needed)} of {in_gib(free)} free on {network.backend.name}: "
-            f"try {_remedy(fitting, batch_size)}"
+            f"training needs {in_gib(needed)}, but {network.backend.name} has {in_gib(free)} "
+            f"free: try {_remedy(fitting, batch_size)}"
         )
     return needed
 
@@ -88,7 +88,7 @@ def why_too_large(backend: Backend, n_bytes: int, reserved: int) -> str | None:
     room = max(0.0, SHARE * (backend.memory_info().free - reserved))
     if n_bytes <= room:
         return None
-    return f"they take {in_gib(n_bytes)}, and {backend.name} has room for {in_gib(room)} of them"
+    return f"they take {in_gib(n_bytes)}, but {backend.name} has room for {in_gib(room)} of them"
 
 
 def why_no_room(n_bytes: int) -> str | None:
@@ -98,7 +98,7 @@ def why_no_room(n_bytes: int) -> str | None:
     free = free_memory()
     if n_bytes <= SHARE * free:
         return None
-    return f"they take {in_gib(n_bytes)}, and the machine has {in_gib(free)} free"
+    return f"they take {in_gib(n_bytes)}, but the machine has {in_gib(free)} free"
 
 
 def bytes_per_sample(network: Network) -> int:

@@ -35,7 +35,10 @@ class CheckpointSaver:
             )
         content = self.state.snapshot()
         if content is None:
-            raise ParameterError("the network's weights are not finite: there is nothing to keep")
+            raise ParameterError(
+                "the network's weights are not finite, so there is nothing to save: begin with "
+                "other weights"
+            )
         self.checkpoints.write(content)
 
     def after_steps(self, n_steps: int) -> None:
@@ -60,7 +63,7 @@ class CheckpointSaver:
         if factor < SMALLEST_FACTOR or not self._go_back():
             return False
         self.state.progress.rate_factor = factor
-        self._notice(f"the training diverged: going on with {factor:g} of its learning rate")
+        self._notice(f"the training diverged: continuing with {factor:g} times its learning rate")
         self._keep()
         return True
 
@@ -82,7 +85,7 @@ class CheckpointSaver:
             try:
                 path = self.checkpoints.write(content)
             except OutputError as error:
-                self._notice(f"no checkpoint: {error}; the training goes on")
+                self._notice(f"no checkpoint: {error}; the training continues")
             else:
                 if self.state.history.stopped in CUT_SHORT:
                     self._notice(f"checkpoint: {path}")
@@ -95,7 +98,7 @@ class CheckpointSaver:
             return False
         progress = self.state.progress
         within = f" and {progress.first:,} samples" if progress.first else ""
-        self._notice(f"going on from {path}, after {progress.epoch} epochs{within}")
+        self._notice(f"continuing from {path}, after {progress.epoch} epochs{within}")
         for callback in self.state.plan.callbacks:
             callback.on_resume(progress.n_samples_trained)
         return True

@@ -153,7 +153,7 @@ class TrainingState:
                 raise ParameterError(f"made for another training: {'; '.join(other[:6])}")
             progress = Progress(**state["progress"])
             if len(state["progress"]) != len(dataclasses.fields(progress)):
-                raise ModelFileError("its state is not all there")
+                raise ModelFileError("a part of its state is missing")
             progress.check(plan.n_epochs, plan.loader.n_samples)
             records = [EpochRecord(**record) for record in state["history"]]
             _check_records(records, progress.epoch)

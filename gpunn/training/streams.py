@@ -32,29 +32,29 @@ SAMPLED_ROWS = 4096
 
 @dataclass(frozen=True, eq=False)
 class Stream:
-    """Samples in chunks, to be given to `fit` or `evaluate` in the place of `X`.
+    """Samples in chunks, for `fit` and `evaluate` in place of `X`.
 
     Parameters
     ----------
     chunks : iterable of (X, y)
         Inputs (n, n_0), scaled, with their class numbers (n,) or targets (n, n_L), in chunks of any
-        size. It is gone through once for each epoch, and must give the same rows in the same order
-        each time; at most two chunks are held at a time. A generator does not do, since it can be
-        gone through once: give an object whose ``__iter__`` is one.
+        size. It is read once in each epoch, and must give the same rows in the same order each
+        time. At most two chunks are in memory at a time. A generator can be read only once, so it
+        is refused: give an object whose ``__iter__`` is a generator.
     n_samples : int, optional
-        How many samples there are in all. Without it, the stream is gone through once before the
-        training, to count and to check them.
+        Number of samples in all chunks. Without it, the stream is read once before the training, to
+        count and check them.
     buffer_rows : int
-        How many consecutive rows are held in memory, in the network's dtype, to be shuffled among
-        themselves.
+        Number of consecutive rows that are held in memory, in the network's dtype, and shuffled
+        together.
     fingerprint : str, optional
-        What tells these samples from others when a training is resumed, such as a hash of a file.
+        A text that identifies these samples when a training is resumed, such as the hash of a file.
         The default is a hash of all samples, or of the first 4,096 if `n_samples` is given.
 
     Raises
     ------
     ParameterError
-        If `chunks` can be gone through once only, or a number is not a whole one above 0.
+        If `chunks` can be read only once, or a number is not a whole number above 0.
     """
 
     chunks: Iterable[tuple[ArrayLike, ArrayLike]]
@@ -65,8 +65,8 @@ class Stream:
     def __post_init__(self) -> None:
         if isinstance(self.chunks, Iterator):
             raise ParameterError(
-                "chunks can be gone through only once, but every epoch does: give an object whose "
-                "__iter__ begins anew, such as a class with a generator of that name"
+                "chunks can be read only once, but each epoch reads them: give an object whose "
+                "__iter__ starts again each time, such as a class whose __iter__ is a generator"
             )
         if not isinstance(self.chunks, Iterable):
             raise ParameterError(f"chunks must be iterable, got {type(self.chunks).__name__}")
@@ -201,8 +201,8 @@ class _Rows:
             self._chunk = next(self._chunks, None)
             if self._chunk is None:
                 raise DataError(
-                    f"the stream ended after {self._start:,} samples, but it has "
-                    f"{self._n_samples:,}; it must give the same ones each time"
+                    f"the stream ended after {self._start:,} samples, but it should have "
+                    f"{self._n_samples:,}; it must give the same samples each time"
                 )
         return self._chunk
 
@@ -210,7 +210,7 @@ class _Rows:
         if self._start + n_rows > self._n_samples or next(self._chunks, None) is not None:
             raise DataError(
                 f"the stream goes on after its {self._n_samples:,} samples; it must give the same "
-                "ones each time"
+                "samples each time"
             )
 
 
@@ -271,7 +271,7 @@ def _checked_chunks(network: Network, stream: Stream) -> Iterator[tuple[Matrix, 
         except GpunnError as error:
             raise type(error)(f"{where}: {error}") from error
         if not (is_on_host(inputs) and is_on_host(targets)):
-            raise DataError(f"{where}: lies on the device; give arrays of the host")
+            raise DataError(f"{where}: is on the device; give arrays on the host")
         yield inputs, targets
         n_seen += inputs.shape[0]
 

@@ -82,8 +82,8 @@ def weights_of(
         return None
     if given.stream is not None:
         raise ParameterError(
-            "weights are for samples that are given as arrays: a Stream has none; give "
-            "sample_weight and class_weight with arrays, or repeat samples in the stream"
+            "sample_weight and class_weight need samples as arrays, got a Stream: give arrays, or "
+            "repeat samples in the stream"
         )
     weights = np.ones(given.n_samples)
     if sample_weight is not None:
@@ -112,7 +112,7 @@ def _of_classes(given: Given, class_weight: ClassWeight) -> Values:
     """Return the weight of each sample's class."""
     if not isinstance(given.targets, TargetRows):
         raise ParameterError(
-            "class_weight needs y as class numbers, got targets: give argmax(axis=1) of them, or "
+            "class_weight needs y as class numbers, got targets: give y.argmax(axis=1), or use "
             "sample_weight"
         )
     labels, n_classes = given.targets.labels.astype(np.int64), given.targets.shape[1]

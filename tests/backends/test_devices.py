@@ -99,7 +99,7 @@ BROKEN = {
     "zero devices": ({"count": lambda: 0}, "", "CUDA sees no GPU"),
     "no cuBLAS": ({"cublas": raising(ADVICE)}, NO_CUBLAS, "missing or broken"),
     "no compiler": ({"kernel": raising(NO_NVRTC)}, "Failed to find nvrtc", "cannot compute"),
-    "taken": ({"cublas": raising(TAKEN)}, "DevicesUnavailable", "to itself"),
+    "taken": ({"cublas": raising(TAKEN)}, "DevicesUnavailable", "uses the GPU alone"),
     "full": ({"kernel": raising(FULL)}, "MemoryAllocation", "no memory left"),
     "silent": ({"count": raising(OSError())}, "OSError", "cannot compute"),
 }
@@ -114,7 +114,7 @@ def test_the_cpu_is_always_there(driver):
     assert get_backend("cpu") is backend
     assert get_backend(backend) is backend
     assert "NumPy" in backend.describe()
-    assert select_backend("cpu") == (backend, "as asked", False)
+    assert select_backend("cpu") == (backend, "you chose it", False)
 
 
 @pytest.mark.parametrize(
@@ -152,21 +152,21 @@ def test_without_cupy_cuda_is_an_error_with_the_remedy(no_cupy, driver, name):
     with pytest.raises(DeviceError) as caught:
         Network([2, 1], device=name)
     message = str(caught.value)
-    assert message.startswith(f"device '{name}' cannot be had: an NVIDIA driver is here, but CuPy")
+    assert message.startswith(f"device '{name}' cannot be used: an NVIDIA driver is here, but CuPy")
     assert "pip install 'gpunn[cuda13]'" in message
     assert "see gpunn info, or use device 'cpu'" in message
 
 
-# The CPU, as asked.
+# The CPU, chosen by name.
 
 
 def test_the_cpu_that_was_asked_for_costs_no_look_through_cupy(fake_cupy, driver, monkeypatch):
     fake_cupy(count=raising(AssertionError("nobody asked for a GPU")))
     driver(True)
-    with_driver = "as asked, though an NVIDIA driver is here: device 'cuda' may do"
+    with_driver = "you chose it; there is also an NVIDIA driver, so device 'cuda' may work"
     assert select_backend("cpu").reason == with_driver
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert select_backend("cpu").reason == "as asked"
+    assert select_backend("cpu").reason == "you chose it"
 
 
 # With a CuPy that cannot compute.
@@ -226,7 +226,7 @@ def test_gpus_hidden_on_purpose_are_no_fallback(fake_cupy, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     assert get_backend().name == "cpu"
     _, reason, fell_back = select_backend("auto")
-    assert "CUDA_VISIBLE_DEVICES hides every one" in reason
+    assert "CUDA_VISIBLE_DEVICES hides all GPUs" in reason
     assert not fell_back
 
 
@@ -252,11 +252,11 @@ def test_auto_passes_over_a_gpu_that_is_taken_and_says_so(installed_double, monk
     monkeypatch.setattr(installed_double.cuda.device, "get_cublas_handle", handle)
     backend, reason, _ = select_backend("auto")
     assert backend.name == "cuda:1"
-    assert reason.startswith("the first usable GPU; cuda:0: another program has the GPU to itself")
+    assert reason.startswith("the first usable GPU; cuda:0: another program uses the GPU alone")
     with pytest.warns(DeviceWarning, match=r"running on cuda:1: .*DevicesUnavailable"):
         assert get_backend() is backend
     assert get_backend("cuda:1") is backend
-    with pytest.raises(DeviceError, match=r"'cuda' cannot be had: .*DevicesUnavailable"):
+    with pytest.raises(DeviceError, match=r"'cuda' cannot be used: .*DevicesUnavailable"):
         get_backend("cuda")
     assert cuda_problem() is None
     assert gpu_problem(1) is None
@@ -266,8 +266,8 @@ def test_auto_says_that_others_use_its_gpu(installed_double, monkeypatch):
     runtime = installed_double.cuda.runtime
     monkeypatch.setattr(runtime, "memGetInfo", lambda: (2**30, 20 * 2**30))
     assert select_backend("auto").reason == (
-        "a usable GPU is there, but only 1.0 GiB of its 20.0 GiB are free, and of 2 GPUs another "
-        "may be freer"
+        "a usable GPU is there, but only 1.0 GiB of its 20.0 GiB are free; another of the 2 GPUs "
+        "may have more"
     )
     monkeypatch.setattr(runtime, "memGetInfo", lambda: (2 * 2**30, 20 * 2**30))
     assert select_backend("auto").reason == "a usable GPU is there"
@@ -305,18 +305,18 @@ def test_precisions_that_cannot_be_had(no_cupy):
             get_backend(name, "tf32")
     with pytest.raises(ParameterError, match="unknown precision 'fp16': use one of fp32, tf32"):
         get_backend("cpu", "fp16")
-    with pytest.raises(ParameterError, match="the device given computes in fp32, not in 'tf32'"):
+    with pytest.raises(ParameterError, match="this device computes in fp32, not in 'tf32'"):
         get_backend(get_backend("cpu"), "tf32")
 
 
 def test_an_old_gpu_has_no_tensor_cores_for_it(installed_double, monkeypatch):
     runtime = installed_double.cuda.runtime
     monkeypatch.setattr(runtime, "getDeviceProperties", lambda _: {"major": 7, "minor": 5})
-    with pytest.raises(DeviceError, match=r"compute capability 8\.0 or more, and cuda:1 has 7\.5"):
+    with pytest.raises(DeviceError, match=r"compute capability 8\.0 or more, but cuda:1 has 7\.5"):
         get_backend("cuda:1", "bf16")
     assert get_backend("cuda:1").precision == "fp32"
 
 
 def test_a_float64_network_refuses_a_reduced_precision(installed_double):
-    with pytest.raises(ParameterError, match="for float32 networks, and this one is float64"):
+    with pytest.raises(ParameterError, match="for float32 networks, but this one is float64"):
         Network([2, 1], dtype="float64", device=get_backend("cuda", "tf32"))

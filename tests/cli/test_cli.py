@@ -370,7 +370,7 @@ def test_a_gpu_that_is_not_there_is_named_with_the_remedy(refused, trained):
         ("predict", trained[1], "digits"),
     ):
         line = refused(*command, "--device", "cuda")
-        assert "'cuda' cannot be had" in line
+        assert "'cuda' cannot be used" in line
         assert "or use device 'cpu'" in line
 
 

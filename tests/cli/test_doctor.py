@@ -56,7 +56,7 @@ CASES = {
     "no GPU and no CuPy": (Facts(BARE, Cuda((), "no driver is here")), []),
     "CuPy and no GPU": (
         Facts(BARE, broken(TOO_OLD)),
-        [("no NVIDIA GPU is found", "none is needed for --device cpu")],
+        [("no NVIDIA GPU is found", "--device cpu needs no GPU")],
     ),
     "CuPy and no GPU in a container": (
         Facts(replace(BARE, container=True), broken(TOO_OLD)),
@@ -94,7 +94,7 @@ CASES = {
     ),
     "driver and library of two versions": (
         Facts(replace(LINUX, smi_problem=MISMATCH, gpus=()), broken("other [error 803]")),
-        [("the driver that runs and its libraries are of two versions", "sudo reboot")],
+        [("the running driver and its libraries have different versions", "sudo reboot")],
     ),
     "two CuPys": (
         Facts(LINUX, replace(CUDA13, wheels=("cupy-cuda12x", "cupy-cuda13x"))),
@@ -218,8 +218,8 @@ CASES = {
             environment={"CUBLAS_EMULATE_SINGLE_PRECISION": "1", "NVIDIA_TF32_OVERRIDE": "1"},
         ),
         [
-            ("CUBLAS_EMULATE_SINGLE_PRECISION=1 lets cuBLAS compute products in another", "unset"),
-            ("NVIDIA_TF32_OVERRIDE=1 lets", "unset NVIDIA_TF32_OVERRIDE"),
+            ("CUBLAS_EMULATE_SINGLE_PRECISION=1 makes cuBLAS compute products in another", "unset"),
+            ("NVIDIA_TF32_OVERRIDE=1 makes", "unset NVIDIA_TF32_OVERRIDE"),
         ],
     ),
     "products exact from outside": (
@@ -231,7 +231,7 @@ CASES = {
     ),
     "one core": (
         replace(WELL, environment={"OMP_NUM_THREADS": "1"}, blas_threads=1),
-        [("OMP_NUM_THREADS=1 leaves products on the CPU to one of 16 cores", "unset OMP")],
+        [("OMP_NUM_THREADS=1 limits products on the CPU to one of 16 cores", "unset OMP")],
     ),
     "no matplotlib": (
         replace(WELL, matplotlib=False),
@@ -394,10 +394,10 @@ def test_json_has_all_facts_that_the_diagnosis_is_made_from(found):
 
 IN_THE_TABLE = (
     "no NVIDIA GPU is found", "but no NVIDIA driver", "its driver is not loaded", "this is WSL",
-    "this container was started without it", "are of two versions", "installed together",
+    "this container was started without it", "have different versions", "installed together",
     "is too old", "cannot use", "but CuPy is not installed", "is installed without",
     "hides every GPU", "serves one program at a time", "free", "in another precision",
-    "leaves products on the CPU to one of", "pictures need matplotlib",
+    "limits products on the CPU to one of", "pictures need matplotlib",
 )  # fmt: skip
 
 

@@ -334,8 +334,8 @@ def test_csv_of_one_sample_and_one_feature(write):
         ("", ": no line of data"),
         ("\n \n", ": no line of data"),
         ("label,a,b\n", ": no line of data"),
-        ("1\n2\n", ": one field a line"),
-        ("1;2;3\n1;2;3\n", ": one field a line"),
+        ("1\n2\n", ": one field in a line"),
+        ("1;2;3\n1;2;3\n", ": one field in a line"),
         ("1,2,3\n\n1,2\n", ", line 3: 2 fields; expected 3"),
         ("x,y,z\n1,2,3\n1,2,3,4\n", ", line 3: 4 fields; expected 3"),
         ("1,2,3\n1,cat,3\n", ", line 2, field 2: 'cat' is not a number"),
@@ -440,8 +440,11 @@ ZEROS = np.zeros((2, 3))
     [
         ({"a": ZEROS, "b": [0, 1]}, "found 'a', 'b'"),
         ({}, "found nothing"),
-        ({"X": ZEROS}, "expected arrays named x_train and y_train or X and y or inputs and labels"),
-        ({"x_train": ZEROS, "y_train": [0, 1], "x_test": ZEROS}, "has x_test alone"),
+        (
+            {"X": ZEROS},
+            "expected arrays named x_train and y_train, or X and y, or inputs and labels",
+        ),
+        ({"x_train": ZEROS, "y_train": [0, 1], "x_test": ZEROS}, "has x_test only"),
         ({"X": ZEROS, "y": np.array([0, None])}, "holds Python objects, which are never loaded"),
         ({"X": ZEROS, "y": [0, 1, 2]}, "X has 2 samples but y has 3"),
         ({"X": ZEROS, "y": [0, -1]}, "y must hold whole numbers from 0 to 65535, got -1 in row 1"),
@@ -781,7 +784,7 @@ def test_no_connection_is_one_clear_line(cache, monkeypatch):
     message = fails(load_dataset, "mnist")
     assert message == (
         "mnist: cannot download http://127.0.0.1:9/train-images-idx3-ubyte.gz (no connection); "
-        "put the files into a folder D/mnist and say --data-dir D"
+        "put the files into a folder D/mnist and use --data-dir D"
     )
 
 

@@ -298,7 +298,7 @@ def test_a_training_in_chunks_goes_on(table, little_memory, capsys, small_chunks
     for newest in sorted(os.listdir("A"))[-2:]:
         os.remove(f"A/{newest}")
     assert train(table, "b", "--checkpoint", "A", "--resume", *options) == 0
-    assert "going on from" in capsys.readouterr().out
+    assert "continuing from" in capsys.readouterr().out
     networks = [Network.load(name, "cpu").parameters() for name in "ab"]
     for name, value in networks[0].items():
         np.testing.assert_array_equal(networks[1][name], value)

@@ -182,33 +182,33 @@ def deep(n):
 
 
 BAD = {
-    "a page that is unpacked to much": (bomb, "page at byte 4 is said to have 100000000 bytes"),
+    "a page that is unpacked to much": (bomb, "page at byte 4 claims 100000000 bytes"),
     "a page that claims much": (
         lambda: file_of_pages(page(bytes(80), size=2**31 - 1)),
-        "page at byte 4 is said to have 2147483647 bytes, 80 in the file; its rows need at most "
+        "page at byte 4 claims 2147483647 bytes, 80 in the file; its rows need at most "
         "65696, and 180 are left",
     ),
     "a dictionary that is unpacked to much": (
         lambda: file_of_pages(
             page(bytes(80), size=2**20, dictionary=True), ZEROS, dictionary=True, codec=ZSTD
         ),
-        "page at byte 4 is said to have 1048576 bytes",
+        "page at byte 4 claims 1048576 bytes",
     ),
     "a second page that claims much": (
         lambda: file_of_pages(ZEROS, page(b"", size=2**20)),
-        f"page at byte {4 + len(ZEROS)} is said to have 1048576 bytes",
+        f"page at byte {4 + len(ZEROS)} claims 1048576 bytes",
     ),
     "a page less than empty": (
         lambda: file_of_pages(page(bytes(80), size=-1)),
-        "page at byte 4 is said to have -1 bytes",
+        "page at byte 4 claims -1 bytes",
     ),
     "a page that leads backwards": (
         lambda: file_of_pages(page(bytes(80), compressed=-30)),
-        "page at byte 4 is said to have 80 bytes, -30 in the file",
+        "page at byte 4 claims 80 bytes, -30 in the file",
     ),
     "a page that ends where the next column does": (
         lambda: file_of_pages(page(bytes(80), compressed=181)),
-        "page at byte 4 is said to have 80 bytes, 181 in the file",
+        "page at byte 4 claims 80 bytes, 181 in the file",
     ),
     "a page without sizes": (
         lambda: file_of_pages(struct((1, I32, 0)) + bytes(99)),
@@ -236,7 +236,7 @@ BAD = {
     ),
     "columns of another type": (
         lambda: file_of(b"", footer(array(I32, bytes(10), count=10))),
-        "columns are of a wrong type",
+        "columns have a wrong type",
     ),
     "long lists": (
         lambda: file_of(b"", struct((7, LIST, array(I32, count=2**30)))),
@@ -244,11 +244,11 @@ BAD = {
     ),
     "more rows in the groups": (
         lambda: file_of_pages(ZEROS, n_rows=10**9, n_rows_of_file=10),
-        "its 10 rows are not those of its row groups",
+        "its 10 rows are not the sum of its row groups",
     ),
     "fewer rows than none": (
         lambda: file_of_pages(ZEROS, n_rows=-10),
-        "its -10 rows are not those of its row groups",
+        "its -10 rows are not the sum of its row groups",
     ),
     "columns on the same pages": (
         lambda: file_of(ZEROS, footer(array(STRUCT, *(9 * [column(4, len(ZEROS))])))),
@@ -256,34 +256,34 @@ BAD = {
     ),
     "columns elsewhere": (
         lambda: file_of(ZEROS, footer(array(STRUCT, column(4, 10**6)))),
-        "places outside of the file",
+        "footer points outside the file",
     ),
     "a column before the file": (
         lambda: file_of(ZEROS, footer(array(STRUCT, column(-5, 9)))),
-        "places outside of the file",
+        "footer points outside the file",
     ),
     "a column that ends before it begins": (
         lambda: file_of(ZEROS, footer(array(STRUCT, column(4, -2)))),
-        "places outside of the file",
+        "footer points outside the file",
     ),
     "a number that comes twice": (
         # Its second time with the field's number as a whole.
         lambda: file_of(b"", struct((3, I64, 10))[:-1] + bytes([I64]) + integer(3) + integer(9)),
-        "num_rows is of a wrong type, or comes twice",
+        "num_rows has a wrong type, or comes twice",
     ),
     "a place of another type": (
         lambda: file_of(ZEROS, footer(array(STRUCT, struct((3, I64, 4))))),
-        "meta_data is of a wrong type",
+        "meta_data has a wrong type",
     ),
     "a number of eleven bytes": (
         lambda: file_of(b"", struct((3, I64, 10 * b"\xff" + b"\1"))),
         "a number has more than ten bytes",
     ),
-    "no such type": (lambda: file_of(b"", struct((7, 15, b""))), "there is no type 15"),
+    "no such type": (lambda: file_of(b"", struct((7, 15, b""))), "unknown type 15"),
     "structs in structs": (lambda: deep(10**6), "recursion"),
     "a footer larger than the file": (
         lambda: b"PAR1" + (2**20).to_bytes(4, "little") + b"PAR1",
-        "footer is said to have 1048576 bytes, more than 4",
+        "footer claims 1048576 bytes, more than 4",
     ),
     "another end": (lambda: b"PAR1" + bytes(80) + b"PARE", "should end in b'PAR1', not in b'PARE'"),
     "too few bytes": (lambda: b"PAR1", "should end in b'PAR1', not in b''"),
@@ -348,7 +348,7 @@ def test_a_long_header_of_a_page_is_read(path):
     statistics = struct((5, BINARY, text(100_000 * "x")))
     header = struct((1, I32, 0), (2, I32, 0), (3, I32, 0), (4, STRUCT, statistics))
     path.write_bytes(file_of_pages(header, page(bytes(80), size=10**6)))
-    with pytest.raises(DataError, match=f"page at byte {4 + len(header)} is said"):
+    with pytest.raises(DataError, match=f"page at byte {4 + len(header)} claims"):
         read_parquet(path)
 
 
@@ -384,5 +384,5 @@ def test_the_largest_footer(path, monkeypatch):
     monkeypatch.setattr(parquet_pages, "MOST_FOOTER", n_bytes)
     assert len(read_row_groups(path)) == 1
     monkeypatch.setattr(parquet_pages, "MOST_FOOTER", n_bytes - 1)
-    with pytest.raises(ValueError, match=f"have {n_bytes} bytes, more than {n_bytes - 1}"):
+    with pytest.raises(ValueError, match=f"claims {n_bytes} bytes, more than {n_bytes - 1}"):
         read_row_groups(path)

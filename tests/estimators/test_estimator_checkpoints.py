@@ -84,7 +84,7 @@ def test_a_killed_fit_goes_on_to_the_same_bits(tmp_path, kind, n_steps):
     resumed = make(**QUICK | parameters)
     checkpoints = Checkpoints(tmp_path, "2 steps", resume=True)
     resumed.fit(X, y, **options, callbacks=[Listen()], checkpoints=checkpoints)
-    assert any("going on from" in text for text in said)
+    assert any("continuing from" in text for text in said)
     assert_same(resumed, whole)
     # What the optimizer remembers is the same as well.
     assert_same(resumed.partial_fit(X, y), whole.partial_fit(X, y)) if kind == "adam" else None
@@ -172,7 +172,7 @@ def test_a_forged_state_counts_as_damaged(tmp_path, where, value):
     place[where[-1]] = value
     content = Content(arrays, header)
     write_model(path, arrays, {**header, "sha256": checksum(content)})
-    with pytest.raises(ModelFileError, match="none of its 1 checkpoints is whole"):
+    with pytest.raises(ModelFileError, match="all of its 1 checkpoints are damaged"):
         MLPClassifier(**QUICK).fit(X, Y, checkpoints=Checkpoints(tmp_path, resume=True))
 
 

@@ -244,12 +244,12 @@ def test_files_that_hold_something_else_are_refused(tmp_path):
     ):
         damaged = header | {"estimator": header["estimator"] | {key: value}}
         forge(path, arrays, damaged)
-        with pytest.raises(ModelFileError, match="makes no estimator") as caught:
+        with pytest.raises(ModelFileError, match="does not make an estimator") as caught:
             MLPClassifier.load(path)
         assert str(path) in str(caught.value)
         assert "\n" not in str(caught.value)
     write_model(path, arrays | {"loss_": np.zeros(0)}, header)
-    with pytest.raises(ModelFileError, match="makes no estimator"):
+    with pytest.raises(ModelFileError, match="does not make an estimator"):
         MLPClassifier.load(path)
     write_model(path, arrays, header | {"estimator": {"kind": "two\nlines"}})
     with pytest.raises(ModelFileError, match=r"found 'two\\nlines'"):
@@ -335,7 +335,7 @@ def no_gpu(monkeypatch):
 
     def refuse(device, precision="fp32"):
         if device.startswith("cuda"):
-            raise DeviceError(f"device {device!r} cannot be had: CUDA sees no GPU")
+            raise DeviceError(f"device {device!r} cannot be used: CUDA sees no GPU")
         return select_backend(device, precision)
 
     monkeypatch.setattr("gpunn.backends.select.select_backend", refuse)
@@ -348,7 +348,7 @@ def test_a_gpu_that_is_gone_is_said_once_and_the_cpu_predicts(no_gpu):
     with pytest.warns(DeviceWarning, match="running on the CPU"):
         np.testing.assert_array_equal(stored.predict_proba(X), expected)
     np.testing.assert_array_equal(stored.predict_proba(X), expected)
-    with pytest.raises(DeviceError, match="cannot be had"):
+    with pytest.raises(DeviceError, match="cannot be used"):
         stored.fit(X, Y)
 
 
@@ -565,7 +565,7 @@ def test_dropout_holds_overfitting_back():
 
 
 def test_lbfgs_takes_no_dropout():
-    with pytest.raises(ValueError, match="loss without chance"):
+    with pytest.raises(ValueError, match="loss that is not random"):
         quick(solver="lbfgs", dropout=0.1).fit(X, Y)
 
 

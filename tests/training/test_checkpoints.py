@@ -193,7 +193,7 @@ def test_a_checkpoint_is_a_model(samples, tmp_path):
 def test_a_folder_with_checkpoints_is_not_written_over(samples, tmp_path):
     train("batches", "cpu", samples, tmp_path)
     before = sorted(path.name for path in tmp_path.iterdir())
-    with pytest.raises(ParameterError, match="resume it, or choose another folder"):
+    with pytest.raises(ParameterError, match=r"resume it \(.*\), or choose another folder"):
         train("batches", "cpu", samples, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
@@ -247,7 +247,7 @@ def test_every_bit_of_a_checkpoint_is_watched(samples, tmp_path):
 def test_without_a_whole_checkpoint_nothing_is_trained(samples, tmp_path):
     for path in interrupted(samples, tmp_path):
         path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(ModelFileError, match="none of its 3 checkpoints is whole"):
+    with pytest.raises(ModelFileError, match="all of its 3 checkpoints are damaged"):
         train("batches", "cpu", samples, tmp_path, resume=True)
 
 
@@ -437,7 +437,7 @@ def test_a_place_that_fails_later_is_told_and_the_training_goes_on(samples, tmp_
     alone, _ = train("batches", "cpu", samples)
     network, _ = train("batches", "cpu", samples, folder, callback=listener)
     assert bits(network) == bits(alone)
-    assert "the training goes on" in listener.notices[0]
+    assert "the training continues" in listener.notices[0]
     assert len(Checkpoints(tmp_path / "elsewhere").paths()) == 3
 
 
@@ -481,7 +481,9 @@ def test_halving_goes_back_and_on_with_half_the_step(samples, tmp_path):
                   )  # fmt: skip
     assert history.stopped == "finished"
     assert [record.learning_rate for record in history.epochs] == [0.1, 0.05, 0.05, 0.05, 0.05]
-    assert callback.notices[-1] == "the training diverged: going on with 0.5 of its learning rate"
+    assert (
+        callback.notices[-1] == "the training diverged: continuing with 0.5 times its learning rate"
+    )
     assert np.isfinite(history.train_loss).all()
 
 

@@ -220,7 +220,7 @@ def test_a_data_set_that_does_not_fit_is_streamed(double, samples, little_memory
         network.as_samples(X, np.eye(3)[y])
     history = fit(network, X, y, callbacks=[listener], **options)
     n_gib = X.shape[0] * 10 * 4 / 2**30
-    assert f"they take {n_gib:.1f} GiB, and cuda:0 has room for" in history.streamed
+    assert f"they take {n_gib:.1f} GiB, but cuda:0 has room for" in history.streamed
     assert listener.heard == ["begin", history.streamed]
     same_parameters(resident, network)
     assert history.validation_loss == expected.validation_loss

@@ -397,13 +397,16 @@ BAD = {
     "width": (bad_chunk(X=np.zeros((10, 6))), r"chunk 3 .*from sample 20 on: .*\(n, 7\)"),
     "NaN": (bad_chunk(X=np.full((10, 7), np.nan)), "chunk 3 .*: inputs must be finite: row 0"),
     "class": (bad_chunk(y=Y10 + 3), "chunk 3 .*: labels must be whole numbers from 0 to 2, got 3"),
-    "lengths": (bad_chunk(y=Y10[1:]), "chunk 3 .*: inputs and targets must be as many"),
+    "lengths": (bad_chunk(y=Y10[1:]), "chunk 3 .*: expected as many targets as inputs"),
     "strings": (bad_chunk(X=np.full((10, 7), "a")), "chunk 3 .*: inputs must be numbers"),
     "no pair": (Stream([(X10, Y10), X10]), r"chunk 2 .*: expected a pair \(X, y\), got ndarray"),
     "no chunks": (Stream([]), "no samples"),
     "empty chunks": (Stream([(X10[:0], Y10[:0])]), "no samples"),
     "targets": (Stream([(X10, Y10), (X10, np.eye(3)[Y10])]), "class numbers in some chunks"),
-    "too short": (Stream([(X10, Y10)], n_samples=11), "ended after 10 samples, but it has 11"),
+    "too short": (
+        Stream([(X10, Y10)], n_samples=11),
+        "ended after 10 samples, but it should have 11",
+    ),
     "too long": (Stream([(X10, Y10)], n_samples=9), "goes on after its 9 samples"),
     "a chunk more": (Stream([(X10, Y10)] * 2, n_samples=10), "goes on after its 10 samples"),
 }
@@ -448,7 +451,7 @@ def test_a_stream_that_cannot_be_one_is_refused(changes, message):
 
 def test_targets_belong_beside_arrays_and_into_streams(samples):
     options = {"epochs": 1, "learning_rate": 0.1}
-    with pytest.raises(ParameterError, match="leave y out"):
+    with pytest.raises(ParameterError, match="leave out y"):
         fit(make("cpu"), Stream([samples]), samples[1], **options)
     with pytest.raises(ParameterError, match="y is missing"):
         fit(make("cpu"), samples[0], **options)

@@ -132,7 +132,7 @@ def test_class_weights_need_class_numbers():
 
 
 def test_a_stream_has_no_weights():
-    with pytest.raises(ParameterError, match="a Stream has none"):
+    with pytest.raises(ParameterError, match="samples as arrays, got a Stream"):
         fit(make(), Stream([(X, Y)]), **FIT, class_weight="balanced")
 
 
