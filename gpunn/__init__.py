@@ -7,6 +7,7 @@
 `gpunn.MLPRegressor` need scikit-learn, which is imported when you first use one of them.
 """
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +63,16 @@ __all__ = [
     "to_sklearn",
     "to_torch",
 ]
+
+# Pickles made before there were folders name these modules as they were then.
+for _then, _now in (
+    ("history", "training.callbacks"),
+    ("checkpoints", "training.checkpoints"),
+    ("evaluation", "training.evaluation"),
+    ("streams", "training.streams"),
+    ("scaling", "data.scaling"),
+):
+    sys.modules.setdefault(f"gpunn.{_then}", sys.modules[f"gpunn.{_now}"])
 
 _LATER = {
     "check_gradients": "gpunn.gradient_check",

@@ -117,6 +117,8 @@ def test_two_threads_that_train_one_network_get_an_error(network):
         try:
             with pytest.raises(ConcurrencyError, match="trained by another thread"):
                 gpunn.fit(network, X, y, epochs=1, learning_rate=0.1)
+            with pytest.raises(ConcurrencyError):
+                network.load_parameters(before)
             for name, array in network.parameters().items():
                 np.testing.assert_array_equal(array, before[name])
             assert network.predict(X).shape == (40, 5)  # reading is allowed meanwhile

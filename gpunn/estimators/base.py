@@ -33,7 +33,7 @@ from gpunn.estimators.lbfgs import minimize
 from gpunn.estimators.stochastic import check_checkpoints, train, warn_of_ending
 from gpunn.estimators.verbose import verbose_callbacks
 from gpunn.optimizers import SGD, AdamEpsilonHat, Momentum
-from gpunn.training.callbacks import Callback
+from gpunn.training.callbacks import Callback, check_callbacks
 from gpunn.training.checkpoints import Checkpoints
 
 STOCHASTIC = ("sgd", "adam")
@@ -197,6 +197,7 @@ class MultilayerPerceptron(FittedPerceptron, ABC):
         checkpoints: Checkpoints | None = None,
     ) -> Any:
         self._validate_params()
+        check_callbacks(callbacks)
         if checkpoints is not None:
             check_checkpoints(self, checkpoints)
         sizes = self._hidden_sizes()

@@ -305,6 +305,10 @@ class MLPClassifier(ClassifierMixin, MultilayerPerceptron):  # type: ignore[misc
                 "class comes: give a dict, or sample_weight"
             )
         weights = compute_sample_weight(self.class_weight, y)
+        if not np.isfinite(weights).all() or (weights < 0).any():
+            raise ValueError(
+                f"class_weight must be finite and at least 0, got {self.class_weight!r:.80}"
+            )
         return weights if sample_weight is None else weights * sample_weight  # type: ignore[no-any-return]
 
     def __sklearn_tags__(self) -> Any:

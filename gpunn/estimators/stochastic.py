@@ -27,6 +27,7 @@ from gpunn.network import Network
 from gpunn.training.callbacks import Callback, History
 from gpunn.training.checkpoints import Checkpoints, array_fingerprint
 from gpunn.training.evaluation import Holdout
+from gpunn.training.fitting import weights_fingerprint
 from gpunn.training.loop import Loop
 from gpunn.training.memory import check_memory
 from gpunn.training.plan import Plan
@@ -100,7 +101,7 @@ def train(
         holdout = Holdout(placed, held_out.weights, score, is_classifier(estimator))
     fingerprint: dict[str, Any] = {}
     if checkpoints is not None:
-        fingerprint = _fingerprint(estimator, network.backend, data, held_out)
+        fingerprint = _fingerprint(estimator, network, data, held_out)
     rule.attach(network)
     estimator.n_iter_ = 0
     weights = None if data.weights is None else SampleWeights(data.weights, mean_in_step=True)
@@ -138,8 +139,28 @@ def train(
 
 
 def warn_of_ending(estimator: Any, history: History, stacklevel: int) -> None:
-    """Warn if a training was cut short, or has not converged."""
-    if history.stopped in ENDINGS:
+    """Warn if a training was cut short, or has not converged; raise if it is of no use.
+
+    Raises
+    ------
+    ValueError
+        If it diverged, and there are no better weights than the first ones.
+    """
+    if history.stopped == "diverged" and history.restored_best:
+        # Without best weights, the last ones are not finite, which is an error of its own.
+        if history.best_epoch is None:
+            raise ValueError(
+                f"training diverged in epoch {len(history.epochs)}, before any was better than the "
+                "first weights: scale the inputs, or use a smaller learning_rate_init"
+            )
+        warnings.warn(
+            f"training diverged in epoch {len(history.epochs)}: the weights are those of epoch "
+            f"{history.best_epoch}, the best one; scale the inputs, or use a smaller "
+            "learning_rate_init",
+            ConvergenceWarning,
+            stacklevel=stacklevel + 1,
+        )
+    elif history.stopped in ENDINGS:
         warnings.warn(ENDINGS[history.stopped], UserWarning, stacklevel=stacklevel + 1)
     elif history.stopped == "finished":
         warnings.warn(
@@ -188,6 +209,8 @@ def check_checkpoints(estimator: Any, checkpoints: Checkpoints) -> None:
         If its solver goes through no epochs, it would draw other numbers each time, or the folder
         holds an earlier training that is not to be resumed.
     """
+    if not isinstance(checkpoints, Checkpoints):
+        raise ParameterError(f"checkpoints must be a gpunn.Checkpoints, got {checkpoints!r:.60}")
     if estimator.solver == "lbfgs":
         raise ParameterError(
             "checkpoints are for the solvers 'sgd' and 'adam', which train in epochs; solver is "
@@ -202,15 +225,20 @@ def check_checkpoints(estimator: Any, checkpoints: Checkpoints) -> None:
 
 
 def _fingerprint(
-    estimator: Any, backend: Backend, data: Data, held_out: Data | None
+    estimator: Any, network: Network, data: Data, held_out: Data | None
 ) -> dict[str, Any]:
     """Return in plain values what tells an estimator's training from others."""
-    found: dict[str, Any] = {"estimator": type(estimator).__name__}
+    # The weights and the count, because a warm start begins where an earlier fit has ended.
+    found: dict[str, Any] = {
+        "estimator": type(estimator).__name__,
+        "first weights SHA-256": weights_fingerprint(network),
+        "samples learnt from before": int(estimator.t_),
+    }
     parameters = plain_parameters(estimator)
     found |= {name: value for name, value in parameters.items() if name not in UNIMPORTANT}
     for prefix, part in (("", data), ("validation ", held_out)):
         if part is not None:
-            found |= _data_fingerprints(backend, part, prefix)
+            found |= _data_fingerprints(network.backend, part, prefix)
     return found
 
 
@@ -219,8 +247,9 @@ def _data_fingerprints(backend: Backend, data: Data, prefix: str) -> dict[str, A
     if is_sparse(data.X):
         parts["inputs"] = data.X.data
         parts |= {"inputs' columns": data.X.indices, "inputs' rows": data.X.indptr}
-    return {
+    found: dict[str, Any] = {
         f"{prefix}{name}": array_fingerprint(backend, part.reshape((part.shape[0], -1)))
         for name, part in parts.items()
         if part is not None
     }
+    return found | {f"{prefix}features": int(data.X.shape[1])}

@@ -56,7 +56,7 @@ class EpochBar(Callback):
         if record.validation_loss is not None:
             numbers["score"] = f"{self.estimator.validation_scores_[-1]:.4f}"
         self._bar.set_postfix(numbers, refresh=False)
-        self._bar.update()
+        self._bar.update(record.epoch - self._bar.n)  # a resumed fit begins later
 
     def on_notice(self, text: str) -> None:
         """Write the line above the bar."""

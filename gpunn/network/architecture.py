@@ -71,6 +71,24 @@ class Architecture:
             del fields["hidden_errors"]
         return fields
 
+    def check_dropout(self) -> None:
+        """Raise unless hidden units may sit out steps.
+
+        Raises
+        ------
+        ParameterError
+            If there are none, they depend on each other, or the rule of learning has no dropout.
+        """
+        if self.hidden_errors == "textbook":
+            raise ParameterError("the textbook's rule has no dropout: use gpunn.Network")
+        if len(self.layer_sizes) == 2:
+            raise ParameterError("dropout is for hidden units, and this network has none")
+        if not get_activation(self.hidden_activation).elementwise:
+            raise ParameterError(
+                "dropout is for hidden units that are active by themselves, not for "
+                f"{self.hidden_activation}"
+            )
+
     def layers(self) -> Iterator[tuple[int, int, Activation]]:
         """Yield each layer's (n_out, n_in, activation), from the first hidden one up."""
         for index, (n_in, n_out) in enumerate(

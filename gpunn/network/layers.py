@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 from gpunn.activations import Activation
 from gpunn.backends.base import Array, Backend
-from gpunn.errors import ParameterError
 
 
 class Layer(NamedTuple):
@@ -84,19 +83,3 @@ class Dropout(NamedTuple):
     def _apply(self, backend: Backend, array: Array, index: int, scale: float) -> None:
         key = self.keys[index]
         backend.dropout(array, dropout_rate=self.dropout_rate, scale=scale, key=key)
-
-    def check(self, hidden_activation: Activation, textbook: bool) -> None:
-        """Raise unless it goes with a network's hidden layers and its rule of learning.
-
-        Raises
-        ------
-        ParameterError
-            If it does not.
-        """
-        if textbook:
-            raise ParameterError("the textbook's rule has no dropout: use gpunn.Network")
-        if not hidden_activation.elementwise:
-            raise ParameterError(
-                "dropout needs hidden units that do not depend on each other, got "
-                f"{hidden_activation.name}"
-            )

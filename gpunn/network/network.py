@@ -259,7 +259,7 @@ class Network(StoredNetwork):
         textbook = (hidden_errors or self.architecture.hidden_errors) == "textbook"
         backend = self.backend
         if dropout is not None:
-            dropout.check(self.layers[0].activation, textbook)
+            self.architecture.check_dropout()
         z_top, n_rows, top = self._forward_from(z, dropout), z.shape[0], len(self.layers) - 1
         activations = [z, *self._activations(n_rows)[1:]]
         deltas = [delta, *self._deltas(n_rows)[1:]]

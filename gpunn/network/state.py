@@ -188,8 +188,9 @@ class NetworkState:
         for name, value in host.items():
             if value.shape != own[name].shape:
                 raise ShapeError(f"{name} must have shape {own[name].shape}, got {value.shape}")
-        for name, value in host.items():
-            self.backend.copy_into(self.backend.asarray(value), own[name])
+        with self.training():
+            for name, value in host.items():
+                self.backend.copy_into(self.backend.asarray(value), own[name])
 
     def fused_model(self) -> FusedModel | None:
         """Return what a fused path needs to know; None without exactly one hidden layer."""

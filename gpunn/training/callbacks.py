@@ -1,6 +1,8 @@
 """What a training reports: after each epoch, at its end, and to callbacks."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -107,6 +109,12 @@ class Callback:
 
     def on_train_end(self, history: History) -> None:
         """Called when the training has ended, for whatever reason."""
+
+
+def check_callbacks(callbacks: Any) -> None:
+    """Raise ParameterError unless these are callbacks."""
+    if not isinstance(callbacks, Sequence) or not all(isinstance(c, Callback) for c in callbacks):
+        raise ParameterError(f"callbacks must be a list of gpunn.Callback, got {callbacks!r:.60}")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ does at once what it does anywhere else.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import is_dataclass
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from gpunn.network import Network
 from gpunn.optimizers import SGD, Optimizer, Schedule, constant, get_optimizer
 from gpunn.ranges import check_count
 from gpunn.training.batches import BatchTrainer
-from gpunn.training.callbacks import Callback, EarlyStopping, History
+from gpunn.training.callbacks import Callback, EarlyStopping, History, check_callbacks
 from gpunn.training.checkpoints import Checkpoints, array_fingerprint
 from gpunn.training.draws import GeneratorDraws
 from gpunn.training.evaluation import Holdout
@@ -32,7 +31,7 @@ from gpunn.training.loop import Loop
 from gpunn.training.memory import check_memory
 from gpunn.training.online import LARGEST_STEP, OnlineTrainer, rows_in_block
 from gpunn.training.plan import Plan, Trainer
-from gpunn.training.steps import StepTrainer
+from gpunn.training.steps import StepTrainer, check_dropout
 from gpunn.training.stopping import Patience
 from gpunn.training.streams import Stream
 from gpunn.training.weights import ClassWeight, SampleWeights, weights_of
@@ -138,13 +137,15 @@ def fit(
     """
     check_count("epochs", epochs)
     check_count("batch_size", batch_size)
-    _check_options(early_stopping, validation_data, checkpoints, on_divergence, dropout)
+    _check_types(early_stopping, validation_data, callbacks, checkpoints)
+    _check_options(early_stopping, validation_data, checkpoints, on_divergence)
+    check_dropout(network, dropout)
     if not isinstance(optimizer, Optimizer):
         optimizer = get_optimizer(optimizer)
     generator = make_generator(seed)
     schedule = learning_rate if isinstance(learning_rate, Schedule) else constant(learning_rate)
     given, held_out = check_given(network, X, y), _held_out(network, validation_data)
-    weights = weights_of(given, sample_weight, class_weight)
+    weights = weights_of(given, sample_weight, class_weight, network.dtype)
     batch_size = min(int(batch_size), given.n_samples)
     way = _Way(network, optimizer, given.n_samples, batch_size, weights, float(dropout))
     n_validated = 0 if held_out is None else min(held_out.n_samples, network.rows_at_once)
@@ -164,7 +165,7 @@ def fit(
         fingerprint = _fingerprint(network, generator, given, held_out) | {
             "epochs": int(epochs),
             "batch size": batch_size,
-            "optimizer": repr(optimizer) if is_dataclass(optimizer) else type(optimizer).__name__,
+            "optimizer": _optimizer_text(optimizer),
             "learning rates": [schedule(t) for t in np.linspace(0, epochs, 9).tolist()],
             "shuffle": bool(shuffle),
             "early stopping": repr(early_stopping),
@@ -198,7 +199,6 @@ def _check_options(
     validation_data: Any,
     checkpoints: Checkpoints | None,
     on_divergence: str,
-    dropout: float,
 ) -> None:
     if early_stopping is not None and validation_data is None:
         raise ParameterError("early_stopping needs validation_data")
@@ -208,10 +208,25 @@ def _check_options(
         )
     if on_divergence == "halve-lr" and checkpoints is None:
         raise ParameterError("on_divergence 'halve-lr' needs checkpoints to go back to")
-    if not isinstance(dropout, int | float | np.number) or not 0 <= dropout < 1:
-        raise ParameterError(f"dropout must be a number of at least 0 and below 1, got {dropout!r}")
     if checkpoints is not None:
         checkpoints.check()
+
+
+def _check_types(
+    early_stopping: Any, validation_data: Any, callbacks: Any, checkpoints: Any
+) -> None:
+    for name, value, kind in (
+        ("early_stopping", early_stopping, EarlyStopping),
+        ("checkpoints", checkpoints, Checkpoints),
+    ):
+        if value is not None and not isinstance(value, kind):
+            raise ParameterError(f"{name} must be a gpunn.{kind.__name__}, got {value!r:.60}")
+    pair = isinstance(validation_data, tuple | list) and len(validation_data) == 2
+    if validation_data is not None and not pair and not isinstance(validation_data, Stream):
+        raise ParameterError(
+            f"validation_data must be a pair (X, y) or a Stream, got {validation_data!r:.60}"
+        )
+    check_callbacks(callbacks)
 
 
 def _held_out(network: Network, validation_data: Any) -> Given | None:
@@ -297,18 +312,38 @@ def _fingerprint(
     data = _data_fingerprints(backend, given, "")
     if held_out is not None:
         data |= _data_fingerprints(backend, held_out, "validation ")
-    first = hashlib.sha256()
-    for array in network.device_parameters().values():
-        first.update(np.ascontiguousarray(backend.to_host(array)).reshape(-1).view(np.uint8).data)
     state = repr(generator.bit_generator.state).encode()
     return {
         "network": type(network).__name__,
         **network.header()["architecture"],
         "precision": backend.precision,
         **data,
-        "first weights SHA-256": first.hexdigest()[:16],
+        "first weights SHA-256": weights_fingerprint(network),
         "random generator": hashlib.sha256(state).hexdigest()[:16],
     }
+
+
+def weights_fingerprint(network: Network) -> str:
+    """Return a hash of a network's parameters."""
+    digest = hashlib.sha256()
+    for array in network.parameters().values():
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()[:16]
+
+
+def _optimizer_text(optimizer: Optimizer) -> str:
+    """Return what tells an optimizer from others: its kind, and the numbers it was made with."""
+    kind = type(optimizer)
+    if "__dataclass_fields__" in vars(kind):
+        return repr(optimizer)
+    # A class over a dataclass has its repr, which says nothing of what the class adds.
+    numbers = {
+        name: value
+        for name, value in sorted(vars(optimizer).items())
+        if not name.startswith("_") and isinstance(value, bool | int | float | str)
+    }
+    numbers.pop("n_steps", None)
+    return f"{kind.__name__} {numbers}" if numbers else kind.__name__
 
 
 def _data_fingerprints(backend: Backend, given: Given, prefix: str) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from gpunn.training.streams import (
     Known,
     Stream,
     check_room,
+    draw_blocks,
     look_at,
     read_blocks,
 )
@@ -215,6 +216,13 @@ class StreamLoader(TransferLoader):
 
     def draw_order(self, generator: np.random.Generator) -> BlockOrder:
         return BlockOrder(generator)
+
+    def batches(self, order: Order | None = None, first: int = 0) -> Iterator[Batch]:
+        if first < self.n_samples:
+            yield from super().batches(order, first)
+        elif order is not None:
+            # The next epoch draws from where this one, of which nothing is left, would have ended.
+            draw_blocks(self._known, order)
 
     def _begin(self, order: Order | None, first: int) -> Fill:
         return _BlockReader(read_blocks(self._network, self._known, order, first)).fill

@@ -150,7 +150,10 @@ class TrainingState:
             checkpoint = content.header["checkpoint"]
             fingerprint, state = checkpoint["made_for"], checkpoint["state"]
             if other := differences(fingerprint, plan.fingerprint):
-                raise ParameterError(f"made for another training: {'; '.join(other[:6])}")
+                raise ParameterError(
+                    f"made for another training: {'; '.join(other[:6])}; use the same data and "
+                    "settings, or another folder"
+                )
             progress = Progress(**state["progress"])
             if len(state["progress"]) != len(dataclasses.fields(progress)):
                 raise ModelFileError("a part of its state is missing")

@@ -4,14 +4,36 @@ Networks of some kinds go many steps at a time in fused ways (`gpunn.training.on
 `gpunn.training.batches`), with the same result but for rounding.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.backends.base import Array
+from gpunn.errors import ParameterError
 from gpunn.network import Dropout, Network
 from gpunn.optimizers import Optimizer
 from gpunn.training.loaders import Order
 from gpunn.training.weights import SampleWeights
+
+
+def check_dropout(network: Network, dropout_rate: Any) -> None:
+    """Raise unless hidden units of a network may sit out steps with that probability.
+
+    Raises
+    ------
+    ParameterError
+        If it is no number in [0, 1), or the network has no hidden units that can sit out.
+    """
+    number = isinstance(dropout_rate, int | float | np.number) and not isinstance(
+        dropout_rate, bool
+    )
+    if not number or not 0 <= dropout_rate < 1:
+        raise ParameterError(
+            f"dropout must be a number of at least 0 and below 1, got {dropout_rate!r}"
+        )
+    if dropout_rate:
+        network.architecture.check_dropout()
 
 
 class StepTrainer:

@@ -140,8 +140,7 @@ def read_blocks(
             yield Block(inputs, targets, np.arange(len(inputs)))
         return
     buffer = _Buffer(network, min(known.stream.buffer_rows, known.n_samples))
-    for start, stop in pairwise(_cuts(known, order.generator)):
-        index = order.generator.permutation(stop - start)
+    for start, stop, index in _drawn(known, order):
         if stop > first:
             buffer.clear()
             for inputs, targets in rows.chunks(start, stop):
@@ -163,6 +162,18 @@ def check_room(network: Network, known: Known) -> None:
         raise OutOfMemoryError(
             f"{n_rows:,} rows cannot be shuffled together: {why}; give the stream fewer buffer_rows"
         )
+
+
+def draw_blocks(known: Known, order: BlockOrder) -> None:
+    """Draw an epoch's order, and leave it at that."""
+    for _ in _drawn(known, order):
+        pass
+
+
+def _drawn(known: Known, order: BlockOrder) -> Iterator[tuple[int, int, NDArray[np.int64]]]:
+    """Yield where each block begins and ends, and the order of its rows."""
+    for start, stop in pairwise(_cuts(known, order.generator)):
+        yield start, stop, order.generator.permutation(stop - start)
 
 
 def _cuts(known: Known, generator: np.random.Generator) -> Iterator[int]:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpunn.data.labels import TargetRows
-from gpunn.errors import DataError, ParameterError, ShapeError
+from gpunn.errors import DataError, ParameterError, ShapeError, one_line
 from gpunn.training.loaders import Given
 
 Values = NDArray[np.float64]
@@ -49,7 +49,10 @@ class SampleWeights(NamedTuple):
 
 
 def weights_of(
-    given: Given, sample_weight: ArrayLike | None, class_weight: ClassWeight
+    given: Given,
+    sample_weight: ArrayLike | None,
+    class_weight: ClassWeight,
+    dtype: np.dtype[Any],
 ) -> SampleWeights | None:
     """Return what each sample counts, or None if all count the same.
 
@@ -62,6 +65,9 @@ def weights_of(
     class_weight : mapping of int to float, "balanced" or None
         A weight for each class number; those that are not named count 1. "balanced" is
         ``n / (number of classes * samples of the class)``.
+
+    dtype : dtype
+        What the network computes in.
 
     Returns
     -------
@@ -76,7 +82,7 @@ def weights_of(
     ShapeError
         If there is not one weight for each sample.
     DataError
-        If a weight is negative or not finite, or all are 0.
+        If a weight is negative, or not a finite number in that dtype, or all are 0.
     """
     if sample_weight is None and class_weight is None:
         return None
@@ -87,12 +93,30 @@ def weights_of(
         )
     weights = np.ones(given.n_samples)
     if sample_weight is not None:
-        weights = _checked(np.asarray(sample_weight), "sample_weight", (given.n_samples,))
+        weights = _checked(_array(sample_weight), "sample_weight", (given.n_samples,))
     if class_weight is not None:
-        weights = weights * _of_classes(given, class_weight)
-    if not weights.any():
+        with np.errstate(over="ignore"):
+            weights = weights * _of_classes(given, class_weight)
+    with np.errstate(over="ignore", under="ignore"):
+        as_used = weights.astype(dtype)
+    if not np.isfinite(as_used).all():
+        raise DataError(
+            f"the weights must fit {dtype}, the largest is {weights.max():g}: divide them all by "
+            "the same number"
+        )
+    if not as_used.any():
         raise DataError("all weights are 0: at least one sample must count")
     return SampleWeights(weights)
+
+
+def _array(sample_weight: ArrayLike) -> NDArray[Any]:
+    try:
+        array = np.asarray(sample_weight)
+    except ValueError as error:
+        raise ShapeError(f"sample_weight must be a list of numbers: {one_line(error)}") from error
+    if np.ma.is_masked(sample_weight):
+        raise DataError("sample_weight has masked values: give 0 for samples that are not to count")
+    return array
 
 
 def _checked(weights: NDArray[Any], name: str, shape: tuple[int, ...]) -> Values:
@@ -110,21 +134,25 @@ def _checked(weights: NDArray[Any], name: str, shape: tuple[int, ...]) -> Values
 
 def _of_classes(given: Given, class_weight: ClassWeight) -> Values:
     """Return the weight of each sample's class."""
-    if not isinstance(given.targets, TargetRows):
-        raise ParameterError(
-            "class_weight needs y as class numbers, got targets: give y.argmax(axis=1), or use "
-            "sample_weight"
-        )
-    labels, n_classes = given.targets.labels.astype(np.int64), given.targets.shape[1]
-    if class_weight == "balanced":
-        counts = np.bincount(labels, minlength=n_classes)
-        share: Values = len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))
-        return share[labels]
-    if not isinstance(class_weight, Mapping):
+    balanced = isinstance(class_weight, str) and class_weight == "balanced"
+    if not balanced and not isinstance(class_weight, Mapping):
         raise ParameterError(
             f"class_weight must be 'balanced' or a dict of class number to weight, "
             f"got {class_weight!r:.80}"
         )
+    if not isinstance(given.targets, TargetRows):
+        one = given.targets.shape[1] == 1
+        instead = "sample_weight" if one else "argmax(axis=1) of them, or sample_weight"
+        raise ParameterError(
+            f"class_weight needs y as class numbers and an output for each class, got targets of "
+            f"{given.targets.shape[1]} outputs: give {instead}"
+        )
+    labels, n_classes = given.targets.labels.astype(np.int64), given.targets.shape[1]
+    if balanced:
+        counts = np.bincount(labels, minlength=n_classes)
+        share: Values = len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))
+        return share[labels]
+    assert isinstance(class_weight, Mapping)
     factors = np.ones(n_classes)
     for number, weight in class_weight.items():
         if not isinstance(number, int | np.integer) or not 0 <= number < n_classes:

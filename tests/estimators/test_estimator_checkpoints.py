@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 from sklearn.datasets import make_classification, make_regression
+from sklearn.exceptions import ConvergenceWarning
 
 import gpunn
 from gpunn import Checkpoints, MLPClassifier, MLPRegressor
@@ -133,7 +134,7 @@ def test_what_cannot_be_resumed_is_refused_at_once(tmp_path, parameters, message
 def test_another_training_is_not_gone_on_with(tmp_path, name):
     MLPClassifier(**QUICK).fit(X, Y, checkpoints=Checkpoints(tmp_path))
     other = QUICK | {name: 2}
-    with pytest.raises(ParameterError, match=f"made for another training: .*{name}"):
+    with pytest.raises(ParameterError, match=rf"made for another training: .*{name}"):
         MLPClassifier(**other).fit(X, Y, checkpoints=Checkpoints(tmp_path, resume=True))
     with pytest.raises(ParameterError, match="holds checkpoints of an earlier training"):
         MLPClassifier(**QUICK).fit(X, Y, checkpoints=Checkpoints(tmp_path))
@@ -217,3 +218,64 @@ def test_a_signal_ends_a_fit_in_good_order_with_a_checkpoint(tmp_path, number, t
     assert time.time() - Checkpoints(tmp_path).paths()[0].stat().st_mtime < 60
     newest = gpunn.Network.load(Checkpoints(tmp_path).paths()[0], "cpu")
     assert newest.n_inputs == 8
+
+
+def test_a_warm_start_does_not_go_back_to_an_earlier_fit(tmp_path):
+    model = MLPClassifier(**QUICK, warm_start=True)
+    model.fit(X, Y, checkpoints=Checkpoints(tmp_path, resume=True))
+    before = [coefs.copy() for coefs in model.coefs_]
+    with pytest.raises(ParameterError, match=r"made for another training: .*first weights"):
+        model.fit(X, Y, checkpoints=Checkpoints(tmp_path, resume=True))
+    for array, twin in zip(model.coefs_, before, strict=True):
+        np.testing.assert_array_equal(array, twin)
+
+
+def test_other_numbers_of_sparse_features_are_another_training(tmp_path):
+    sparse = scipy.sparse.csr_matrix(np.where(X > 1, X, 0))
+    MLPClassifier(**QUICK).fit(sparse, Y, checkpoints=Checkpoints(tmp_path))
+    wider = scipy.sparse.csr_matrix((sparse.data, sparse.indices, sparse.indptr), (120, 9))
+    with pytest.raises(ParameterError, match=r"features"):
+        MLPClassifier(**QUICK).fit(wider, Y, checkpoints=Checkpoints(tmp_path, resume=True))
+
+
+def test_arguments_of_a_wrong_kind_are_named():
+    with pytest.raises(ParameterError, match=r"checkpoints must be a gpunn\.Checkpoints, got 'c'"):
+        MLPClassifier(**QUICK).fit(X, Y, checkpoints="c")
+    with pytest.raises(ParameterError, match="callbacks must be a list"):
+        MLPClassifier(**QUICK).fit(X, Y, callbacks=[1])
+
+
+def test_the_bar_of_a_resumed_fit_ends_full(tmp_path, capsys):
+    with pytest.raises(Killed):
+        MLPClassifier(**QUICK).fit(
+            X, Y, callbacks=[Kill(7)], checkpoints=Checkpoints(tmp_path, "1 epoch")
+        )
+    checkpoints = Checkpoints(tmp_path, resume=True)
+    MLPClassifier(**QUICK, verbose=2).fit(X, Y, checkpoints=checkpoints)
+    assert "12/12" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_fit_that_diverged_says_so_though_better_weights_are_kept():
+    options = {"solver": "sgd", "early_stopping": True, "random_state": 0, "max_iter": 20}
+    wild = MLPRegressor(**options, learning_rate_init=1e6, batch_size=1)
+    with pytest.raises(ValueError, match="diverged in epoch 1, before any"):
+        wild.fit(X, NUMBERS)
+
+    class Leap(gpunn.Callback):
+        """Makes steps that no training survives after the third epoch."""
+
+        def on_epoch_end(self, network, record):
+            if record.epoch == 3:
+                network.layers[0].weights[:] = np.nan
+
+    model = MLPRegressor(**options, learning_rate_init=1e-4)
+    with pytest.warns(ConvergenceWarning, match="diverged in epoch 4: the weights are those of"):
+        model.fit(X, NUMBERS, callbacks=[Leap()])
+    assert np.isfinite(model.predict(X)).all()
+
+
+@pytest.mark.parametrize("weights", [{0: np.nan}, {1: np.inf}, {2: -1.0}])
+def test_weights_of_classes_that_cannot_be_are_refused(weights):
+    with pytest.raises(ValueError, match="class_weight must be finite and at least 0"):
+        MLPClassifier(**QUICK, class_weight=weights).fit(X, Y)

@@ -14,7 +14,7 @@ from conftest import make_backend
 from gpunn import Callback, Checkpoints, EarlyStopping, Network, ThreeLayerNetwork, fit
 from gpunn.errors import ModelFileError, OutputError, ParameterError
 from gpunn.model_file import read_model, write_model
-from gpunn.optimizers import Momentum, Optimizer, cosine
+from gpunn.optimizers import SGD, Momentum, Optimizer, cosine
 from gpunn.training.checkpoints import Content, checksum, parse_period, read_checkpoint
 
 posix = pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals and limits")
@@ -590,3 +590,28 @@ def test_a_second_signal_leaves_the_checkpoints_whole(tmp_path, second, status, 
     assert len(unfinished) == (0 if second == signal.SIGINT else 1)
     checkpoints.remove_unfinished()
     assert sorted((tmp_path / "ck").iterdir()) == sorted(paths)
+
+
+class Scaled(SGD):
+    """A rule of a user's own, with a number of its own."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+    def begin_step(self, learning_rate):
+        super().begin_step(self.factor * learning_rate)
+
+
+def test_a_rule_of_ones_own_with_other_numbers_is_another_training(tmp_path):
+    def train(factor, resume):
+        network = Network([3, 2], device="cpu")
+        checkpoints = Checkpoints(tmp_path, resume=resume)
+        X, y = np.eye(3), [0, 1, 0]
+        options = {"epochs": 2, "learning_rate": 0.1, "checkpoints": checkpoints}
+        fit(network, X, y, optimizer=Scaled(factor), **options)
+
+    train(1.0, resume=False)
+    train(1.0, resume=True)
+    with pytest.raises(ParameterError, match="made for another training: optimizer"):
+        train(0.5, resume=True)

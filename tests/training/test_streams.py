@@ -469,3 +469,36 @@ def test_streamed_samples_need_no_arrays(backend, samples, small_pieces):
     streamed = HostLoader(network, rows, np.eye(3)[samples[1]], 10, "a test says so")
     got = [backend.to_host(batch.inputs) for batch in streamed.batches()]
     np.testing.assert_array_equal(np.concatenate(got), rows)
+
+
+@pytest.mark.parametrize("buffer_rows", [1000, 24])
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_a_training_killed_after_the_last_step_of_an_epoch_goes_on_to_the_same_bits(
+    tmp_path, buffer_rows, dropout
+):
+    rng = np.random.default_rng(2)
+    X, y = rng.normal(size=(64, 5)), rng.integers(0, 3, 64)
+
+    class Killed(Exception):  # noqa: N818
+        pass
+
+    class Kill(Callback):
+        """Ends a training when the newest checkpoint holds all of an epoch's steps."""
+
+        def on_epoch_end(self, network, record):
+            raise Killed
+
+    def train(**options):
+        network = Network([5, 6, 3], dtype="float64", device="cpu", seed=1)
+        stream = Stream([(X, y)], buffer_rows=buffer_rows)
+        kinds = {"epochs": 4, "batch_size": 8, "learning_rate": 0.1, "dropout": dropout}
+        return fit(network, stream, **kinds, **options).train_loss, network.parameters()
+
+    losses, weights = train()
+    checkpoints = Checkpoints(tmp_path, every="8 steps")
+    with pytest.raises(Killed):
+        train(checkpoints=checkpoints, callbacks=[Kill()])
+    again, resumed = train(checkpoints=Checkpoints(tmp_path, every="8 steps", resume=True))
+    assert again == losses
+    for name, array in weights.items():
+        np.testing.assert_array_equal(resumed[name], array)

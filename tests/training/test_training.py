@@ -445,3 +445,19 @@ def test_a_rule_of_ones_own_over_sgd_is_followed_where_sgd_goes_many_steps_at_on
     for name, array in one.parameters().items():
         # The same training in another order of summation.
         np.testing.assert_allclose(array, other.parameters()[name], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"early_stopping": 3}, "early_stopping must be a gpunn.EarlyStopping, got 3"),
+        ({"checkpoints": "folder"}, "checkpoints must be a gpunn.Checkpoints, got 'folder'"),
+        ({"callbacks": Callback()}, "callbacks must be a list of gpunn.Callback"),
+        ({"callbacks": [1]}, "callbacks must be a list of gpunn.Callback"),
+        ({"validation_data": 5}, r"validation_data must be a pair \(X, y\) or a Stream, got 5"),
+        ({"validation_data": ([[0.0]], [0], [1])}, "validation_data must be a pair"),
+    ],
+)
+def test_an_argument_of_a_wrong_kind_is_named(options, message):
+    with pytest.raises(ParameterError, match=message):
+        fit(Network([1, 2], device="cpu"), [[0.0]], [0], epochs=1, learning_rate=0.1, **options)

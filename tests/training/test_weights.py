@@ -114,6 +114,10 @@ def test_classes_by_number_and_balanced():
         ({"class_weight": {3: 1.0}}, ParameterError, "weight for 3: .* from 0 to 2"),
         ({"class_weight": {"a": 1.0}}, ParameterError, "weight for 'a'"),
         ({"class_weight": {1: -1.0}}, DataError, "at least 0"),
+        ({"class_weight": np.ones(3)}, ParameterError, "'balanced' or a dict"),
+        ({"sample_weight": [1, [2, 3]]}, ShapeError, "must be a list of numbers"),
+        ({"sample_weight": np.ma.masked_less(W, 1)}, DataError, "masked values"),
+        ({"sample_weight": np.full(60, 1e308), "class_weight": {0: 9.0}}, DataError, "fit float64"),
         ({"dropout": 1.0}, ParameterError, "at least 0 and below 1, got 1.0"),
         ({"dropout": "half"}, ParameterError, "got 'half'"),
     ],
@@ -126,9 +130,19 @@ def test_bad_weights_and_rates_are_said_in_a_line_and_nothing_is_trained(options
     assert_equal(network.parameters(), before)
 
 
+def test_weights_must_fit_the_networks_dtype():
+    network = Network([6, 4, 3], dtype="float32", device="cpu")
+    for factor, message in ((1e39, "must fit float32"), (1e-60, "all weights are 0")):
+        with pytest.raises(DataError, match=message):
+            fit(network, X, Y, **FIT, sample_weight=np.full(60, factor))
+
+
 def test_class_weights_need_class_numbers():
-    with pytest.raises(ParameterError, match="class_weight needs y as class numbers"):
+    with pytest.raises(ParameterError, match=r"class_weight needs y as class numbers.*argmax"):
         fit(make(), X, np.eye(3)[Y], **FIT, class_weight="balanced")
+    network = Network([6, 4, 1], dtype="float64", device="cpu")
+    with pytest.raises(ParameterError, match="targets of 1 outputs: give sample_weight"):
+        fit(network, X, Y == 1, **FIT, class_weight={1: 2.0})
 
 
 def test_a_stream_has_no_weights():
@@ -214,7 +228,18 @@ def test_a_resumed_training_has_the_same_bits(tmp_path, n_steps):
             trained(make(), **options | changed, checkpoints=Checkpoints(folder, resume=True))
 
 
-def test_the_textbooks_network_has_no_dropout():
-    network = gpunn.ThreeLayerNetwork(6, 4, 3, 0.1, device="cpu")
-    with pytest.raises(ParameterError, match="dropout"):
-        fit(network, X, Y, **FIT, dropout=0.2)
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (gpunn.ThreeLayerNetwork(6, 4, 3, 0.1, device="cpu"), "textbook's rule has no dropout"),
+        (Network([6, 3], device="cpu"), "hidden units, and this network has none"),
+        (Network([6, 4, 3], hidden_activation="softmax", device="cpu"), "not for softmax"),
+    ],
+)
+def test_where_no_unit_can_sit_out_dropout_is_refused_before_anything_is_written(
+    tmp_path, network, message
+):
+    folder = tmp_path / "checkpoints"
+    with pytest.raises(ParameterError, match=message):
+        fit(network, X, Y, **FIT, dropout=0.2, checkpoints=Checkpoints(folder))
+    assert not folder.exists()
