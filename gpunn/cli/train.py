@@ -31,7 +31,7 @@ from gpunn.cli.train_data import (
 )
 from gpunn.cli.train_options import Settings, settings_of
 from gpunn.cli.train_options import add_options as add_options
-from gpunn.errors import DivergenceError, OutputError
+from gpunn.errors import DivergenceError, OutputError, ParameterError
 from gpunn.model_file import check_writable
 from gpunn.network import Network
 from gpunn.training.callbacks import Callback, EarlyStopping, EpochRecord, History
@@ -200,6 +200,11 @@ def _parts(
         return _Parts(samples, test, EarlyStopping(recipe.epochs, monitor="accuracy"))
     if fraction is None:
         fraction = 0.0 if patience is None else 0.1
+    if patience is not None and fraction == 0:
+        raise ParameterError(
+            "--early-stopping needs samples to validate on: give --val-fraction a number above 0, "
+            "or leave it out for a tenth of the samples"
+        )
     samples, kept_back = training_part(network, dataset, classes, recipe, fraction, seed)
     if kept_back is not None:
         console.say(f"validation: {kept_back.n:,} of the samples are kept back")

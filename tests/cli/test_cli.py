@@ -329,6 +329,7 @@ def test_the_first_help_names_every_command():
         (("train", "--optimizer", "adam", "--momentum", "0.5"), "--momentum"),
         (("train", "--val-fraction", "0.0001"), "--val-fraction"),
         (("train", "--early-stopping", "0"), "at least 1"),
+        (("train", "--val-fraction", "0", "--early-stopping"), "samples to validate on"),
         (("train", "--loss", "mse"), "squared_error"),
         (("train", "nothing.csv"), "nothing.csv"),
         (("train", "nothing"), "digits, mnist"),
