@@ -65,7 +65,7 @@ class StepRule:
         if network is self._network:
             return
         remembered = self._on_host()
-        n_steps = getattr(self.optimizer, "n_steps", 0)
+        n_steps = self.optimizer.n_steps
         self.optimizer.prepare(network)
         self.optimizer.n_steps = n_steps
         self._network, self._remembered = network, {}
@@ -96,7 +96,7 @@ class StepRule:
         numbers = {f.name: getattr(self.optimizer, f.name) for f in fields(self.optimizer)}  # type: ignore[arg-type]
         return {
             **vars(self),
-            "optimizer": (type(self.optimizer), numbers, getattr(self.optimizer, "n_steps", 0)),
+            "optimizer": (type(self.optimizer), numbers, self.optimizer.n_steps),
             "_network": None,
             "_remembered": self._on_host(),
         }
