@@ -1,6 +1,6 @@
 """What a network has: layers on a device, numbers that come and go, one thread that trains it.
 
-There is no mathematics here; `gpunn.network` has it.
+There is no mathematics here; `gpunn.network.network` has it.
 """
 
 import threading
