@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
-from gpunn.backends.base import Array, Backend
+from gpunn.backends.base import AdamStep, Array, Backend
 from gpunn.errors import ParameterError
 from gpunn.network import Network
 from gpunn.network.layers import Layer, add_gradient
@@ -224,34 +224,22 @@ class Adam(Optimizer):
         # is share / root m / (sqrt(v) + epsilon / root).
         share = (1 - self.beta1) / (1 - self.beta1**self.n_steps)
         root = math.sqrt((1 - self.beta2) / (1 - self.beta2**self.n_steps))
-        self._step_size = learning_rate * share / root
-        self._epsilon = self.epsilon / root
+        self._begin(learning_rate * share / root, self.epsilon / root)
+
+    def _begin(self, size: float, epsilon: float) -> None:
+        self._step = AdamStep(size, self.beta1, self.beta2, epsilon, self.weight_decay)
 
     def update(self, index: int, layer: Layer, delta: Array, inputs: Array) -> None:
         first, second = self._first[index], self._second[index]
-        share = 1 / delta.shape[0]
+        backend, step, share = self._backend, self._step, 1 / delta.shape[0]
         gradient = self._gradient[: layer.weights.size].reshape(layer.weights.shape)
-        self._backend.gemm(delta, inputs, gradient, transpose_a=True, alpha=share)
-        self._change(layer.weights, gradient, first.weights, second.weights, self.weight_decay)
+        backend.gemm(delta, inputs, gradient, transpose_a=True, alpha=share)
+        backend.adam_update(layer.weights, gradient, first.weights, second.weights, step)
         if layer.biases is not None and first.biases is not None and second.biases is not None:
             gradient = self._gradient[: layer.biases.size]
-            self._backend.sum_rows(delta, gradient, alpha=share)
-            self._change(layer.biases, gradient, first.biases, second.biases, 0.0)
-
-    def _change(
-        self, parameter: Array, gradient: Array, first: Array, second: Array, weight_decay: float
-    ) -> None:
-        self._backend.adam_update(
-            parameter,
-            gradient,
-            first,
-            second,
-            step_size=self._step_size,
-            beta1=self.beta1,
-            beta2=self.beta2,
-            epsilon=self._epsilon,
-            weight_decay=weight_decay,
-        )
+            backend.sum_rows(delta, gradient, alpha=share)
+            step = step._replace(weight_decay=0.0)
+            backend.adam_update(layer.biases, gradient, first.biases, second.biases, step)
 
 
 class AdamEpsilonHat(Adam):
@@ -267,8 +255,7 @@ class AdamEpsilonHat(Adam):
         # As in `Adam`, the device's m and v lack the factors 1 - beta.
         root = math.sqrt(1 - self.beta2)
         rate = math.sqrt(1 - self.beta2**self.n_steps) / (1 - self.beta1**self.n_steps)
-        self._step_size = learning_rate * rate * (1 - self.beta1) / root
-        self._epsilon = self.epsilon / root
+        self._begin(learning_rate * rate * (1 - self.beta1) / root, self.epsilon / root)
 
 
 class OptimizerRecord(NamedTuple):

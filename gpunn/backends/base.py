@@ -12,7 +12,7 @@ CuPy share; all arithmetic goes through the backend.
 """
 
 from abc import ABC, abstractmethod
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 from numpy.typing import DTypeLike, NDArray
 
@@ -24,11 +24,21 @@ from gpunn.errors import ShapeError
 from gpunn.host_memory import MemoryInfo
 from gpunn.losses import Loss
 
-__all__ = ["PRECISIONS", "Array", "Backend", "LayerParams", "get_dtype", "is_on_gpu"]
+__all__ = ["PRECISIONS", "AdamStep", "Array", "Backend", "LayerParams", "get_dtype", "is_on_gpu"]
 
 
 PRECISIONS = ("fp32", "tf32", "bf16")
 """What the factors of a float32 product are rounded to; see `gpunn.get_backend`."""
+
+
+class AdamStep(NamedTuple):
+    """The numbers of a step of Adam, as `Backend.adam_update` has them."""
+
+    size: float
+    beta1: float
+    beta2: float
+    epsilon: float
+    weight_decay: float
 
 
 class Backend(ABC):
@@ -289,18 +299,13 @@ class Backend(ABC):
         gradient: Array,
         first_moment: Array,
         second_moment: Array,
-        *,
-        step_size: float,
-        beta1: float,
-        beta2: float,
-        epsilon: float,
-        weight_decay: float,
+        step: AdamStep,
     ) -> None:
         """Change `parameter` and both moments in place by one step of Adam.
 
         With ``g = gradient + weight_decay * w``: ``m <- beta1 m + g``, ``v <- beta2 v + g^2``,
-        ``w <- w - step_size * m / (sqrt(v) + epsilon)``. The caller puts all that turns these
-        sums into means, and the means into unbiased ones, into `step_size` and `epsilon`.
+        ``w <- w - size * m / (sqrt(v) + epsilon)``. The caller puts all that turns these
+        sums into means, and the means into unbiased ones, into the step's size and epsilon.
         """
 
     # The device itself.

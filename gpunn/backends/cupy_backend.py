@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gpunn.activations import SOFTMAX, Activation
-from gpunn.backends.base import Backend
+from gpunn.backends.base import AdamStep, Backend
 from gpunn.backends.cupy_batches import CupyBatchLearner
 from gpunn.backends.cupy_blas import multiply
 from gpunn.backends.cupy_elementwise import (
@@ -210,25 +210,10 @@ class CupyBackend(Backend):
         gradient: Array,
         first_moment: Array,
         second_moment: Array,
-        *,
-        step_size: float,
-        beta1: float,
-        beta2: float,
-        epsilon: float,
-        weight_decay: float,
+        step: AdamStep,
     ) -> None:
         with self._device:
-            adam_kernel()(
-                gradient,
-                step_size,
-                beta1,
-                beta2,
-                epsilon,
-                weight_decay,
-                parameter,
-                first_moment,
-                second_moment,
-            )
+            adam_kernel()(gradient, *step, parameter, first_moment, second_moment)
 
     def synchronize(self) -> None:
         with self._device:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gpunn.activations import Activation
-from gpunn.backends.base import Array, Backend
+from gpunn.backends.base import AdamStep, Array, Backend
 from gpunn.backends.fused import FusedModel, Sequencer
 from gpunn.backends.numpy_blas import Blas
 from gpunn.backends.numpy_online import NumpySequencer
@@ -269,32 +269,25 @@ class NumpyBackend(Backend):
         gradient: NDArray[Any],
         first_moment: NDArray[Any],
         second_moment: NDArray[Any],
-        *,
-        step_size: float,
-        beta1: float,
-        beta2: float,
-        epsilon: float,
-        weight_decay: float,
+        step: AdamStep,
     ) -> None:
         code = parameter.dtype.char
-        keep1, keep2 = _number(beta1, code), _number(beta2, code)
-        pace, least = _number(step_size, code), _number(epsilon, code)
-        decay = _number(weight_decay, code)
+        size, keep1, keep2, least, decay = (_number(value, code) for value in step)
 
         def work(w: Values, g: Values, m: Values, v: Values) -> None:
-            step = self._scratch(w)
-            if weight_decay != 0:
-                g = np.add(g, np.multiply(w, decay, step), step)
+            scratch = self._scratch(w)
+            if step.weight_decay != 0:
+                g = np.add(g, np.multiply(w, decay, scratch), scratch)
             np.multiply(m, keep1, m)
             np.add(m, g, m)
-            square = np.multiply(g, g, step)
+            square = np.multiply(g, g, scratch)
             np.multiply(v, keep2, v)
             np.add(v, square, v)
-            np.sqrt(v, step)
-            np.add(step, least, step)
-            np.divide(m, step, step)
-            np.multiply(step, pace, step)
-            np.subtract(w, step, w)
+            np.sqrt(v, scratch)
+            np.add(scratch, least, scratch)
+            np.divide(m, scratch, scratch)
+            np.multiply(scratch, size, scratch)
+            np.subtract(w, scratch, w)
 
         self._piece_by_piece(work, parameter, gradient, first_moment, second_moment)
 

@@ -243,9 +243,9 @@ def _divide(
 
 def as_given(samples: Samples | None) -> Any:
     """Return samples in the form in which `fit` takes those to validate on."""
-    if samples is None or samples.y is None:
-        return None if samples is None else samples.X
-    return samples.X, samples.y
+    if samples is None:
+        return None
+    return samples.X if samples.y is None else (samples.X, samples.y)
 
 
 def test_part(network: Network, dataset: Data, classes: NDArray[np.int64]) -> Samples | None:

@@ -140,7 +140,7 @@ def load_dataset(data: str, data_dir: FilePath | None = None) -> Dataset:
 
 
 def is_table(path: FilePath) -> bool:
-    """Whether a file is a table by its name: one that can be read in chunks."""
+    """Whether a path is that of a table, by its name: a file that can be read in chunks."""
     return _table_reader(path) is not None
 
 
@@ -186,10 +186,9 @@ def _format_of(path: str) -> Format | None:
 
 
 def _table_reader(path: FilePath) -> TableReader | None:
-    """Return how to read a file in chunks, if it is a table by its name."""
-    name = os.fspath(path)
-    tables = (known.table for known in FORMATS if known.table and name.endswith(known.suffixes))
-    return next(tables, None)
+    """Return how to read a file in chunks, if it is a table."""
+    known = _format_of(os.fspath(path))
+    return None if known is None else known.table
 
 
 def _either(words: Sequence[str], last: str = " or ") -> str:

@@ -12,8 +12,9 @@ from there, and pickled.
 
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -65,7 +66,7 @@ class StepRule:
         if network is self._network:
             return
         remembered = self._on_host()
-        n_steps = getattr(self.optimizer, "n_steps", 0)
+        n_steps = self.optimizer.n_steps
         self.optimizer.prepare(network)
         self.optimizer.n_steps = n_steps
         self._network, self._remembered = network, {}
@@ -96,7 +97,7 @@ class StepRule:
         numbers = {f.name: getattr(self.optimizer, f.name) for f in fields(self.optimizer)}  # type: ignore[arg-type]
         return {
             **vars(self),
-            "optimizer": (type(self.optimizer), numbers, getattr(self.optimizer, "n_steps", 0)),
+            "optimizer": (type(self.optimizer), numbers, self.optimizer.n_steps),
             "_network": None,
             "_remembered": self._on_host(),
         }
@@ -146,11 +147,7 @@ class Engine:
             # Not into memory that was mapped for reading.
             if network is not None and _is_writeable(network):
                 return network
-        parameters = [
-            (np.array(coef.T, architecture.dtype, order="C"), np.array(biases, architecture.dtype))
-            for coef, biases in zip(coefs, intercepts, strict=True)
-        ]
-        return Network.from_parameters(architecture, parameters, backend)
+        return _network_of(architecture, coefs, intercepts, backend, np.array)
 
     def network_to_ask(
         self, architecture: Architecture, coefs: Arrays, intercepts: Arrays, device: str
@@ -171,14 +168,7 @@ class Engine:
                 backend = get_backend("cpu")
                 self._device = (device, backend)
             if not self._is_current(architecture, coefs, intercepts, backend):
-                parameters = [
-                    (
-                        np.ascontiguousarray(coef.T, architecture.dtype),
-                        np.ascontiguousarray(biases, architecture.dtype),
-                    )
-                    for coef, biases in zip(coefs, intercepts, strict=True)
-                ]
-                self._network = Network.from_parameters(architecture, parameters, backend)
+                self._network = _network_of(architecture, coefs, intercepts, backend, np.asarray)
                 self._arrays = (*coefs, *intercepts)
             assert self._network is not None
             return self._network
@@ -220,6 +210,19 @@ class Engine:
             not array.flags.writeable or any(_share(array, parameter) for parameter in own)
             for array in arrays
         )
+
+
+def _network_of(
+    architecture: Architecture,
+    coefs: Arrays,
+    intercepts: Arrays,
+    backend: Backend,
+    convert: Callable[..., NDArray[Any]],
+) -> Network:
+    """Return a network of these numbers; `convert` says whether it gets memory of its own."""
+    to_own = partial(convert, dtype=architecture.dtype, order="C")
+    parameters = zip((to_own(coef.T) for coef in coefs), map(to_own, intercepts), strict=True)
+    return Network.from_parameters(architecture, parameters, backend)
 
 
 def _is_writeable(network: Network) -> bool:

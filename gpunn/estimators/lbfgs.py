@@ -7,6 +7,7 @@ line search compares losses that differ by little.
 
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -83,7 +84,7 @@ class Objective:
         penalty = backend.zeros((1,), np.float64)
         for rows, inputs, targets in loader.batches():
             weights = None if self._row_weights is None else self._row_weights[rows]
-            update = self._begin if rows.start == 0 else self._go_on
+            update = partial(self._add, beta=1.0 if rows.start else 0.0)
             losses = row_losses[: rows.stop - rows.start]
             network.step(inputs, targets, update, losses, row_weights=weights)
         for layer, (gradient, _) in zip(network.layers, self._gradients, strict=True):
@@ -95,13 +96,7 @@ class Objective:
         parts = [backend.to_host(part).ravel() for pair in self._gradients for part in pair]
         return loss, np.concatenate(parts)
 
-    def _begin(self, index: int, layer: Layer, delta: Array, inputs: Array) -> None:
-        self._add(index, delta, inputs, 0.0)
-
-    def _go_on(self, index: int, layer: Layer, delta: Array, inputs: Array) -> None:
-        self._add(index, delta, inputs, 1.0)
-
-    def _add(self, index: int, delta: Array, inputs: Array, beta: float) -> None:
+    def _add(self, index: int, layer: Layer, delta: Array, inputs: Array, beta: float) -> None:
         add_gradient(
             self.network.backend,
             delta,

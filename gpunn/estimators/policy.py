@@ -16,14 +16,13 @@ from numpy.typing import NDArray
 
 from gpunn.errors import ModelFileError
 from gpunn.estimators.engine import StepRule
+from gpunn.estimators.files import CURVES, MEASURES
 from gpunn.training.callbacks import EpochRecord
 from gpunn.training.draws import Arrays, Draws, check_state, plain, with_arrays
 from gpunn.training.loaders import Loader, Order
 from gpunn.training.stopping import StoppingPolicy, Verdict
 
 COUNTS = ("n_iter_", "t_", "_no_improvement_count")
-MEASURES = ("loss_", "best_loss_", "best_validation_score_")
-CURVES = ("loss_curve_", "validation_scores_", "validation_loss_curve_")
 
 
 class ImprovementPolicy(StoppingPolicy):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from gpunn.activations import Activation, get_activation
@@ -91,15 +92,10 @@ class Architecture:
 
     def layers(self) -> Iterator[tuple[int, int, Activation]]:
         """Yield each layer's (n_out, n_in, activation), from the first hidden one up."""
-        for index, (n_in, n_out) in enumerate(
-            zip(self.layer_sizes[:-1], self.layer_sizes[1:], strict=True), start=2
-        ):
-            last = index == len(self.layer_sizes)
-            yield (
-                n_out,
-                n_in,
-                get_activation(self.output_activation if last else self.hidden_activation),
-            )
+        last = len(self.layer_sizes) - 2
+        for index, (n_in, n_out) in enumerate(pairwise(self.layer_sizes)):
+            name = self.output_activation if index == last else self.hidden_activation
+            yield n_out, n_in, get_activation(name)
 
 
 def whole_numbers(sizes: Sequence[int]) -> tuple[int, ...]:

@@ -1,6 +1,6 @@
 """What a network has: layers on a device, numbers that come and go, one thread that trains it.
 
-There is no mathematics here; `gpunn.network` has it.
+There is no mathematics here; `gpunn.network.network` has it.
 """
 
 import threading
@@ -263,20 +263,9 @@ def drawn(
     generator: np.random.Generator,
 ) -> Iterator[tuple[Array, Array | None]]:
     """Yield each layer's first weights and biases on the device, drawn from the first layer up."""
+    dtype = architecture.dtype
     for n_out, n_in, _ in architecture.layers():
-        yield _draw_layer(backend, initializer, generator, n_out, n_in, architecture.dtype)
-
-
-def _draw_layer(
-    backend: Backend,
-    initializer: str,
-    generator: np.random.Generator,
-    n_out: int,
-    n_in: int,
-    dtype: str,
-) -> tuple[Array, Array]:
-    """Draw a layer's first weights and biases onto the device."""
-    weights = backend.empty((n_out, n_in), dtype)
-    for rows, block in draw_weights(initializer, generator, n_out, n_in, dtype):
-        backend.copy_into(backend.asarray(block), weights[rows])
-    return weights, backend.asarray(draw_biases(initializer, generator, n_out, dtype))
+        weights = backend.empty((n_out, n_in), dtype)
+        for rows, block in draw_weights(initializer, generator, n_out, n_in, dtype):
+            backend.copy_into(backend.asarray(block), weights[rows])
+        yield weights, backend.asarray(draw_biases(initializer, generator, n_out, dtype))

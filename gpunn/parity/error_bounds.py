@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gpunn.activations import Activation
-from gpunn.backends.base import Backend
+from gpunn.backends.base import AdamStep, Backend
 from gpunn.backends.numpy_backend import NumpyBackend
 from gpunn.backends.numpy_blas import Blas
 from gpunn.host_memory import MemoryInfo, host_memory
@@ -305,14 +305,10 @@ class BoundBackend(Backend):
         gradient: Bounded,
         first_moment: Bounded,
         second_moment: Bounded,
-        *,
-        step_size: float,
-        beta1: float,
-        beta2: float,
-        epsilon: float,
-        weight_decay: float,
+        step: AdamStep,
     ) -> None:
         w, m, v, u = parameter, first_moment, second_moment, self.unit
+        step_size, beta1, beta2, epsilon, weight_decay = step
         g = gradient.values + weight_decay * w.values
         of_g = gradient.errors + weight_decay * (w.errors + 2 * u * np.abs(w.values))
         of_g += u * np.abs(g)

@@ -25,7 +25,7 @@ class BestWeights:
 
     def restore(self) -> bool:
         """Give the network the best weights back, if there are any; say whether there were."""
-        for name, array in self.network.device_parameters().items():
-            if self.arrays:
-                self.network.backend.copy_into(self.arrays[name], array)
+        own = self.network.device_parameters()
+        for name, array in self.arrays.items():
+            self.network.backend.copy_into(array, own[name])
         return bool(self.arrays)

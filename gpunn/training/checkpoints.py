@@ -5,8 +5,8 @@ network, so that what uses models can use it, too. It is written whole or not at
 SHA-256 of all that it holds. The last `KEPT` stay in their folder, under increasing numbers: if the
 newest one turns out to be damaged, the one before it serves.
 
-What is in the state is the business of `gpunn.training.loop`; here it is arrays and plain values. A
-file also says what it was made for, since going on with other data or other settings would give a
+What is in the state is the business of `gpunn.training.state`; here it is arrays and plain values.
+A file also says what it was made for, since going on with other data or other settings would give a
 result that no training gives.
 """
 

@@ -111,13 +111,12 @@ class GeneratorDraws(Draws):
 
 def check_state(state: Any, own: dict[str, Any]) -> None:
     """Raise ModelFileError unless a state has the form of a generator's own: NumPy believes all."""
-    fits = _has_form_of(state, own)
-    if not fits or not 0 <= state.get("buffer_pos", 0) <= 4 or not 0 <= _place(state) <= 624:
+    if (
+        not _has_form_of(state, own)
+        or not 0 <= state.get("buffer_pos", 0) <= 4
+        or not 0 <= state["state"].get("pos", 0) <= 624
+    ):
         raise ModelFileError("the state of its random generator makes no sense")
-
-
-def _place(state: dict[str, Any]) -> int:
-    return int(state["state"].get("pos", 0))
 
 
 def _has_form_of(value: Any, own: Any) -> bool:

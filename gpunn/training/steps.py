@@ -89,8 +89,7 @@ class StepTrainer:
         self._step = first // self._batch_size
         self._keys = None if keys is None else keys.tolist()
         if self._weights is not None:
-            totals, of_samples = self._weights.in_epoch(order, self._batch_size)
-            self._totals = totals
+            self._totals, of_samples = self._weights.in_epoch(order, self._batch_size)
             self._row_weights = self.network.backend.asarray(of_samples, self.network.dtype)
 
     def learn(

@@ -16,7 +16,7 @@ from fake_cuda import no_crossings
 from scipy import special
 
 from gpunn.activations import ACTIVATIONS, RELU, SIGMOID, SOFTMAX, TANH, Activation
-from gpunn.backends.base import Array, Backend, get_dtype
+from gpunn.backends.base import AdamStep, Array, Backend, get_dtype
 from gpunn.errors import ParameterError, ShapeError
 from gpunn.host_memory import MemoryInfo
 from gpunn.losses import LOSSES, SQUARED_ERROR, Loss
@@ -880,16 +880,8 @@ def test_adam_update(backend: Backend, dtype: Any, rng: Any, weight_decay: float
         for _ in range(n_steps):
             gradient = normal(rng, shape, dtype)
             gradient[np.abs(gradient) < 0.01] = 0.1
-            backend.adam_update(
-                device[0],
-                backend.asarray(gradient),
-                *device[1:],
-                step_size=step_size,
-                beta1=beta1,
-                beta2=beta2,
-                epsilon=epsilon,
-                weight_decay=weight_decay,
-            )
+            step = AdamStep(step_size, beta1, beta2, epsilon, weight_decay)
+            backend.adam_update(device[0], backend.asarray(gradient), *device[1:], step)
             g = wide(gradient) + weight_decay * w
             g_size = np.abs(wide(gradient)) + weight_decay * np.abs(w)
             m = beta1 * m + g
@@ -912,9 +904,7 @@ def test_adam_update(backend: Backend, dtype: Any, rng: Any, weight_decay: float
 def test_adam_with_a_zero_gradient_stands_still(backend: Backend, dtype: Any) -> None:
     host = np.array([1.5, -2.0], dtype)
     arrays = [backend.asarray(host.copy()), *(backend.zeros((2,), dtype) for _ in range(3))]
-    backend.adam_update(
-        *arrays, step_size=0.1, beta1=0.9, beta2=0.999, epsilon=1e-8, weight_decay=0.0
-    )
+    backend.adam_update(*arrays, AdamStep(0.1, 0.9, 0.999, epsilon=1e-8, weight_decay=0.0))
     np.testing.assert_array_equal(backend.to_host(arrays[0]), host)
 
 
@@ -940,17 +930,8 @@ def training_step(backend: Backend, arrays: dict[str, Array]) -> None:
     backend.sum_rows(d, b1, alpha=-0.1, beta=1.0)
     backend.axpby(g, arrays["v"], alpha=-0.1, beta=0.9)
     backend.axpby(arrays["v"], w1, alpha=1.0, beta=1.0)
-    backend.adam_update(
-        w1,
-        g,
-        arrays["m"],
-        arrays["s"],
-        step_size=0.01,
-        beta1=0.9,
-        beta2=0.999,
-        epsilon=1e-8,
-        weight_decay=0.0,
-    )
+    step = AdamStep(0.01, 0.9, 0.999, epsilon=1e-8, weight_decay=0.0)
+    backend.adam_update(w1, g, arrays["m"], arrays["s"], step)
     backend.synchronize()
 
 

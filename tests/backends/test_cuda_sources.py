@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from gpunn.activations import ACTIVATIONS, get_activation
-from gpunn.backends.base import Backend
+from gpunn.backends.base import AdamStep, Backend
 from gpunn.backends.fused import FusedModel
 from gpunn.losses import BINARY_LOG_LOSS, LOG_LOSS, LOSSES, POISSON
 from gpunn.network.layers import Layer
@@ -50,9 +50,7 @@ def launch_every_kernel(backend: Backend, dtype: str) -> None:
     backend.take_rows(zeros(2, 3), backend.zeros((4,), np.int64), zeros(4, 3))
     memories = [zeros(5) for _ in range(4)]
     backend.axpby(*memories[:2], alpha=1.0, beta=0.0)
-    backend.adam_update(
-        *memories, step_size=0.1, beta1=0.9, beta2=0.99, epsilon=1e-8, weight_decay=0.0
-    )
+    backend.adam_update(*memories, AdamStep(0.1, 0.9, 0.99, epsilon=1e-8, weight_decay=0.0))
 
 
 def launch_every_kind_of_learning_in_order(backend: Backend, dtype: str) -> None:

@@ -65,6 +65,7 @@ def test_a_format_that_no_end_of_a_name_tells(monkeypatch):
 
 def test_a_folder_may_be_named_as_a_file_is(tmp_path):
     (tmp_path / "t.csv").mkdir()
+    assert not is_table(tmp_path / "t.csv")
     assert "expected the file train-images-idx3" in refusal(str(tmp_path / "t.csv"))
     assert "no such file" in refusal(str(tmp_path / "X.npy") + ",y.csv")
 

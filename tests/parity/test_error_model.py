@@ -9,6 +9,7 @@ from conftest import assert_within
 import gpunn
 from gpunn import Network
 from gpunn.activations import IDENTITY, RELU, SIGMOID, SOFTMAX
+from gpunn.backends.base import AdamStep
 from gpunn.backends.numpy_backend import NumpyBackend
 from gpunn.losses import LOSSES
 from gpunn.network.layers import Dropout
@@ -220,10 +221,8 @@ def test_adams_ratio_never_exceeds_its_limit(beta1, beta2):
 def test_adam_does_not_know_the_sign_of_a_gradient_within_its_error(bounds):
     parameter, first, second = (bounds.zeros((2,), "float32") for _ in range(3))
     gradient = bounded([1e-9, 1e-3], 1e-6)
-    factors = {"step_size": 0.01, "beta1": 0.9, "beta2": 0.999}
-    bounds.adam_update(
-        parameter, gradient, first, second, **factors, epsilon=1e-12, weight_decay=0.0
-    )
+    step = AdamStep(0.01, beta1=0.9, beta2=0.999, epsilon=1e-12, weight_decay=0.0)
+    bounds.adam_update(parameter, gradient, first, second, step)
     np.testing.assert_allclose(parameter.values, [-0.01, -0.01], rtol=0.01)
     assert 0.02 < parameter.errors[0] < 0.05
     # |g| / |g| does not depend on g: here the bound, which does not know that, is first order.

@@ -117,8 +117,9 @@ def wrong_learning_rate(base):
             alpha = alpha * 1.001 if alpha < 0 else alpha
             super()._gemm(a, b, out, transpose_a, transpose_b, alpha, beta)
 
-        def adam_update(self, *arrays, step_size, **options):
-            super().adam_update(*arrays, step_size=step_size * 1.001, **options)
+        def adam_update(self, *arrays_and_step):
+            *arrays, step = arrays_and_step
+            super().adam_update(*arrays, step._replace(size=step.size * 1.001))
 
         def make_batch_learner(self, *arguments, **options):
             right = super().make_batch_learner(*arguments, **options)
