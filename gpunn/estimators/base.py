@@ -29,7 +29,7 @@ from gpunn.estimators.data import (
 )
 from gpunn.estimators.engine import Engine, StepRule
 from gpunn.estimators.fitted import HIDDEN, FittedPerceptron
-from gpunn.estimators.lbfgs import minimize
+from gpunn.estimators.lbfgs import check_lbfgs, minimize
 from gpunn.estimators.stochastic import check_checkpoints, train, warn_of_ending
 from gpunn.estimators.verbose import verbose_callbacks
 from gpunn.optimizers import SGD, AdamEpsilonHat, Momentum
@@ -159,7 +159,8 @@ class MultilayerPerceptron(FittedPerceptron, ABC):
             Samples on which loss and score are measured after each epoch; with `early_stopping`
             they decide, and no other samples are held out.
         callbacks : sequence of gpunn.Callback
-            Objects whose methods are called after each step and epoch.
+            Objects whose methods are called after each step and epoch. Only for the solvers "sgd"
+            and "adam".
         checkpoints : gpunn.Checkpoints, optional
             Where to save the state of the training, and whether to continue from there. Only for
             the solvers "sgd" and "adam", with a whole number as `random_state`.
@@ -206,12 +207,8 @@ class MultilayerPerceptron(FittedPerceptron, ABC):
                 "partial_fit does not support early_stopping=True: it trains one epoch on one "
                 "part of the samples, so none can be held out"
             )
-        if self.solver == "lbfgs" and self.dropout:
-            raise ValueError(
-                "dropout is for the solvers 'sgd' and 'adam': L-BFGS needs a loss that is not "
-                "random; "
-                f"got dropout={self.dropout} and solver='lbfgs'"
-            )
+        if self.solver == "lbfgs":
+            check_lbfgs(self, callbacks)
         first_pass = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
         X, y = check_samples(self, X, y, reset=first_pass)
         self._learn_targets(y, incremental=incremental)

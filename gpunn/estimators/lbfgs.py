@@ -108,6 +108,20 @@ class Objective:
         )
 
 
+def check_lbfgs(estimator: Any, callbacks: Sequence[Callback]) -> None:
+    """Raise ValueError if a fit asks for what only training in steps has."""
+    if callbacks:
+        raise ValueError(
+            "callbacks are for the solvers 'sgd' and 'adam': L-BFGS has no steps and epochs; "
+            f"got {len(callbacks)} of them and solver='lbfgs'"
+        )
+    if estimator.dropout:
+        raise ValueError(
+            "dropout is for the solvers 'sgd' and 'adam': L-BFGS needs a loss that is not random; "
+            f"got dropout={estimator.dropout} and solver='lbfgs'"
+        )
+
+
 def minimize(estimator: Any, network: Network, data: Data, callbacks: Sequence[Callback]) -> None:
     """Change a network in place by training it with L-BFGS, and note in the estimator how it went.
 
@@ -138,16 +152,22 @@ def minimize(estimator: Any, network: Network, data: Data, callbacks: Sequence[C
 
     for callback in callbacks:
         callback.on_train_begin(network, estimator.max_iter, loader.n_samples)
-    result = scipy_minimize(
-        objective,
-        objective.pack(),
-        method="L-BFGS-B",
-        jac=True,
-        callback=after_iteration,
-        options={"maxfun": estimator.max_fun, "maxiter": estimator.max_iter, "gtol": estimator.tol},
-    )
-    for callback in callbacks:
-        callback.on_train_end(history)
+    try:
+        result = scipy_minimize(
+            objective,
+            objective.pack(),
+            method="L-BFGS-B",
+            jac=True,
+            callback=after_iteration,
+            options={
+                "maxfun": estimator.max_fun,
+                "maxiter": estimator.max_iter,
+                "gtol": estimator.tol,
+            },
+        )
+    finally:
+        for callback in callbacks:
+            callback.on_train_end(history)
     objective.unpack(result.x)
     estimator.n_iter_ = min(int(result.nit), estimator.max_iter)
     estimator.loss_ = float(result.fun)

@@ -569,6 +569,11 @@ def test_lbfgs_takes_no_dropout():
         quick(solver="lbfgs", dropout=0.1).fit(X, Y)
 
 
+def test_lbfgs_takes_no_callbacks():
+    with pytest.raises(ValueError, match="callbacks are for the solvers 'sgd' and 'adam'"):
+        quick(solver="lbfgs").fit(X, Y, callbacks=[gpunn.Callback()])
+
+
 def test_an_estimator_of_given_numbers_predicts():
     model = quick().fit(X, Y)
     made = quick()
