@@ -128,6 +128,30 @@ def test_two_threads_that_train_one_network_get_an_error(network):
     gpunn.fit(network, X, y, epochs=1, learning_rate=0.1)
 
 
+def test_an_optimizer_serves_one_training_at_a_time(network):
+    X, y = np.random.default_rng(0).normal(size=(40, 30)), np.arange(40) % 5
+    other = gpunn.Network([30, 6, 5], device="cpu", seed=1)
+    alone = gpunn.Network([30, 6, 5], device="cpu", seed=1)
+    options = {"epochs": 1, "learning_rate": 0.1}
+    meeting, optimizer = Meeting(), gpunn.Momentum()
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(
+            gpunn.fit, other, X, y, **options, optimizer=optimizer, callbacks=[meeting]
+        )
+        assert meeting.here.wait(60)
+        try:
+            for network_of_second in (network, other):
+                with pytest.raises(ConcurrencyError):
+                    gpunn.fit(network_of_second, X, y, **options, optimizer=optimizer)
+        finally:
+            meeting.go_on.set()
+        first.result()
+    gpunn.fit(alone, X, y, **options, optimizer=gpunn.Momentum())
+    for name, array in alone.parameters().items():
+        np.testing.assert_array_equal(array, other.parameters()[name])
+    gpunn.fit(network, X, y, **options, optimizer=optimizer)
+
+
 def test_so_do_two_that_train_a_three_layer_network():
     network = gpunn.ThreeLayerNetwork(3, 4, 2, 0.1, device="cpu")
     inputs, targets = np.ones((1, 3)), np.ones((1, 2))

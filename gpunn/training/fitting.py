@@ -9,14 +9,16 @@ does at once what it does anywhere else.
 """
 
 import hashlib
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from gpunn.backends.base import Backend
-from gpunn.errors import ParameterError
+from gpunn.errors import ConcurrencyError, ParameterError
 from gpunn.initializers import make_generator
 from gpunn.network import Network
 from gpunn.optimizers import SGD, Optimizer, Schedule, constant, get_optimizer
@@ -37,6 +39,10 @@ from gpunn.training.streams import Stream
 from gpunn.training.weights import ClassWeight, SampleWeights, weights_of
 
 ON_DIVERGENCE = ("stop", "halve-lr")
+
+_IN_USE: set[int] = set()
+"""The optimizers that are training a network."""
+_LOCK = threading.Lock()
 
 
 def fit(
@@ -133,7 +139,7 @@ def fit(
     OutOfMemoryError
         If the device has too little memory. Then nothing has been changed.
     ConcurrencyError
-        If another thread is training the network.
+        If another thread is training the network, or another training uses the optimizer.
     """
     check_count("epochs", epochs)
     check_count("batch_size", batch_size)
@@ -173,7 +179,6 @@ def fit(
             **way.fingerprint(),
         }
     trainer = way.make_trainer()
-    optimizer.prepare(network)
     plan = Plan(
         network,
         loader,
@@ -191,7 +196,24 @@ def fit(
         fingerprint=fingerprint,
         halve_rate=on_divergence == "halve-lr",
     )
-    return Loop(plan).run()
+    with network.training(), _sole_use(optimizer):
+        optimizer.prepare(network)
+        return Loop(plan).run()
+
+
+@contextmanager
+def _sole_use(optimizer: Optimizer) -> Iterator[None]:
+    """Keep an optimizer, which remembers the network it is prepared for, to one training."""
+    with _LOCK:
+        if id(optimizer) in _IN_USE:
+            raise ConcurrencyError(
+                "this optimizer is in use in another training: give each training one of its own"
+            )
+        _IN_USE.add(id(optimizer))
+    try:
+        yield
+    finally:
+        _IN_USE.remove(id(optimizer))
 
 
 def _check_options(
