@@ -90,8 +90,12 @@ def test_fitting_one_sample_at_a_time_is_the_same_rule(backend, rng):
 
 def test_training_needs_samples_that_fit(backend):
     network = ThreeLayerNetwork(4, 3, 2, 0.3, device=backend)
-    for inputs, targets in (([0.5] * 3, [0.5] * 2), ([0.5] * 4, [0.5]), ([[0.5] * 4] * 2, [0] * 2)):
-        with pytest.raises(ValueError, match="must"):
+    for inputs, targets, said in (
+        ([0.5] * 3, [0.5] * 2, r"inputs must"),
+        ([0.5] * 4, [0.5], r"targets must"),
+        ([[0.5] * 4] * 2, [0] * 2, r"as many targets as inputs.*got 2 inputs and 1 targets"),
+    ):
+        with pytest.raises(ValueError, match=said):
             network.train(inputs, targets)
 
 
