@@ -12,6 +12,7 @@ from gpunn.errors import ParameterError
 from gpunn.losses import LOSSES
 from gpunn.optimizers import (
     OPTIMIZERS,
+    Momentum,
     Optimizer,
     Schedule,
     constant,
@@ -121,11 +122,12 @@ def _add_network(parser: ArgumentParser) -> None:
 def _add_training(parser: ArgumentParser) -> None:
     add = parser.add_argument_group("training").add_argument
     add("--epochs", **whole(1), help="how often to go through the training samples (default: 20)")
+    rates = ", ".join(f"{o.default_learning_rate:g} for {name}" for name, o in OPTIMIZERS.items())
     add("--batch-size", **whole(1), help="samples in one training step (default: 32)")
     add(
         "--lr",
         **number("RATE", open_low=True),
-        help="learning rate: how far a step goes (default: 0.001 for adam, 0.1 for sgd)",
+        help=f"learning rate: how far a step goes (default: {rates})",
     )
     add("--optimizer", choices=OPTIMIZERS, help="how gradients change the weights (default: adam)")
     add(
@@ -324,15 +326,16 @@ def _recipe(options: Namespace) -> Recipe:
 
 
 def _optimizer(name: str, momentum: float | None, weight_decay: float) -> Optimizer:
-    if momentum is not None and name == "adam":
-        raise ParameterError("--momentum needs --optimizer sgd, momentum or nesterov, not adam")
     if momentum is not None and name == "sgd":
         name = "momentum"
-    return get_optimizer(
+    optimizer = get_optimizer(
         name,
         momentum=0.9 if momentum is None else momentum,
         weight_decay=weight_decay,
     )
+    if momentum is not None and not isinstance(optimizer, Momentum):
+        raise ParameterError(f"--momentum needs --optimizer sgd, momentum or nesterov, not {name}")
+    return optimizer
 
 
 def _checkpoints(options: Namespace) -> Checkpoints | None:
