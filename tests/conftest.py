@@ -17,10 +17,12 @@ import fake_cuda
 import numpy as np
 import pytest
 
+import gpunn
 from gpunn.backends.base import Backend
 from gpunn.backends.numpy_backend import NumpyBackend
 from gpunn.network import Network
 from gpunn.testing import require_gpu
+from gpunn.training import batches, loaders
 from gpunn.training.online import BLOCK_ROWS
 
 pytest_plugins = ("gpunn.testing",)
@@ -73,6 +75,20 @@ def installed_double() -> Iterator[ModuleType]:
     make_backend("double")
     with fake_cuda.installed() as module:
         yield module
+
+
+@pytest.fixture
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pieces of few batches, so that little data is many pieces."""
+    monkeypatch.setattr(loaders, "CHUNK_BYTES", 2**14)
+    monkeypatch.setattr(batches, "CALL_BYTES", 2**14)
+    monkeypatch.setattr(gpunn.network.network, "_WORK_NUMBERS", 15 * 20)
+
+
+@pytest.fixture
+def no_room(monkeypatch: pytest.MonkeyPatch, small_pieces: None) -> None:
+    """A device that has no room for samples, which are streamed to it."""
+    monkeypatch.setattr(loaders, "why_too_large", lambda *_: "a test says so")
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 import scipy.sparse
+from kill import Kill, Killed
 from sklearn.datasets import make_classification, make_regression
 from sklearn.exceptions import ConvergenceWarning
 
@@ -40,22 +41,6 @@ KINDS = {
 }
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-
-
-class Killed(Exception):  # noqa: N818
-    """Stands for a process that ends at once."""
-
-
-class Kill(gpunn.Callback):
-    """Ends a training after some steps."""
-
-    def __init__(self, n_steps):
-        self.left = n_steps
-
-    def on_step_end(self, n_samples):
-        self.left -= 1
-        if not self.left:
-            raise Killed
 
 
 def assert_same(one, other):

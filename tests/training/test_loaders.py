@@ -10,12 +10,11 @@ import pytest
 from fake_cuda import crossings
 from fake_streams import RaceError
 
-import gpunn
 from gpunn import Callback, EarlyStopping, Network, cli, evaluate, fit
 from gpunn.backends.staging import StagingBuffer
 from gpunn.errors import OutOfMemoryError
 from gpunn.optimizers import OPTIMIZERS
-from gpunn.training import batches, loaders, memory
+from gpunn.training import loaders, memory
 from gpunn.training.loaders import HostLoader, ResidentLoader, make_loader
 
 N_SAMPLES = 103
@@ -25,19 +24,6 @@ N_SAMPLES = 103
 def samples(rng):
     X = rng.normal(size=(N_SAMPLES, 7))
     return X, (X[:, 0] > 0).astype(int) + (X[:, 1] > 0)
-
-
-@pytest.fixture
-def small_pieces(monkeypatch):
-    """Pieces of few batches, so that little data is many pieces."""
-    monkeypatch.setattr(loaders, "CHUNK_BYTES", 2**14)
-    monkeypatch.setattr(batches, "CALL_BYTES", 2**14)
-    monkeypatch.setattr(gpunn.network.network, "_WORK_NUMBERS", 15 * 20)
-
-
-@pytest.fixture
-def no_room(monkeypatch, small_pieces):
-    monkeypatch.setattr(loaders, "why_too_large", lambda *_: "a test says so")
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import gpunn
 from gpunn import Callback, Checkpoints, Network, Scaling, Stream, evaluate, fit
 from gpunn.data.matrices import SelectedRows
 from gpunn.errors import DataError, OutOfMemoryError, ParameterError, ShapeError
-from gpunn.training import batches, loaders
+from gpunn.training import loaders
 from gpunn.training.loaders import HostLoader, StreamLoader
 from gpunn.training.streams import look_at
 
@@ -33,19 +33,6 @@ class Chunks:
 def samples(rng):
     X = rng.normal(size=(N_SAMPLES, 7))
     return X, (X[:, 0] > 0).astype(int) + (X[:, 1] > 0)
-
-
-@pytest.fixture
-def small_pieces(monkeypatch):
-    """Pieces of few batches, so that little data is many pieces."""
-    monkeypatch.setattr(loaders, "CHUNK_BYTES", 2**14)
-    monkeypatch.setattr(batches, "CALL_BYTES", 2**14)
-    monkeypatch.setattr(gpunn.network.network, "_WORK_NUMBERS", 15 * 20)
-
-
-@pytest.fixture
-def no_room(monkeypatch, small_pieces):
-    monkeypatch.setattr(loaders, "why_too_large", lambda *_: "a test says so")
 
 
 def make(backend, dtype="float32", **options):

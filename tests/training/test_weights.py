@@ -3,6 +3,7 @@
 import fake_cuda
 import numpy as np
 import pytest
+from kill import Kill, Killed
 
 import gpunn
 from gpunn import Checkpoints, Network, Stream, fit
@@ -191,22 +192,6 @@ def test_a_step_with_weights_and_dropout_crosses_nothing(double):
         for start in (20, 40):
             rows = slice(start, start + 20)
             trainer.learn(inputs[rows], targets[rows], 0.1, row_losses=row_losses)
-
-
-class Killed(Exception):  # noqa: N818
-    """Stands for a process that ends at once."""
-
-
-class Kill(gpunn.Callback):
-    """Ends a training after some steps."""
-
-    def __init__(self, n_steps):
-        self.left = n_steps
-
-    def on_step_end(self, n_samples):
-        self.left -= 1
-        if not self.left:
-            raise Killed
 
 
 @pytest.mark.parametrize("n_steps", [1, 4, 6, 11])
