@@ -75,8 +75,7 @@ def check_labels(array: NDArray[Any], where: str) -> NDArray[np.int64]:
     if array.ndim == 2 and array.shape[1] > 1:
         raise DataError(
             f"{where} has shape {array.shape}; expected one class number for each sample, so turn "
-            "one-hot "
-            "rows into numbers with argmax(axis=1)"
+            "one-hot rows into numbers with argmax(axis=1)"
         )
     if array.shape not in ((array.size,), (array.size, 1)) or not array.size:
         raise DataError(f"{where} must have shape (samples,), got {array.shape}")
