@@ -6,6 +6,10 @@ from gpunn.activations import ACTIVATIONS
 from gpunn.backends.base import Backend
 from gpunn.losses import LOSSES
 from gpunn.network import Network
+from gpunn.optimizers import OPTIMIZERS, default_learning_rate
+
+_RATES = {"momentum": 0.03, "nesterov": 0.03}
+"""Step sizes of optimizers that are to go further here than by default."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +101,9 @@ def standard_cases(n_inputs: int, n_outputs: int, dtype: str = "float32") -> lis
     kinds = [replace(kind, learning_rate=0.1 if _bounded(kind) else 0.01) for kind in kinds]
     cases = [*kinds, *(_online(kind) for kind in kinds)]
     cases += [
-        replace(base, optimizer=optimizer, learning_rate=rate)
-        for optimizer, rate in (("momentum", 0.03), ("nesterov", 0.03), ("adam", 0.001))
+        replace(base, optimizer=name, learning_rate=_RATES.get(name, default_learning_rate(name)))
+        for name in OPTIMIZERS
+        if name != base.optimizer
     ]
     deep = replace(base, layer_sizes=(n_inputs, 24, 24, n_outputs))
     without_biases = replace(base, biases=False)

@@ -15,6 +15,7 @@ from gpunn.activations import ACTIVATIONS
 from gpunn.backends.numpy_backend import NumpyBackend
 from gpunn.errors import DeviceError, ParameterError
 from gpunn.losses import LOSSES
+from gpunn.optimizers import OPTIMIZERS
 from gpunn.parity import Case, choose_devices, compare, compare_network, standard_cases
 from gpunn.parity.checks import Reading, checks_of_epochs, checks_of_steps
 from gpunn.testing import assert_parity
@@ -227,7 +228,7 @@ def test_the_standard_cases_are_every_activation_and_every_error_both_ways():
             for activation in ACTIVATIONS
             if loss.required_activation in (None, activation)
         }
-    assert {case.optimizer for case in cases} == {"sgd", "momentum", "nesterov", "adam"}
+    assert {case.optimizer for case in cases} == set(OPTIMIZERS)
     assert len({case.name for case in cases}) == len(cases)
 
 
