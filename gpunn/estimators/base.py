@@ -157,10 +157,12 @@ class MultilayerPerceptron(FittedPerceptron, ABC):
             The weight of each sample.
         validation_data : tuple of (X, y) or (X, y, sample_weight), optional
             Samples on which loss and score are measured after each epoch; with `early_stopping`
-            they decide, and no other samples are held out.
+            they decide, and no other samples are held out. `class_weight` is not for them: their
+            weights are those given here.
         callbacks : sequence of gpunn.Callback
             Objects whose methods are called after each step and epoch. Only for the solvers "sgd"
-            and "adam".
+            and "adam". If they ask the estimator, it predicts with the weights of that moment; on a
+            GPU, its `coefs_` and copies of it have those from before the fit.
         checkpoints : gpunn.Checkpoints, optional
             Where to save the state of the training, and whether to continue from there. Only for
             the solvers "sgd" and "adam", with a whole number as `random_state`.
@@ -304,6 +306,9 @@ class MultilayerPerceptron(FittedPerceptron, ABC):
         incremental: bool,
     ) -> None:
         network, engine = self._network(), self._own_engine()
+        if not engine.holds(network):
+            # A callback that asks the estimator is to be answered by what has been learnt so far.
+            self.coefs_, self.intercepts_ = engine.adopt(network)
         if engine.rule is None or not incremental:
             engine.rule = self._make_rule()
         try:

@@ -173,6 +173,10 @@ class Engine:
             assert self._network is not None
             return self._network
 
+    def holds(self, network: Network) -> bool:
+        """Say whether predictions are that network's already."""
+        return network is self._network
+
     def adopt(self, network: Network) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
         """Keep a trained network, and return its numbers on the host: coefs and intercepts."""
         hosts: list[NDArray[Any]] = []

@@ -497,6 +497,29 @@ def test_callbacks_hear_of_everything_and_may_end_the_training():
     assert [record.epoch for record in recorder.records] == [1, 2, 3]
 
 
+class Asker(gpunn.Callback):
+    """Asks an estimator after each epoch of its own fit."""
+
+    def __init__(self, model):
+        self.model, self.differences = model, []
+
+    def on_epoch_end(self, network, record):
+        difference = self.model.predict_proba(X) - network.predict(X.astype(network.dtype))
+        self.differences.append(np.abs(difference).max())
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_callback_may_ask_the_estimator_what_it_has_learnt_so_far(
+    installed_double, device, dtype
+):
+    model = MLPClassifier(**QUICK, device=device, warm_start=True)
+    for _ in range(2):
+        asker = Asker(model)
+        model.fit(X.astype(dtype), Y, callbacks=[asker])
+        assert asker.differences == [0.0] * 5
+
+
 def test_several_labels_in_parts_without_being_told_the_classes():
     _, inputs, targets = KINDS["labels"]
     model = quick(batch_size="auto")
