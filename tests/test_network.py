@@ -63,6 +63,10 @@ def test_layer_sizes_must_be_whole_numbers_above_zero(sizes):
     assert "layer_sizes" in fails(ParameterError, Network, sizes, device="cpu")
 
 
+def test_a_layer_that_no_memory_holds_is_refused():
+    assert "use fewer units" in fails(ParameterError, Network, (64, 10**22, 10), device="cpu")
+
+
 @pytest.mark.parametrize(
     ("option", "value", "said"),
     [

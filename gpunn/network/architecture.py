@@ -12,6 +12,9 @@ from gpunn.losses import get_loss
 
 HIDDEN_ERRORS = ("gradient", "textbook")
 
+TOO_MANY_WEIGHTS = 2**60
+"""So many weights in a layer take more bytes than a 64-bit machine can count."""
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -43,6 +46,11 @@ class Architecture:
             raise ParameterError(
                 "layer_sizes must be at least two whole numbers above 0, from inputs to outputs, "
                 f"got {list(sizes)}"
+            )
+        if any(n_in * n_out >= TOO_MANY_WEIGHTS for n_in, n_out in pairwise(sizes)):
+            raise ParameterError(
+                f"layer_sizes {list(sizes)} make a layer of 2^60 weights or more, which no memory "
+                "holds: use fewer units"
             )
         if not isinstance(self.biases, bool):
             raise ParameterError(f"biases must be True or False, got {self.biases!r}")
