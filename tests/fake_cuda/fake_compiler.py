@@ -15,9 +15,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from fake_arrays import ndarray
+from fake_memory import GuardedBytes
 
 CXX = next(filter(None, map(shutil.which, ("g++", "c++", "clang++"))), None)
 # No exceptions and no start files, nor headers where they can be spared: with them, parsing and
@@ -56,6 +57,9 @@ HOST_FUNCTIONS = "".join(
     f"static inline float {name}(float x) {{ return __builtin_{name}f(x); }}\n"
     f"static inline double {name}(double x) {{ return __builtin_{name}(x); }}\n"
     for name in ("exp", "log", "log1p", "expm1", "tanh", "sqrt", "fabs")
+) + "".join(
+    f"static inline {kind} pow({kind} x, {kind} y) {{ return __builtin_pow{end}(x, y); }}\n"
+    for kind, end in (("float", "f"), ("double", ""))
 )
 
 kernel_texts: dict[str, str] = {}
@@ -73,14 +77,29 @@ def _build_folder() -> Path:
 
 
 @cache
-def compile_kernel(source: str) -> ctypes.CDLL:
+def preprocess(code: str) -> str:
+    """Return the lines of a source that its ``#if`` choose, without comments and macros.
+
+    Where there is no compiler nothing will run, and the source is returned as it is.
+    """
+    if CXX is None:
+        return code
+    command = [CXX, "-E", "-P", "-x", "c++", "-std=c++17", "-"]
+    done = subprocess.run(command, input=code, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"the kernel does not compile:\n{done.stderr}\n{code}")
+    return done.stdout
+
+
+@cache
+def compile_kernel(source: str, *flags: str) -> ctypes.CDLL:
     """Return the library of a source, which is compiled once."""
     if CXX is None:
         raise RuntimeError("no C++ compiler")
     stem = _build_folder() / hashlib.sha256(source.encode()).hexdigest()[:24]
     stem.with_suffix(".cpp").write_text(source)
     library = str(stem.with_suffix(".so"))
-    command = [CXX, *CXX_FLAGS, str(stem.with_suffix(".cpp")), "-o", library, "-lm", "-lc"]
+    command = [CXX, *CXX_FLAGS, *flags, str(stem.with_suffix(".cpp")), "-o", library, "-lm", "-lc"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"the kernel does not compile:\n{done.stderr}\n{source}")
@@ -88,8 +107,8 @@ def compile_kernel(source: str) -> ctypes.CDLL:
 
 
 @contextmanager
-def fenced(arrays: list[ndarray]) -> Iterator[None]:
-    """Let AddressSanitizer forbid all of the arrays' allocations but the arrays themselves."""
+def fenced(parts: list[tuple[GuardedBytes, Any]]) -> Iterator[None]:
+    """Let AddressSanitizer forbid all memory around parts of it; NumPy's arrays are the parts."""
     if not SANITIZE:
         yield
         return
@@ -103,11 +122,11 @@ def fenced(arrays: list[ndarray]) -> Iterator[None]:
             sanitizer.__asan_unpoison_memory_region,
         )
     )
-    memories = {id(array._memory): array._memory for array in arrays}.values()
+    memories = {id(memory): memory for memory, _ in parts}.values()
     for memory in memories:
         poison(memory.bytes.ctypes.data, memory.bytes.nbytes)
-    for array in arrays:
-        low, high = np.lib.array_utils.byte_bounds(array._values)
+    for _, values in parts:
+        low, high = np.lib.array_utils.byte_bounds(values)
         unpoison(low, high - low)
     try:
         yield

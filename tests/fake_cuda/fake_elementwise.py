@@ -154,7 +154,7 @@ class ElementwiseKernel:
             *(c.ctypes.data if isinstance(c, np.ndarray) else ctypes.addressof(c) for c in cells)
         )
         wrong = _OutOfRange()
-        with fenced([argument for argument in arguments if isinstance(argument, ndarray)]):
+        with fenced([(a._memory, a._values) for a in arguments if isinstance(a, ndarray)]):
             failed = function(pointers, ctypes.c_ssize_t(math.prod(shape)), ctypes.byref(wrong))
         if failed:
             raise IndexError(

@@ -19,6 +19,8 @@ N_MULTIPROCESSORS = 6
 """Few, as every thread of every block is a fibre on the host."""
 GUARD = 256
 """Bytes on both sides of an allocation that nobody may write to."""
+ALIGNMENT = 512
+"""Of an allocation's address, in bytes."""
 
 
 class CUDARuntimeError(RuntimeError):
@@ -66,8 +68,28 @@ class Device:
         current.id = self._stack.pop()
 
 
-class Memory:
-    """An allocation: 0xFF bytes (NaN, or the index -1) with a guard on both sides."""
+class GuardedBytes:
+    """0xFF bytes (NaN, or the index -1), aligned as CuPy's pool does, with a guard on both sides.
+
+    The alignment is CuPy's, so that an address which is aligned here by luck is no test.
+    """
+
+    def __init__(self, nbytes: int) -> None:
+        self.nbytes = nbytes
+        room = np.full(nbytes + 2 * GUARD + ALIGNMENT, 0xFF, np.uint8)
+        start = -(room.ctypes.data + GUARD) % ALIGNMENT
+        self.bytes = room[start : start + nbytes + 2 * GUARD]
+
+    def damaged(self) -> bool:
+        end = GUARD + self.nbytes
+        return bool((self.bytes[:GUARD] != 0xFF).any() or (self.bytes[end:] != 0xFF).any())
+
+    def view(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+        return np.ndarray(shape, dtype, self.bytes.data, GUARD)
+
+
+class Memory(GuardedBytes):
+    """An allocation on a device."""
 
     _live: ClassVar["weakref.WeakSet[Memory]"] = weakref.WeakSet()
     _lock: ClassVar = threading.Lock()
@@ -77,8 +99,7 @@ class Memory:
         used = used_bytes(self.device_id) if nbytes else 0
         if used + nbytes > DEVICE_BYTES:
             raise OutOfMemoryError(nbytes, used)
-        self.nbytes = nbytes
-        self.bytes = np.full(nbytes + 2 * GUARD, 0xFF, np.uint8)
+        super().__init__(nbytes)
         self.ptr = self.bytes.ctypes.data + GUARD if nbytes else 0
         self.uses = Uses()
         with Memory._lock:
@@ -93,13 +114,6 @@ class Memory:
         """Return the allocations there are, whatever other threads allocate meanwhile."""
         with cls._lock:
             return list(cls._live)
-
-    def damaged(self) -> bool:
-        end = GUARD + self.nbytes
-        return bool((self.bytes[:GUARD] != 0xFF).any() or (self.bytes[end:] != 0xFF).any())
-
-    def view(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
-        return np.ndarray(shape, dtype, self.bytes.data, GUARD)
 
 
 def used_bytes(device_id: int) -> int:

@@ -6,8 +6,13 @@
 // the same memory without a barrier between them do so in either order. Threads that should wait
 // together and do not are an error, and so are blocks that wait for ever.
 //
-// A thread that sleeps waits for another block. Dynamic shared memory is `shared_memory`:
-// fake_raw.py rewrites its declaration.
+// In a cooperative launch all blocks are there at once, and a thread that sleeps waits for another
+// block. In any other one nobody may rely on that: a block runs to its end before the next begins.
+//
+// A shuffle is a place where a warp's threads meet. That it also shows each of them what the others
+// have written, as only __syncwarp() promises, is not noticed.
+//
+// Dynamic shared memory is `shared_memory`: fake_raw.py rewrites its declaration.
 
 // The C library's check of jumps takes those to another stack for mistakes.
 #undef _FORTIFY_SOURCE
@@ -18,7 +23,10 @@
 #define __device__
 #define __launch_bounds__(n_threads)
 #define __syncthreads() wait_for(AT_BARRIER, __LINE__)
-#define __shfl_down_sync(mask, value, distance) shuffle_down(mask, value, distance, __LINE__)
+#define __syncwarp() wait_for(AT_WARP_BARRIER, __LINE__)
+#define __shfl_sync(mask, value, lane) shuffle<BY_LANE>(mask, value, lane, __LINE__)
+#define __shfl_xor_sync(mask, value, lanes) shuffle<BY_XOR>(mask, value, lanes, __LINE__)
+#define __shfl_down_sync(mask, value, distance) shuffle<DOWN>(mask, value, distance, __LINE__)
 #define __threadfence()
 #define __nanosleep(duration) wait_for(ASLEEP, __LINE__)
 
@@ -28,14 +36,42 @@ static inline int max(int a, int b) { return a < b ? b : a; }
 struct Index { unsigned x, y, z; };
 static Index threadIdx, blockIdx, blockDim, gridDim;
 
-enum { LANES = 32, MOST_FIBRES = 4096, STACK_BYTES = 65536 };  // as in fake_cuda.py
-enum State { READY, AT_SHUFFLE, AT_BARRIER, ASLEEP, DONE };
+// CUDA's vectors, aligned as CUDA's are.
+#define VECTOR_2(vector, number) \
+    struct alignas(2 * sizeof(number)) vector { number x, y; }; \
+    static inline vector make_##vector(number x, number y) { return {x, y}; }
+#define VECTOR_4(vector, number) \
+    struct alignas(4 * sizeof(number)) vector { number x, y, z, w; }; \
+    static inline vector make_##vector(number x, number y, number z, number w) \
+    { return {x, y, z, w}; }
+VECTOR_2(float2, float)
+VECTOR_4(float4, float)
+VECTOR_2(double2, double)
+VECTOR_2(uint2, unsigned int)
+VECTOR_4(uint4, unsigned int)
+VECTOR_2(ushort2, unsigned short)
+VECTOR_4(ushort4, unsigned short)
+
+enum { LANES = 32, MOST_FIBRES = 4096, STACK_BYTES = 65536 };  // as in fake_raw.py
+enum State { READY, AT_SHUFFLE, AT_WARP_BARRIER, AT_BARRIER, ASLEEP, DONE };
+enum Shuffle { NONE, BY_LANE, BY_XOR, DOWN };
+
+// What fake_raw.py passes. A cooperative launch has shared memory for each block, another one for
+// one block.
+struct Launch {
+    void** arguments;
+    void** shared;
+    void* stacks;
+    int grid[3];
+    int n_threads, shared_bytes, cooperative, backwards;
+};
 
 struct Fibre {
     jmp_buf here;                   // where it goes on
     bool started;
     State state;
     int line;                       // where it waits
+    Shuffle shuffle;                // and for which shuffle
     int n_shuffles;
     unsigned long long offered[2];  // in shuffles, by turns: some threads may be one ahead
 };
@@ -58,19 +94,41 @@ static unsigned atomicAdd(unsigned* address, unsigned value)
     return before;
 }
 
+static unsigned atomicInc(unsigned* address, unsigned limit)
+{
+    const unsigned before = *address;
+    *address = before >= limit ? 0 : before + 1;
+    return before;
+}
+
+// There are none for floating point on purpose: their sums would depend on the order of threads.
+
 // A function that is jumped back into must stay one by itself.
-__attribute__((noinline)) static void wait_for(State state, int line)
+__attribute__((noinline)) static void wait_for(State state, int line, Shuffle shuffle = NONE)
 {
     Fibre& fibre = fibres[current];
     fibre.state = state;
     fibre.line = line;
+    fibre.shuffle = shuffle;
     if (!_setjmp(fibre.here)) _longjmp(scheduler, 1);
 }
 
+// What the compiler calls before a number is read or written at a null or misaligned address, where
+// a GPU would stop the kernel.
+extern "C" __attribute__((visibility("hidden"))) void __ubsan_handle_type_mismatch_v1(
+    void*, void* address)
+{
+    problem = address ? "an address is not aligned for its type" : "a null pointer is used";
+    wait_for(DONE, 0);
+}
+
+// One thread after the other: that of the next block goes on where the last one's was done.
 __attribute__((noinline)) static void run_fibre()
 {
-    call_kernel();
-    wait_for(DONE, 0);
+    for (;;) {
+        call_kernel();
+        wait_for(DONE, 0);
+    }
 }
 
 __attribute__((noinline)) static void go_on(Fibre& fibre)
@@ -92,21 +150,29 @@ __attribute__((noinline)) static void resume(int thread)
     if (!_setjmp(scheduler)) go_on(fibres[thread]);
 }
 
-template <typename V>
-static V shuffle_down(unsigned mask, V value, unsigned distance, int line)
+// Returns the lane that a thread takes from.
+static unsigned lane_of(Shuffle kind, unsigned lane, unsigned argument)
 {
+    if (kind == BY_LANE) return argument;
+    if (kind == BY_XOR) return lane ^ argument;
+    // Beyond the end of the warp a thread gets its own value.
+    return lane + argument < LANES ? lane + argument : lane;
+}
+
+template <Shuffle KIND, typename V>
+static V shuffle(unsigned mask, V value, unsigned argument, int line)
+{
+    static_assert(sizeof value == 4 || sizeof value == 8, "a shuffle moves 4 or 8 bytes");
     Fibre& fibre = fibres[current];
     const int turn = fibre.n_shuffles++ % 2;
     __builtin_memcpy(&fibre.offered[turn], &value, sizeof value);
     if (mask != 0xffffffffu) problem = "a shuffle leaves out threads of the warp";
-    wait_for(AT_SHUFFLE, line);
-    // Beyond the end of the warp a thread gets its own value.
-    const unsigned lane = threadIdx.x % LANES;
-    const unsigned source = lane + distance < LANES ? current + distance : current;
-    if (threadIdx.x + source - current >= blockDim.x) {
+    wait_for(AT_SHUFFLE, line, KIND);
+    const unsigned lane = threadIdx.x % LANES, from = lane_of(KIND, lane, argument);
+    if (from >= LANES || threadIdx.x - lane + from >= blockDim.x) {
         problem = "a shuffle takes from a thread that is not there";
     } else {
-        __builtin_memcpy(&value, &fibres[source].offered[turn], sizeof value);
+        __builtin_memcpy(&value, &fibres[current - lane + from].offered[turn], sizeof value);
     }
     return value;
 }
@@ -114,9 +180,9 @@ static V shuffle_down(unsigned mask, V value, unsigned distance, int line)
 static bool are_together(int first, int last)
 {
     for (int i = first; i < last; ++i) {
-        if (fibres[i].state != fibres[first].state || fibres[i].line != fibres[first].line) {
-            return false;
-        }
+        const Fibre &one = fibres[i], &other = fibres[first];
+        if (one.state != other.state) return false;
+        if (one.line != other.line || one.shuffle != other.shuffle) return false;
     }
     return true;
 }
@@ -143,20 +209,28 @@ static void run_warp(int first, int last)
         }
         if (any_is(ASLEEP, first, last)) return;
         if (!are_together(first, last)) problem = "threads of a warp wait at different places";
-        if (fibres[first].state != AT_SHUFFLE) return;
+        const State state = fibres[first].state;
+        if (state != AT_SHUFFLE && state != AT_WARP_BARRIER) return;
         make_ready(first, last);
     }
 }
 
-// Runs a block until it is done, or its threads wait for one that sleeps. Says whether any thread
-// came to another place.
-static bool run_block(int block, char* shared)
+static void set_block(unsigned block)
 {
-    const int n_threads = blockDim.x, start = block * n_threads, end = start + n_threads;
+    blockIdx.x = block % gridDim.x;
+    blockIdx.y = block / gridDim.x % gridDim.y;
+    blockIdx.z = block / gridDim.x / gridDim.y;
+}
+
+// Runs a block, whose first fibre is `start`, until it is done, or its threads wait for one that
+// sleeps. Says whether any thread came to another place.
+static bool run_block(int block, int start, void* shared)
+{
+    const int n_threads = blockDim.x, end = start + n_threads;
     const int n_warps = (n_threads + LANES - 1) / LANES;
     bool moved = false;
-    blockIdx.x = block;
-    shared_memory = shared;
+    set_block(block);
+    shared_memory = (char*)shared;
     while (!problem && fibres[start].state != DONE) {
         for (int i = 0; i < n_warps && !problem; ++i) {
             const int first = start + (backwards ? n_warps - 1 - i : i) * LANES;
@@ -175,26 +249,52 @@ static bool run_block(int block, char* shared)
     return moved;
 }
 
-// Returns what went wrong, or null. `shared` holds the address of each block's shared memory.
-extern "C" const char* launch(
-    void** arguments_, int n_blocks, int n_threads, void** shared, void* stacks_, int backwards_)
+// All blocks are there, and each is run as far as it can go, until all are done.
+static void run_together(int n_blocks, void** shared)
 {
-    arguments = arguments_;
-    stacks = (char*)stacks_;
-    backwards = backwards_;
-    problem = nullptr;
-    blockDim = {(unsigned)n_threads, 1, 1};
-    gridDim = {(unsigned)n_blocks, 1, 1};
-    for (int i = 0; i < n_blocks * n_threads; ++i) { fibres[i] = Fibre(); }
+    const int n_threads = blockDim.x;
     bool moved = true;
     while (moved && !problem) {
         moved = false;
         for (int i = 0; i < n_blocks && !problem; ++i) {
             const int block = backwards ? n_blocks - 1 - i : i;
             if (fibres[block * n_threads].state == DONE) continue;
-            if (run_block(block, (char*)shared[block])) moved = true;
+            if (run_block(block, block * n_threads, shared[block])) moved = true;
         }
     }
     if (!problem && any_is(ASLEEP, 0, n_blocks * n_threads)) problem = "blocks wait for ever";
+}
+
+// One block is run to its end before the next begins, on the same fibres. What one leaves in shared
+// memory the next must not see.
+static void run_one_by_one(int n_blocks, void* shared, int shared_bytes)
+{
+    const int n_threads = blockDim.x;
+    for (int i = 0; i < n_blocks && !problem; ++i) {
+        __builtin_memset(shared, 0xff, shared_bytes);
+        make_ready(0, n_threads);
+        while (run_block(backwards ? n_blocks - 1 - i : i, 0, shared) && !problem) {
+            if (fibres[0].state == DONE) break;
+        }
+        if (!problem && any_is(ASLEEP, 0, n_threads)) {
+            problem = "a block waits for another, which need not run at once";
+        }
+    }
+}
+
+// Returns what went wrong, or null.
+extern "C" const char* launch(const Launch* what)
+{
+    arguments = what->arguments;
+    stacks = (char*)what->stacks;
+    backwards = what->backwards;
+    problem = nullptr;
+    blockDim = {(unsigned)what->n_threads, 1, 1};
+    gridDim = {(unsigned)what->grid[0], (unsigned)what->grid[1], (unsigned)what->grid[2]};
+    const int n_blocks = gridDim.x * gridDim.y * gridDim.z;
+    const int n_fibres = what->n_threads * (what->cooperative ? n_blocks : 1);
+    for (int i = 0; i < n_fibres; ++i) { fibres[i] = Fibre(); }
+    if (what->cooperative) run_together(n_blocks, what->shared);
+    else run_one_by_one(n_blocks, what->shared[0], what->shared_bytes);
     return problem;
 }

@@ -1,11 +1,13 @@
 """Whole kernels of the double of CuPy: CUDA source whose threads are fibres on the host.
 
-All blocks of a launch are there at once, as in a cooperative one; ``fake_raw.h`` has the grid. A
-launch is run twice, with threads and blocks in opposite orders, so that a race shows as a
-difference. Shared memory has guards and begins as NaN, like all other memory.
+In a cooperative launch all blocks are there at once, in any other one they run one after the other;
+``fake_raw.h`` has the grid. A launch is run twice, with threads and blocks in opposite orders, so
+that a race shows as a difference. Shared memory has guards and begins as NaN, like all other
+memory.
 """
 
 import ctypes
+import math
 import re
 from functools import cache
 from pathlib import Path
@@ -14,14 +16,25 @@ from typing import Any, NamedTuple
 import fake_compiler
 import numpy as np
 from fake_arrays import check_device, ndarray
-from fake_compiler import C_TYPES, HOST_FUNCTIONS, compile_kernel, fenced
-from fake_memory import GUARD, MOST_SHARED_BYTES_OPTIN, N_MULTIPROCESSORS, Memory
+from fake_compiler import C_TYPES, HOST_FUNCTIONS, compile_kernel, fenced, preprocess
+from fake_memory import GUARD, MOST_SHARED_BYTES_OPTIN, N_MULTIPROCESSORS, GuardedBytes
 
 GRID = Path(__file__).with_name("fake_raw.h")
 MOST_FIBRES = 4096
 MOST_THREADS = 1024
+MOST_BLOCKS = (2**31 - 1, 2**16 - 1, 2**16 - 1)
 MOST_SHARED_BYTES = 48 * 1024
 STACK_BYTES = 2**16
+# The compiler checks each address that is used, and calls back into fake_raw.h.
+FLAGS = ("-fsanitize=alignment,null",)
+
+_SHARED = r"extern __shared__ (?:__align__\(\d+\) )?(\w+(?: \w+)*) (\w+)\[\];"
+VECTORS = {
+    **{"float2": "float", "float4": "float", "double2": "double"},
+    **{"uint2": "unsigned int", "uint4": "unsigned int"},
+    **{"ushort2": "unsigned short", "ushort4": "unsigned short"},
+}
+"""What the members of CUDA's vectors are."""
 
 
 class RawModule:
@@ -52,25 +65,63 @@ class _RawParameter(NamedTuple):
     dtype: np.dtype[Any]
 
 
+def _dtypes(code: str) -> dict[str, np.dtype[Any]]:
+    """Return the dtype of each type that a parameter, or what it points to, may have."""
+    dtypes = {ctype: np.dtype(dtype) for dtype, ctype in C_TYPES.items()}
+    dtypes["unsigned"] = dtypes["unsigned int"]
+    dtypes |= {vector: dtypes[number] for vector, number in VECTORS.items()}
+    for old, new in re.findall(r"typedef (\w+(?: \w+)*) (\w+);", code):
+        if old in dtypes:
+            dtypes[new] = dtypes[old]
+    return dtypes
+
+
+@cache
 def _signature(code: str, name: str) -> list[_RawParameter]:
     """Return the parameters of a kernel whose source is written plainly."""
-    code = re.sub("//.*", "", code)
+    code = re.sub(r"\s+", " ", preprocess(re.sub("//.*", "", code)))
     found = re.search(rf'extern "C" __global__ void [^{{;]*\b{name}\(([^)]*)\)', code)
     if found is None:
         raise RuntimeError("CUDA_ERROR_NOT_FOUND: named symbol not found")
-    dtypes = {ctype: np.dtype(dtype) for dtype, ctype in C_TYPES.items()}
-    dtypes |= {new: dtypes[old] for old, new in re.findall(r"typedef (\w+) (\w+);", code)}
-    parameters = []
+    if "__shared__" in re.sub(_SHARED, "", code):
+        raise RuntimeError("static shared memory cannot be watched: use dynamic shared memory")
+    dtypes, parameters = _dtypes(code), []
     for text in found[1].split(","):
-        match = re.fullmatch(r"(const )?((?:long |unsigned )?\w+)(\*?) (\w+)", text.strip())
+        match = re.fullmatch(
+            r"(const )?((?:unsigned |signed |long )?\w+) ?(\*?) ?(?:__restrict__ )?(\w+)",
+            text.strip(),
+        )
         assert match is not None, f"not a plain parameter: {text}"
         const, ctype, star, parameter = match.groups()
         parameters.append(_RawParameter(parameter, bool(const), ctype, bool(star), dtypes[ctype]))
     return parameters
 
 
+class _Launch(ctypes.Structure):
+    """A launch as ``fake_raw.h`` takes it."""
+
+    _fields_ = (
+        ("arguments", ctypes.c_void_p),
+        ("shared", ctypes.c_void_p),
+        ("stacks", ctypes.c_void_p),
+        ("grid", ctypes.c_int * 3),
+        ("n_threads", ctypes.c_int),
+        ("shared_bytes", ctypes.c_int),
+        ("cooperative", ctypes.c_int),
+        ("backwards", ctypes.c_int),
+    )
+
+
+class _Size(NamedTuple):
+    """How large a launch is."""
+
+    grid: tuple[int, int, int]
+    n_threads: int
+    shared_bytes: int
+
+
 class RawKernel:
-    """A kernel whose blocks all run at once, as in a cooperative launch.
+    """A kernel of a module.
 
     It is run twice, with the threads in one order and in the other: if anything differs, they race.
     """
@@ -96,7 +147,7 @@ class RawKernel:
     def __call__(
         self, grid: tuple[int, ...], block: tuple[int, ...], args: Any, *, shared_mem: int = 0
     ) -> None:
-        self._check_size(grid, block, shared_mem)
+        size = self._size(grid, block, shared_mem)
         if len(args) != len(self.parameters):
             raise TypeError(f"{self.name} takes {len(self.parameters)} arguments, got {len(args)}")
         # The cells must live until the kernel has run, which reads its arguments from them.
@@ -109,22 +160,30 @@ class RawKernel:
         self._check_overlaps(arrays)
         fake_compiler.kernel_texts[self.code] = self.name
         pointers = (ctypes.c_void_p * len(cells))(*(cell.ctypes.data for cell in cells))
-        self._run_both_ways(pointers, (grid[0], block[0]), shared_mem, arrays)
+        self._run_both_ways(pointers, size, arrays)
 
-    def _check_size(self, grid: tuple[int, ...], block: tuple[int, ...], shared_mem: int) -> None:
+    def _size(self, grid: tuple[int, ...], block: tuple[int, ...], shared_mem: int) -> _Size:
         """Refuse what a GPU refuses, and what the double cannot do."""
-        if len(grid) != 1 or len(block) != 1:
-            raise NotImplementedError("only one dimension")
-        if grid[0] != 1 and not self._cooperative:
-            raise NotImplementedError("blocks that need not run at once")
-        if grid[0] * block[0] > MOST_FIBRES:
-            raise NotImplementedError(f"more than {MOST_FIBRES} threads")
-        if grid[0] > N_MULTIPROCESSORS:
-            raise RuntimeError("CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE: too many blocks")
-        if not (grid[0] > 0 and 0 < block[0] <= MOST_THREADS and shared_mem >= 0):
+        if not 1 <= len(grid) <= 3 or set(block[1:]) - {1}:
+            raise NotImplementedError("blocks of more than one dimension")
+        blocks = (*grid, 1, 1)[:3]
+        if not all(0 < n <= most for n, most in zip(blocks, MOST_BLOCKS, strict=True)):
+            raise RuntimeError("CUDA_ERROR_INVALID_VALUE: invalid argument")
+        if not 0 < block[0] <= MOST_THREADS or shared_mem < 0:
             raise RuntimeError("CUDA_ERROR_INVALID_VALUE: invalid argument")
         if shared_mem > max(MOST_SHARED_BYTES, self.max_dynamic_shared_size_bytes):
             raise RuntimeError("CUDA_ERROR_INVALID_VALUE: invalid argument")
+        if self._cooperative:
+            self._check_cooperative(math.prod(grid), block[0])
+        return _Size(blocks, block[0], shared_mem)
+
+    @staticmethod
+    def _check_cooperative(n_blocks: int, n_threads: int) -> None:
+        """Refuse blocks that cannot all be there at once."""
+        if n_blocks * n_threads > MOST_FIBRES:
+            raise NotImplementedError(f"more than {MOST_FIBRES} threads")
+        if n_blocks > N_MULTIPROCESSORS:
+            raise RuntimeError("CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE: too many blocks")
 
     @staticmethod
     def _check_overlaps(arrays: list[tuple[_RawParameter, ndarray]]) -> None:
@@ -137,8 +196,7 @@ class RawKernel:
     def _run_both_ways(
         self,
         pointers: Any,
-        size: tuple[int, int],
-        shared_mem: int,
+        size: _Size,
         arrays: list[tuple[_RawParameter, ndarray]],
     ) -> None:
         """Run the kernel in both orders of its threads, from the same memory; compare the bits."""
@@ -148,8 +206,8 @@ class RawKernel:
         for backwards in (False, True):
             for memory, values in zip(written, before, strict=True):
                 memory.bytes[...] = values
-            with fenced([array for _, array in arrays]):
-                self._launch(pointers, size, shared_mem, backwards)
+            with fenced([(a._memory, a._values) for _, a in arrays]):
+                self._launch(pointers, size, backwards)
             for p, a in arrays:
                 if a._memory.damaged():
                     raise IndexError(f"{self.name} wrote outside of {p.name}")
@@ -174,30 +232,31 @@ class RawKernel:
             raise ValueError(f"{parameter.name} is not contiguous, but the kernel gets its address")
         return np.array(argument.data.ptr, np.uintp)
 
-    def _launch(
-        self, pointers: Any, size: tuple[int, int], shared_mem: int, backwards: bool
-    ) -> None:
-        shared = [Memory(shared_mem) for _ in range(size[0])]
-        addresses = (ctypes.c_void_p * size[0])(*(m.bytes.ctypes.data + GUARD for m in shared))
-        function = self._function()
-        with fenced([ndarray(m, m.view((shared_mem,), np.dtype("u1"))) for m in shared]):
-            problem = function(pointers, *size, addresses, _stacks().ctypes, int(backwards))
+    def _launch(self, pointers: Any, size: _Size, backwards: bool) -> None:
+        n_shared = math.prod(size.grid) if self._cooperative else 1
+        shared = [GuardedBytes(size.shared_bytes) for _ in range(n_shared)]
+        addresses = (ctypes.c_void_p * n_shared)(*(m.bytes.ctypes.data + GUARD for m in shared))
+        launch = _Launch(
+            *(ctypes.addressof(pointers), ctypes.addressof(addresses), _stacks().ctypes.data),
+            *(size.grid, size.n_threads, size.shared_bytes, self._cooperative, backwards),
+        )
+        function, bytes_type = self._function(), np.dtype("u1")
+        with fenced([(m, m.view((size.shared_bytes,), bytes_type)) for m in shared]):
+            problem = function(ctypes.byref(launch))
         if problem:
             raise RuntimeError(f"{self.name}: {problem.decode()}")
         if any(memory.damaged() for memory in shared):
             raise IndexError(f"{self.name} wrote outside of its shared memory")
 
     def _function(self) -> Any:
-        code = re.sub(
-            r"extern __shared__ (\w+) (\w+)\[\];", r"\1* \2 = (\1*)shared_memory;", self.code
-        )
+        code = re.sub(_SHARED, r"\1* \2 = (\1*)shared_memory;", self.code)
         passed = ", ".join(
             f"*({p.ctype}{'*' if p.pointer else ''}*)arguments[{index}]"
             for index, p in enumerate(self.parameters)
         )
         call = f"static void call_kernel() {{ {self.name}({passed}); }}\n"
         source = GRID.read_text() + HOST_FUNCTIONS + code + call
-        function = compile_kernel(source).launch
+        function = compile_kernel(source, *FLAGS).launch
         function.restype = ctypes.c_char_p
         return function
 
