@@ -1,9 +1,11 @@
 """What all optimizers have in common: what is asked of them, and memory in the network's shapes."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, NamedTuple
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple
 
-from gpunn.backends.base import Array
+from gpunn.backends.base import Array, Number
+from gpunn.backends.fused import UpdateRule
 from gpunn.errors import ParameterError
 from gpunn.network import Network
 from gpunn.network.layers import Layer
@@ -14,6 +16,13 @@ class Memory(NamedTuple):
 
     weights: Array
     biases: Array | None
+
+
+class LayerMemories(NamedTuple):
+    """Arrays in the shapes of a layer's weights, and of its biases."""
+
+    weights: tuple[Array, ...]
+    biases: tuple[Array, ...]
 
 
 def new_memory(network: Network) -> list[Memory]:
@@ -36,6 +45,14 @@ def named(kind: str, memories: list[Memory]) -> dict[str, Array]:
         if memory.biases is not None:
             arrays[f"layers.{index}.bias.{kind}"] = memory.biases
     return arrays
+
+
+def memories_of(index: int, *kinds: list[Memory]) -> LayerMemories:
+    """Return what is remembered of a layer, of each kind."""
+    return LayerMemories(
+        tuple(memory[index].weights for memory in kinds),
+        tuple(b for memory in kinds if (b := memory[index].biases) is not None),
+    )
 
 
 def largest_layer(network: Network) -> int:
@@ -94,3 +111,56 @@ class Optimizer(ABC):
         inputs : Array, shape (n, n_in)
             The activations below. The gradient is ``delta^T inputs / n``.
         """
+
+    # For devices that record a step; see `gpunn.training.recorded`.
+
+    rule: UpdateRule | None = None
+    """The whole rule for a gradient that lies ready, as CUDA; None to have none."""
+
+    def step_numbers(self, learning_rate: Any, n_rows: Any, step: Any) -> tuple[Any, ...]:
+        """Return the numbers that each step of an epoch takes.
+
+        The first one is what the delta of the outputs is multiplied by in a recorded step. All that
+        follows is linear in it, so that `update` finds the factors of its products in the deltas.
+
+        Parameters
+        ----------
+        learning_rate : ndarray, shape (n_steps,)
+            The step sizes.
+        n_rows : ndarray, shape (n_steps,)
+            Samples in each step.
+        step : ndarray, shape (n_steps,)
+            The number of each step since the training began, from 1.
+
+        Returns
+        -------
+        tuple of float or ndarray, shape (n_steps,)
+            Each number, for all steps or for each.
+
+        Raises
+        ------
+        ParameterError
+            If the rule cannot be recorded.
+        """
+        raise ParameterError(f"{type(self).__name__} has no step_numbers(): it is not recorded")
+
+    def begin_recorded_step(self, numbers: Sequence[Number]) -> None:
+        """Begin a step with the numbers of `step_numbers`, which are on the device."""
+        raise ParameterError(f"{type(self).__name__} has no step_numbers(): it is not recorded")
+
+    def recorded_choices(self) -> tuple[object, ...]:
+        """Return what else of the rule a recorded step depends on: if it changes, record anew."""
+        return ()
+
+    def memories(self, index: int) -> LayerMemories:
+        """Return what `rule` remembers of a layer, in its order."""
+        return LayerMemories((), ())
+
+
+def is_recordable(optimizer: Optimizer) -> bool:
+    """Say whether a device may record an optimizer's steps.
+
+    Its class must say so itself: what a class derived from it does in Python, step by step, would
+    be recorded once and then no longer done.
+    """
+    return "step_numbers" in vars(type(optimizer))

@@ -43,6 +43,11 @@ class Array(Protocol):
         """Return the same memory in another shape."""
 
 
+Number = Any
+"""A number (float); where a device records steps, also an array (1,) on it, of the network's dtype,
+which holds the number by the time that the work is done."""
+
+
 def is_on_gpu(values: object) -> bool:
     """Say whether something is an array on a GPU, of whichever library."""
     return hasattr(values, "__cuda_array_interface__")

@@ -17,14 +17,31 @@ from typing import Any, NamedTuple, TypeGuard
 from numpy.typing import DTypeLike, NDArray
 
 from gpunn.activations import Activation
-from gpunn.backends.arrays import Array, LayerParams, get_dtype, is_on_gpu
-from gpunn.backends.fused import BatchLearner, FusedModel, Sequencer
+from gpunn.backends.arrays import Array, LayerParams, Number, get_dtype, is_on_gpu
+from gpunn.backends.fused import (
+    BatchLearner,
+    FusedModel,
+    Sequencer,
+    StepRecorder,
+    StepShape,
+    ThinTop,
+    UpdateRule,
+)
 from gpunn.backends.staging import StagingBuffer
 from gpunn.errors import ShapeError
 from gpunn.host_memory import MemoryInfo
 from gpunn.losses import Loss
 
-__all__ = ["PRECISIONS", "AdamStep", "Array", "Backend", "LayerParams", "get_dtype", "is_on_gpu"]
+__all__ = [
+    "PRECISIONS",
+    "AdamStep",
+    "Array",
+    "Backend",
+    "LayerParams",
+    "Number",
+    "get_dtype",
+    "is_on_gpu",
+]
 
 
 PRECISIONS = ("fp32", "tf32", "bf16")
@@ -34,11 +51,11 @@ PRECISIONS = ("fp32", "tf32", "bf16")
 class AdamStep(NamedTuple):
     """The numbers of a step of Adam, as `Backend.adam_update` has them."""
 
-    size: float
-    beta1: float
-    beta2: float
-    epsilon: float
-    weight_decay: float
+    size: Number
+    beta1: Number
+    beta2: Number
+    epsilon: Number
+    weight_decay: Number
 
 
 class Backend(ABC):
@@ -112,7 +129,7 @@ class Backend(ABC):
         transpose_a: bool = False,
         transpose_b: bool = False,
         alpha: float = 1.0,
-        beta: float = 0.0,
+        beta: Number = 0.0,
     ) -> None:
         """Change `out` in place to ``alpha op(a) op(b) + beta out``, where op may transpose.
 
@@ -167,7 +184,7 @@ class Backend(ABC):
         transpose_a: bool,
         transpose_b: bool,
         alpha: float,
-        beta: float,
+        beta: Number,
     ) -> None: ...
 
     @abstractmethod
@@ -202,6 +219,7 @@ class Backend(ABC):
         loss: Loss,
         row_losses: Array,
         row_weights: Array | None = None,
+        scale: Number = 1.0,
     ) -> None:
         """Change `z` in place to the output delta dE/dz, and add to `row_losses` in place.
 
@@ -222,6 +240,8 @@ class Backend(ABC):
             step free of crossings and its result independent of the order in which threads run.
         row_weights : Array, shape (n,), or None
             What sample i's error, and so its row of the delta, is multiplied by.
+        scale : Number
+            What the delta, but not the error, is multiplied by beside that.
         """
 
     def make_sequencer(self, n_rows: int, model: FusedModel) -> Sequencer | None:
@@ -259,8 +279,30 @@ class Backend(ABC):
         """
         return None
 
+    def make_recorder(self, shape: StepShape) -> StepRecorder | None:
+        """Return what records a step and does it again in one call; None if the device cannot."""
+        return None
+
+    def make_thin_top(
+        self, n_rows: int, model: FusedModel, rule: UpdateRule, *, dropout: bool
+    ) -> ThinTop | None:
+        """Return the passes through a network's two uppermost layers; None if there are none.
+
+        Parameters
+        ----------
+        n_rows : int
+            Samples in a step.
+        model : FusedModel
+            The two layers, of a network of any depth.
+        rule : UpdateRule
+            How they learn.
+        dropout : bool
+            Whether units of the lower one sit out steps.
+        """
+        return None
+
     @abstractmethod
-    def axpby(self, source: Array, out: Array, *, alpha: float, beta: float) -> None:
+    def axpby(self, source: Array, out: Array, *, alpha: Number, beta: Number) -> None:
         """Change `out` in place to ``alpha * source + beta * out``.
 
         Both are contiguous, of one shape and dtype, and share no memory. With ``beta=0``, `out` is
@@ -268,14 +310,14 @@ class Backend(ABC):
         """
 
     @abstractmethod
-    def add_squares(self, a: Array, out: Array, *, alpha: float) -> None:
+    def add_squares(self, a: Array, out: Array, *, alpha: Number) -> None:
         """Change `out` (1,) in place by adding ``alpha * (sum of the squares of a)``.
 
         `a` is contiguous; `out` is float64.
         """
 
     @abstractmethod
-    def dropout(self, a: Array, *, dropout_rate: float, scale: float, key: int) -> None:
+    def dropout(self, a: Array, *, dropout_rate: float, scale: float, key: Number) -> None:
         """Change `a` in place: some numbers to 0, and all others by a factor.
 
         Which ones depends on `key` and on their place in `a` alone, and is the same on all devices.
@@ -288,8 +330,8 @@ class Backend(ABC):
             How likely a number becomes 0, in [0, 1).
         scale : float
             What the others are multiplied by.
-        key : int
-            From 0 to 2^32 - 1; another one for other choices.
+        key : Number
+            A whole number from 0 to 2^32 - 1; another one for other choices.
         """
 
     @abstractmethod

@@ -10,6 +10,7 @@ This module must only be imported when a GPU is asked for; see `gpunn.backends.s
 """
 
 import math
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeGuard
@@ -19,9 +20,9 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gpunn.activations import SOFTMAX, Activation
-from gpunn.backends.base import AdamStep, Backend
+from gpunn.backends.base import AdamStep, Backend, Number
 from gpunn.backends.cupy_batches import CupyBatchLearner
-from gpunn.backends.cupy_blas import multiply
+from gpunn.backends.cupy_blas import WORKSPACE_BYTES, Cublas
 from gpunn.backends.cupy_elementwise import (
     adam_kernel,
     add_number_kernel,
@@ -29,6 +30,7 @@ from gpunn.backends.cupy_elementwise import (
     column_sums_kernel,
     dropout_kernel,
     part_sums_kernel,
+    scale_kernel,
     squares_kernel,
     take_rows_kernel,
 )
@@ -41,8 +43,9 @@ from gpunn.backends.cupy_formulas import (
     softmax_kernel,
 )
 from gpunn.backends.cupy_online import CupySequencer
+from gpunn.backends.cupy_recorder import CupyRecorder
 from gpunn.backends.cupy_staging import CupyStagingBuffer
-from gpunn.backends.fused import BatchLearner, FusedModel, Sequencer
+from gpunn.backends.fused import BatchLearner, FusedModel, Sequencer, StepRecorder, StepShape
 from gpunn.backends.staging import StagingBuffer
 from gpunn.errors import OutOfMemoryError
 from gpunn.host_memory import MemoryInfo, in_gib
@@ -56,6 +59,14 @@ ENOUGH_THREADS = 2**18
 
 FEW_ROWS = 64
 """Rows that one thread adds up in about the time of another launch."""
+
+
+class _OfThread(threading.local):
+    """What each thread has of its own: what it computes must not be overwritten by another."""
+
+    def __init__(self) -> None:
+        self.cublas: Cublas | None = None
+        self.scratch: dict[tuple[str, str], Any] = {}
 
 
 class CupyBackend(Backend):
@@ -73,6 +84,7 @@ class CupyBackend(Backend):
         self.device_id, self.precision = device_id, precision
         self.name = f"cuda:{device_id}"
         self._device = cupy.cuda.Device(device_id)
+        self._of_thread = _OfThread()
 
     def asarray(self, host: NDArray[Any], dtype: DTypeLike | None = None) -> Array:
         contiguous = np.ascontiguousarray(host, dtype=dtype)
@@ -119,19 +131,42 @@ class CupyBackend(Backend):
         transpose_a: bool,
         transpose_b: bool,
         alpha: float,
-        beta: float,
+        beta: Number,
     ) -> None:
         if out.size == 0:
             return
         with self._device:
-            multiply(a, b, out, transpose_a, transpose_b, alpha, beta, self.precision)
+            if isinstance(beta, cupy.ndarray):
+                # cuBLAS takes its factors from the host: this one is a pass of its own.
+                scale_kernel()(beta, out)
+                beta = 1.0
+            self._cublas.multiply(a, b, out, transpose_a, transpose_b, alpha, beta, self.precision)
+
+    @property
+    def _cublas(self) -> Cublas:
+        if self._of_thread.cublas is None:
+            with self._room_for(WORKSPACE_BYTES):
+                self._of_thread.cublas = Cublas()
+        return self._of_thread.cublas
+
+    def _scratch(self, name: str, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+        """Return memory that a method may use until it returns; it is kept for the next call."""
+        key, size = (name, np.dtype(dtype).char), math.prod(shape)
+        memory = self._of_thread.scratch.get(key)
+        if memory is None or memory.size < size:
+            self._of_thread.scratch[key] = memory = self.empty((size,), dtype)
+        return memory[:size].reshape(shape)
+
+    def kept_memory(self) -> list[Any]:
+        """Return this thread's memory that its calls use beside their arguments."""
+        return [self._cublas.workspace, *self._of_thread.scratch.values()]
 
     def sum_rows(self, a: Array, out: Array, *, alpha: float = 1.0, beta: float = 0.0) -> None:
         n_rows, n_columns = a.shape
         n_parts = min(math.isqrt(n_rows), ENOUGH_THREADS // max(1, n_columns))
         with self._device:
             if n_rows > FEW_ROWS and n_parts > 1:
-                parts = self.empty((n_parts, n_columns), a.dtype)
+                parts = self._scratch("sums", (n_parts, n_columns), a.dtype)
                 part_sums_kernel()(a, n_rows, n_columns, n_parts, parts)
                 a, n_rows = parts, n_parts
             column_sums_kernel(beta != 0)(a, n_rows, n_columns, alpha, beta, out)
@@ -166,6 +201,7 @@ class CupyBackend(Backend):
         loss: Loss,
         row_losses: Array,
         row_weights: Array | None = None,
+        scale: Number = 1.0,
     ) -> None:
         biases = () if bias is None else (bias,)
         weights = () if row_weights is None else (row_weights,)
@@ -174,7 +210,7 @@ class CupyBackend(Backend):
         check_known(activation)
         with self._device:
             output_kernel(activation, loss, bool(biases), bool(weights))(
-                *biases, *weights, targets, n_columns, share, z, row_losses, size=n_rows
+                *biases, *weights, targets, n_columns, share, scale, z, row_losses, size=n_rows
             )
 
     def make_sequencer(self, n_rows: int, model: FusedModel) -> Sequencer | None:
@@ -185,24 +221,28 @@ class CupyBackend(Backend):
     def make_batch_learner(self, batch_size: int, model: FusedModel) -> BatchLearner | None:
         return CupyBatchLearner.make(self, self._device, batch_size, model)
 
-    def axpby(self, source: Array, out: Array, *, alpha: float, beta: float) -> None:
+    def make_recorder(self, shape: StepShape) -> StepRecorder | None:
+        return CupyRecorder(self, self._device, shape)
+
+    def axpby(self, source: Array, out: Array, *, alpha: Number, beta: Number) -> None:
         with self._device:
             axpby_kernel()(source, alpha, beta, out)
 
-    def add_squares(self, a: Array, out: Array, *, alpha: float) -> None:
+    def add_squares(self, a: Array, out: Array, *, alpha: Number) -> None:
         numbers, squared = a, True
         with self._device:
             while squared or numbers.size > 1:
                 # Each thread adds up a few, in an order that does not depend on the others.
                 n_parts = -(-numbers.size // FEW_ROWS)
-                parts = self.empty((n_parts,), np.float64)
+                name = "squares" if squared else f"squares {n_parts}"
+                parts = self._scratch(name, (n_parts,), np.float64)
                 squares_kernel(squared)(numbers, numbers.size, n_parts, parts)
                 numbers, squared = parts, False
-            add_number_kernel()(numbers, alpha, out)
+            add_number_kernel(np.dtype(getattr(alpha, "dtype", "d")).name)(numbers, alpha, out)
 
-    def dropout(self, a: Array, *, dropout_rate: float, scale: float, key: int) -> None:
+    def dropout(self, a: Array, *, dropout_rate: float, scale: float, key: Number) -> None:
         with self._device:
-            dropout_kernel()(int(key), int(dropout_rate * 2**32), scale, a)
+            dropout_kernel()(key, int(dropout_rate * 2**32), scale, a)
 
     def adam_update(
         self,

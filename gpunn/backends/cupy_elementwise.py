@@ -67,25 +67,38 @@ def dropout_kernel() -> Any:
     """Return what drops numbers by a hash of their place and a key, and scales the others."""
     # The place in the array, scattered; then the finalizer of MurmurHash3.
     return cupy.ElementwiseKernel(
-        "int64 key, int64 limit, T scale",
+        "uint32 key, uint32 limit, T scale",
         "T a",
         """
-        unsigned int h = (unsigned int)i * 0x9E3779B1u + (unsigned int)key;
+        unsigned int h = (unsigned int)i * 0x9E3779B1u + key;
         h ^= h >> 16; h *= 0x85EBCA6Bu;
         h ^= h >> 13; h *= 0xC2B2AE35u;
         h ^= h >> 16;
-        a *= h >= (unsigned int)limit ? scale : T(0);
+        a *= h >= limit ? scale : T(0);
         """,
         "gpunn_dropout",
     )
 
 
 @cache
-def add_number_kernel() -> Any:
-    """Return what adds a multiple of a number on the device to another."""
+def add_number_kernel(factor: str) -> Any:
+    """Return what adds a multiple of a number on the device to another; the factor has a dtype."""
     return cupy.ElementwiseKernel(
-        "float64 number, float64 alpha", "float64 out", "out += alpha * number;", "gpunn_add_number"
-    )
+        f"float64 number, {factor} alpha", "float64 out", "out += alpha * number;",
+        "gpunn_add_number",
+    )  # fmt: skip
+
+
+@cache
+def scale_kernel() -> Any:
+    """Return what multiplies by a number on the device."""
+    return cupy.ElementwiseKernel("T factor", "T out", "out *= factor;", "gpunn_scale")
+
+
+@cache
+def add_one_kernel() -> Any:
+    """Return what counts on the device."""
+    return cupy.ElementwiseKernel("", "uint32 count", "count += 1;", "gpunn_add_one")
 
 
 @cache

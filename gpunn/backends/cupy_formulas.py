@@ -160,7 +160,7 @@ def output_kernel(activation: Activation, loss: Loss, biases: bool, weighted: bo
     return cupy.ElementwiseKernel(
         ("raw T bias, " if biases else "")
         + ("raw T row_weights, " if weighted else "")
-        + "raw T targets, int32 n_columns, T share",
+        + "raw T targets, int32 n_columns, T share, T scale",
         "raw T z, raw float64 row_losses",
         f"""
         T* row = &z[(ptrdiff_t)i * n_columns];
@@ -169,6 +169,7 @@ def output_kernel(activation: Activation, loss: Loss, biases: bool, weighted: bo
         {add}
         {body}
         {weigh if weighted else ""}
+        for (int k = 0; k < n_columns; ++k) {{ row[k] *= scale; }}
         row_losses[i] += error;
         """,
         f"gpunn_output_{activation.name}_{loss.name}",

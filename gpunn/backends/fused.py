@@ -1,15 +1,21 @@
 """The contracts of the fused ways of training: what a device may do in one call, if it can.
 
-The plain path is `gpunn.Network.step`, where the chain rule stands. A fused path does the steps of
-many samples in one call, for a network with one hidden layer and plain gradient descent, and with
-the same result but for rounding. A device need not have any; each one that there is has tests that
-hold it against the plain path.
+The plain path is `gpunn.Network.step`, where the chain rule stands. A device may record such a step
+and do it again in one call (`StepRecorder`), go through the top of a network in two passes
+(`ThinTop`), or do the steps of many samples in one call (`Sequencer`, `BatchLearner`), the latter
+for a network with one hidden layer and plain gradient descent. The result is the same but for
+rounding. A device need not have any; each one that there is has tests that hold it against the
+plain path.
 """
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
-from gpunn.backends.arrays import Array, LayerParams
+import numpy as np
+from numpy.typing import NDArray
+
+from gpunn.backends.arrays import Array, LayerParams, Number
 from gpunn.losses import Loss
 
 
@@ -105,4 +111,164 @@ class BatchLearner(ABC):
             What the weights, but not the biases, are multiplied by in each step.
         row_losses : Array, shape (n,), float64
             Gets each sample's error added, from before the step.
+        """
+
+
+class UpdateRule(NamedTuple):
+    """An optimizer's whole rule for a parameter, as CUDA.
+
+    Attributes
+    ----------
+    n_memories : int
+        How many numbers it remembers for each parameter.
+    cuda : str
+        Statements that change the parameter ``w`` and what is remembered of it, ``m[0]``,
+        ``m[1]``..., by the gradient ``g``, all of type ``T``. ``n[0]``, ``n[1]``... are the
+        numbers of `Optimizer.step_numbers`, and ``decays`` is true for weights, false for biases.
+    """
+
+    n_memories: int
+    cuda: str
+
+
+class StepShape(NamedTuple):
+    """What a recorder must know of the steps that it is to record.
+
+    Attributes
+    ----------
+    n_rows : int
+        Samples in a step at most.
+    n_steps : int
+        Steps in an epoch.
+    n_samples, n_inputs, n_outputs : int
+        Samples in an epoch, and what belongs to each.
+    n_numbers : int
+        How many numbers a step takes.
+    weighted : bool
+        Whether samples have weights.
+    dtype : str
+        What the network computes in.
+    """
+
+    n_rows: int
+    n_steps: int
+    n_samples: int
+    n_inputs: int
+    n_outputs: int
+    n_numbers: int
+    weighted: bool
+    dtype: str
+
+
+class EpochSource(NamedTuple):
+    """Where the steps of an epoch find their samples and numbers.
+
+    Attributes
+    ----------
+    samples : (Array, Array) or None
+        All inputs and targets, on the device, from which each step gathers its own; None if the
+        caller puts them into the recorder's arrays before each step.
+    order : ndarray, shape (n_samples,), int64, or None
+        The order in which they are learnt from, on the host; None for their own.
+    row_weights : ndarray, shape (n_samples,), or None
+        What each counts, in that order, on the host.
+    numbers : ndarray, shape (n_steps, n_numbers), float64
+        The numbers that each step takes, on the host.
+    """
+
+    samples: tuple[Array, Array] | None
+    order: NDArray[np.int64] | None
+    row_weights: NDArray[Any] | None
+    numbers: NDArray[np.float64]
+
+
+Work = Callable[[Array, Array, Array | None, Sequence[Array], Sequence[Array]], list[Any]]
+"""What a step does with its inputs, targets and samples' weights, with its numbers, and with the
+same as whole numbers, all on the device. It returns memory that it uses and that others may give
+up, so that it is kept."""
+
+
+class StepRecorder(ABC):
+    """Records what a step does, and then does it again in one call, with the next samples.
+
+    What changes from step to step lies on the device: the number of the step, and for each step its
+    numbers and the places of its samples. Each step begins by fetching them.
+
+    Attributes
+    ----------
+    inputs, targets : Array, shape (n_rows, n_0) and (n_rows, n_L)
+        The samples of a step.
+    problem : str or None
+        Why steps are not recorded, but done one call after the other, with the same result.
+    """
+
+    inputs: Array
+    targets: Array
+    problem: str | None = None
+
+    @abstractmethod
+    def begin_epoch(self, source: EpochSource, first_step: int) -> None:
+        """Take samples and numbers from there, from the step of that number on."""
+
+    @abstractmethod
+    def step(self, n_rows: int, work: Work, row_losses: Array) -> None:
+        """Do the next step.
+
+        Parameters
+        ----------
+        n_rows : int
+            Its samples.
+        work : callable
+            What is done with them. It must do the same each time: it is asked for it only until it
+            has been recorded.
+        row_losses : Array
+            Where it adds the losses; if this is another array, the step is recorded anew.
+        """
+
+    @abstractmethod
+    def skip(self) -> None:
+        """Leave out the next step."""
+
+    @abstractmethod
+    def forget(self) -> None:
+        """Record anew, because a step now does something else."""
+
+
+class ThinTop(ABC):
+    """The way through a network's two uppermost layers where the outputs are few.
+
+    With few outputs the three products of the last layer are little work, but each reads the whole
+    of the activations. Here the passes over the activations that a step needs anyway do them, too.
+    """
+
+    @abstractmethod
+    def go_forward(
+        self,
+        z: Array,
+        targets: Array,
+        row_losses: Array,
+        row_weights: Array | None,
+        scale: Number,
+        key: Number | None,
+    ) -> None:
+        """Change `z` (n, n_1) in place from Z without biases to A, and add to `row_losses`.
+
+        The output delta, times `scale`, is kept for the way back. `key` is dropout's.
+        """
+
+    @abstractmethod
+    def go_back(self, a: Array, delta: Array, key: Number | None) -> None:
+        """Change `delta` (n, n_1) in place to the lower layer's D, of whose A `a` is; keep sums."""
+
+    @abstractmethod
+    def update(
+        self,
+        numbers: Sequence[Number],
+        weights: Sequence[Array],
+        biases: Sequence[Array],
+        biases_below: Sequence[Array],
+    ) -> None:
+        """Change the upper layer and the lower one's biases in place by a step of the rule.
+
+        The arrays are what the rule remembers of each.
         """

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gpunn.activations import Activation
-from gpunn.backends.base import AdamStep, Array, Backend
+from gpunn.backends.base import AdamStep, Array, Backend, Number
 from gpunn.backends.fused import FusedModel, Sequencer
 from gpunn.backends.numpy_blas import Blas
 from gpunn.backends.numpy_online import NumpySequencer
@@ -180,6 +180,7 @@ class NumpyBackend(Backend):
         loss: Loss,
         row_losses: NDArray[Any],
         row_weights: NDArray[Any] | None = None,
+        scale: Number = 1.0,
     ) -> None:
         with np.errstate(over="ignore"):
             for rows, _ in tiles(*z.shape, True):
@@ -189,6 +190,8 @@ class NumpyBackend(Backend):
                 delta = self._output_columns(a, t, activation, loss, errors, weights)
                 if weights is not None:
                     np.multiply(delta, weights, delta)
+                if scale != 1:
+                    np.multiply(delta, scale, delta)
                 np.copyto(piece, delta.T)
 
     def _output_columns(

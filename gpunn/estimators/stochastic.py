@@ -31,6 +31,7 @@ from gpunn.training.fitting import weights_fingerprint
 from gpunn.training.loop import Loop
 from gpunn.training.memory import check_memory
 from gpunn.training.plan import Plan
+from gpunn.training.recorded import recorded
 from gpunn.training.steps import StepTrainer
 from gpunn.training.weights import SampleWeights
 
@@ -105,7 +106,7 @@ def train(
     rule.attach(network)
     estimator.n_iter_ = 0
     weights = None if data.weights is None else SampleWeights(data.weights, mean_in_step=True)
-    trainer = StepTrainer(
+    steps = StepTrainer(
         network,
         rule.optimizer,
         n_samples,
@@ -117,7 +118,7 @@ def train(
     plan = Plan(
         network,
         loader,
-        trainer,
+        recorded(steps, loader),
         rule.optimizer,
         n_epochs=n_epochs,
         batch_size=batch_size,

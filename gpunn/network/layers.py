@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from gpunn.activations import Activation
-from gpunn.backends.base import Array, Backend
+from gpunn.backends.base import Array, Backend, Number
 
 
 class Layer(NamedTuple):
@@ -35,7 +35,7 @@ def add_gradient(
     biases: Array | None,
     *,
     alpha: float,
-    beta: float = 1.0,
+    beta: Number = 1.0,
     beta_biases: float = 1.0,
 ) -> None:
     """Change `weights` and `biases` in place by a multiple of a layer's summed gradient.
@@ -61,7 +61,7 @@ class Dropout(NamedTuple):
     """
 
     dropout_rate: float
-    keys: Sequence[int]
+    keys: Sequence[Number]
 
     @property
     def kept(self) -> float:

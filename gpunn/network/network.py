@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from gpunn.activations import IDENTITY
-from gpunn.backends.base import Array, Backend, get_dtype
+from gpunn.backends.base import Array, Backend, Number, get_dtype
 from gpunn.backends.select import get_backend
 from gpunn.data.matrices import row_blocks
 from gpunn.initializers import make_generator
@@ -184,6 +184,7 @@ class Network(StoredNetwork):
         outputs: Array | None = None,
         row_weights: Array | None = None,
         dropout: Dropout | None = None,
+        scale: Number = 1.0,
     ) -> None:
         """Change the network in place by one step of training; nothing crosses to the host.
 
@@ -204,6 +205,8 @@ class Network(StoredNetwork):
             What the loss of each sample is multiplied by.
         dropout : Dropout, optional
             Which hidden units are left out.
+        scale : Number, optional
+            What the delta of the outputs is multiplied by, and with it all deltas and gradients.
 
         Raises
         ------
@@ -211,7 +214,9 @@ class Network(StoredNetwork):
             If another thread is training the network.
         """
         with self.training():
-            self._step(inputs, targets, update, row_losses, outputs, row_weights, dropout)
+            self._step(
+                inputs, targets, update, row_losses, outputs, row_weights, dropout, scale=scale
+            )
 
     def _step(
         self,
@@ -223,11 +228,21 @@ class Network(StoredNetwork):
         row_weights: Array | None = None,
         dropout: Dropout | None = None,
         hidden_errors: str | None = None,
+        scale: Number = 1.0,
     ) -> None:
         z, delta = self._activations(inputs.shape[0])[0], self._deltas(inputs.shape[0])[0]
         self.backend.gemm(inputs, self.layers[0].weights, z, transpose_b=True)
         self.learn_from(
-            z, delta, targets, update, row_losses, outputs, row_weights, dropout, hidden_errors
+            z,
+            delta,
+            targets,
+            update,
+            row_losses,
+            outputs,
+            row_weights,
+            dropout,
+            hidden_errors,
+            scale,
         )
         update(0, self.layers[0], delta, inputs)
 
@@ -242,6 +257,7 @@ class Network(StoredNetwork):
         row_weights: Array | None = None,
         dropout: Dropout | None = None,
         hidden_errors: str | None = None,
+        scale: Number = 1.0,
     ) -> None:
         """Change all layers above the first in place by one step, given the first one's sums.
 
@@ -251,35 +267,38 @@ class Network(StoredNetwork):
             ``Z_1`` without biases; becomes A_1 in place.
         delta : Array, shape (n, n_1)
             Gets ``D_1``, from which the first layer's gradient is made.
-        targets, update, row_losses, outputs, row_weights, dropout
+        targets, update, row_losses, outputs, row_weights, dropout, scale
             As in `step`.
         hidden_errors : {"gradient", "textbook"}, optional
             The rule of the way back, if it is not that of the architecture.
         """
         textbook = (hidden_errors or self.architecture.hidden_errors) == "textbook"
-        backend = self.backend
+        backend, n_rows, top = self.backend, z.shape[0], len(self.layers) - 1
         if dropout is not None:
             self.architecture.check_dropout()
-        z_top, n_rows, top = self._forward_from(z, dropout), z.shape[0], len(self.layers) - 1
+        z_top = self._forward_from(z, dropout)
         activations = [z, *self._activations(n_rows)[1:]]
         deltas = [delta, *self._deltas(n_rows)[1:]]
         if outputs is not None:
             self._write_outputs(z_top, outputs)
-        deltas[-1] = self._top_delta(z_top, deltas[-1], targets, row_losses, row_weights, textbook)
-        for index in range(top, -1, -1):
-            layer, errors, a = self.layers[index], deltas[index], activations[index]
-            # The gradient sends back D_l, whose slope comes first; that of the outputs is in it
-            # already. The textbook sends back e_l as it is, which becomes D_l only afterwards.
-            if not textbook and index < top:
-                if dropout is not None:
-                    dropout.go_back(backend, errors, a, index)
-                backend.activation_backward(errors, a, layer.activation)
-            if index:
-                backend.gemm(errors, layer.weights, deltas[index - 1])
+        errors = self._top_delta(
+            z_top, deltas[-1], targets, row_losses, row_weights, textbook, scale
+        )
+        for index in range(top, 0, -1):
+            layer, a, below = self.layers[index], activations[index - 1], deltas[index - 1]
+            backend.gemm(errors, layer.weights, below)
+            # The gradient sends back D_l, in which the slope is already. The textbook sends back
+            # e_l as it is, which becomes D_l only now.
             if textbook:
-                backend.activation_backward(errors, a, layer.activation)
-            if index:
-                update(index, layer, errors, activations[index - 1])
+                backend.activation_backward(errors, activations[index], layer.activation)
+            update(index, layer, errors, a)
+            if not textbook:
+                if dropout is not None:
+                    dropout.go_back(backend, below, a, index - 1)
+                backend.activation_backward(below, a, self.layers[index - 1].activation)
+            errors = below
+        if textbook:
+            backend.activation_backward(errors, activations[0], self.layers[0].activation)
 
     def _top_delta(
         self,
@@ -289,6 +308,7 @@ class Network(StoredNetwork):
         row_losses: Array,
         row_weights: Array | None,
         textbook: bool,
+        scale: Number,
     ) -> Array:
         """Return D_L for Z_L without biases; by the textbook's rule ``e_L = o - t``, and z gets o.
 
@@ -300,11 +320,11 @@ class Network(StoredNetwork):
             backend.activate(z, layer.biases, layer.activation)
             backend.copy_into(z, spare)
             backend.loss_backward(
-                spare, None, targets, IDENTITY, self.loss, row_losses, row_weights
+                spare, None, targets, IDENTITY, self.loss, row_losses, row_weights, scale
             )
             return spare
         backend.loss_backward(
-            z, layer.biases, targets, layer.activation, self.loss, row_losses, row_weights
+            z, layer.biases, targets, layer.activation, self.loss, row_losses, row_weights, scale
         )
         if len(self.layers) > 1:
             return z

@@ -199,6 +199,10 @@ class NetworkState:
         hidden, top = self.layers
         return FusedModel(hidden, top, self.loss, self.architecture.hidden_errors == "textbook")
 
+    def step_memory(self, n_rows: int) -> list[Array]:
+        """Return the arrays that a step of so many samples goes through in this thread."""
+        return [*self._activations(n_rows), *self._deltas(n_rows)]
+
     # Who trains it.
 
     def training(self) -> "OneTrainer":

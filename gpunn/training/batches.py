@@ -11,12 +11,13 @@ from gpunn.backends.base import Array
 from gpunn.backends.fused import BatchLearner
 from gpunn.network import Network
 from gpunn.optimizers import SGD, Optimizer
+from gpunn.training.trainer import Trainer
 
 CALL_BYTES = 2**26
 """Bytes of the samples of a call: hundreds of steps on a small network, milliseconds on a GPU."""
 
 
-class BatchTrainer:
+class BatchTrainer(Trainer):
     """Plain gradient descent in many steps a call; make it with `make`.
 
     Attributes
@@ -65,19 +66,7 @@ class BatchTrainer:
     def learn(
         self, inputs: Array, targets: Array, learning_rate: float, *, row_losses: Array
     ) -> None:
-        """Change the network in place by learning from batches in their order.
-
-        Parameters
-        ----------
-        inputs : Array, shape (n, n_0)
-            Samples of whole batches, or of a single one that is smaller, on the device.
-        targets : Array, shape (n, n_L)
-            Their targets.
-        learning_rate : float
-            The step size of all steps.
-        row_losses : Array, shape (n,), float64
-            Gets each sample's error added, from before it was learnt from.
-        """
+        """Change the network in place by learning from batches in their order."""
         batch_size = min(self._batch_size, inputs.shape[0])
         self._learner.learn(
             inputs,

@@ -28,14 +28,16 @@ from gpunn.training.callbacks import Callback, EarlyStopping, History, check_cal
 from gpunn.training.checkpoints import Checkpoints, array_fingerprint
 from gpunn.training.draws import GeneratorDraws
 from gpunn.training.evaluation import Holdout
-from gpunn.training.loaders import Given, check_given, loader_of_given
+from gpunn.training.loaders import Given, Loader, check_given, loader_of_given
 from gpunn.training.loop import Loop
 from gpunn.training.memory import check_memory
 from gpunn.training.online import LARGEST_STEP, OnlineTrainer, rows_in_block
-from gpunn.training.plan import Plan, Trainer
+from gpunn.training.plan import Plan
+from gpunn.training.recorded import recorded
 from gpunn.training.steps import StepTrainer, check_dropout
 from gpunn.training.stopping import Patience
 from gpunn.training.streams import Stream
+from gpunn.training.trainer import Trainer
 from gpunn.training.weights import ClassWeight, SampleWeights, weights_of
 
 ON_DIVERGENCE = ("stop", "halve-lr")
@@ -178,7 +180,7 @@ def fit(
             "on divergence": on_divergence,
             **way.fingerprint(),
         }
-    trainer = way.make_trainer()
+    trainer = way.make_trainer(loader)
     plan = Plan(
         network,
         loader,
@@ -297,13 +299,13 @@ class _Way:
         if self._launches is not None:
             self.n_rows, self.call_bytes = self._launches.rows_in_call, self._launches.call_bytes
 
-    def make_trainer(self) -> Trainer:
+    def make_trainer(self, loader: Loader) -> Trainer:
         """Return what does the steps."""
         if self._launches is not None:
             return self._launches
         if self._in_blocks:
-            return OnlineTrainer(self._network, self._batch_size)
-        return StepTrainer(
+            return recorded(OnlineTrainer(self._network, self._batch_size), loader)
+        steps = StepTrainer(
             self._network,
             self._optimizer,
             self._n_samples,
@@ -311,6 +313,7 @@ class _Way:
             weights=self._weights,
             dropout_rate=self._dropout_rate,
         )
+        return recorded(steps, loader)
 
     def fingerprint(self) -> dict[str, Any]:
         """Return what tells it from a training without weights and dropout, in plain values."""

@@ -83,17 +83,19 @@ class Loop:
         """Go through the samples of an epoch that are left, unless a signal comes."""
         plan, state, progress = self.plan, self.state, self.state.progress
         state.epoch_began = time.perf_counter() - progress.epoch_seconds
-        steps = plan.steps
-        shape = None if steps is None else steps.keys_shape
-        order, keys = plan.draws.draw(plan.loader, shuffle=plan.shuffle, keys=shape)
-        if steps is not None:
-            steps.begin_epoch(order, keys, progress.first)
-        for rows, inputs, targets in plan.loader.batches(order, progress.first):
-            for start, stop, learning_rate in self._steps(rows.start, rows.stop):
-                progress.rate = learning_rate
+        trainer, keys_shape = plan.trainer, plan.trainer.keys_shape
+        order, keys = plan.draws.draw(plan.loader, shuffle=plan.shuffle, keys=keys_shape)
+        trainer.begin_epoch(order, keys, progress.first, self._rate_at)
+        for rows, inputs, targets in trainer.batches(plan.loader, order, progress.first):
+            steps = self._steps(rows.start, rows.stop)
+            for start, stop, progress.rate in steps:
                 part = slice(start - rows.start, stop - rows.start)
                 losses = state.row_losses[part]
-                plan.trainer.learn(inputs[part], targets[part], learning_rate, row_losses=losses)
+                if len(steps) > 1:
+                    X, T = inputs[part], targets[part]
+                else:  # most are a single step, which need not be cut out
+                    X, T = inputs, targets
+                trainer.learn(X, T, progress.rate, row_losses=losses)
             n_rows = rows.stop - rows.start
             progress.first = rows.stop
             progress.n_samples_trained += n_rows
@@ -112,17 +114,22 @@ class Loop:
 
         Only whole steps go together; an epoch's last step, if it is shorter, stays alone.
         """
-        plan, progress = self.plan, self.state.progress
+        plan = self.plan
         steps: list[_Steps] = []
         for first in range(start, stop, plan.batch_size):
-            rate = plan.learning_rate(progress.epoch + first / plan.loader.n_samples)
-            rate *= progress.rate_factor
+            rate = self._rate_at(first)
             whole = first + plan.batch_size <= stop
             if steps and whole and steps[-1].learning_rate == rate:
                 steps[-1] = steps[-1]._replace(stop=first + plan.batch_size)
             else:
                 steps.append(_Steps(first, min(first + plan.batch_size, stop), rate))
         return steps
+
+    def _rate_at(self, first: int) -> float:
+        """Return the step size of the step that begins with the sample at that place."""
+        plan, progress = self.plan, self.state.progress
+        rate = plan.learning_rate(progress.epoch + first / plan.loader.n_samples)
+        return rate * progress.rate_factor
 
     def _finish_epoch(self) -> None:
         """Measure what an epoch brought, and decide whether the training goes on."""
@@ -154,8 +161,7 @@ class Loop:
         """Return what an epoch brought, and how good the predictions of held-out samples are."""
         plan, progress = self.plan, self.state.progress
         loss = float(plan.network.backend.to_host(self.state.row_losses).sum()) * plan.loss_share
-        if plan.steps is not None:
-            loss += plan.steps.end_epoch()
+        loss += plan.trainer.end_epoch()
         evaluation = score = accuracy = None
         if plan.holdout is not None:
             evaluation = measure(plan.network, plan.holdout, loss_share=plan.loss_share)

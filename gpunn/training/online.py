@@ -20,9 +20,11 @@ Source: A. Devarakonda and J. Demmel, *Avoiding communication in primal and dual
 descent methods* (2019), and their s-step SGD (2020), here for a network's first layer.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gpunn.backends.base import Array
 from gpunn.backends.fused import Sequencer
@@ -30,6 +32,8 @@ from gpunn.backends.gram import Gram
 from gpunn.data.matrices import row_blocks
 from gpunn.network import Network
 from gpunn.network.layers import Layer, add_gradient
+from gpunn.training.loaders import Order
+from gpunn.training.trainer import RateAt, Recordable
 
 BLOCK_ROWS = 64
 """Samples in a block.
@@ -48,7 +52,7 @@ def rows_in_block(batch_size: int) -> int:
     return max(1, BLOCK_ROWS // batch_size) * batch_size
 
 
-class OnlineTrainer:
+class OnlineTrainer(Recordable):
     """Plain gradient descent in steps of one sample or a few, block by block.
 
     Parameters
@@ -150,3 +154,40 @@ class OnlineTrainer:
                 row_losses[rows],
                 None if outputs is None else outputs[rows],
             )
+
+    # What `gpunn.training.recorded` asks for: here, a recording is of a block.
+
+    n_numbers = 1
+
+    @property
+    def recorded_rows(self) -> int:
+        return self.block_rows
+
+    def plan_epoch(
+        self,
+        order: Order | None,
+        keys: NDArray[np.uint32] | None,
+        first: int,
+        rate_at: RateAt,
+        n_samples: int,
+    ) -> NDArray[np.float64] | None:
+        rates = {rate_at(start) for start in range(first, n_samples, self.batch_size)}
+        if len(rates) > 1:
+            return None  # A recording of a block has one step size.
+        self._rate = next(iter(rates), 0.0)
+        return np.full((-(-n_samples // self.block_rows), 1), self._rate)
+
+    def recorded_choices(self) -> tuple[object, ...]:
+        return (self._rate,)
+
+    def work(
+        self,
+        inputs: Array,
+        targets: Array,
+        row_weights: Array | None,
+        numbers: Sequence[Array],
+        whole_numbers: Sequence[Array],
+        row_losses: Array,
+    ) -> list[Any]:
+        self.learn(inputs, targets, self._rate, row_losses=row_losses)
+        return self.network.step_memory(self.batch_size)

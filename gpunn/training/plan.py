@@ -2,9 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
-from gpunn.backends.base import Array
 from gpunn.network import Network
 from gpunn.optimizers import Optimizer
 from gpunn.training.callbacks import Callback
@@ -12,17 +11,8 @@ from gpunn.training.checkpoints import Checkpoints
 from gpunn.training.draws import Draws
 from gpunn.training.evaluation import Holdout
 from gpunn.training.loaders import Loader
-from gpunn.training.steps import StepTrainer
 from gpunn.training.stopping import StoppingPolicy
-
-
-class Trainer(Protocol):
-    """What takes steps of one step size, one or several at a time."""
-
-    def learn(
-        self, inputs: Array, targets: Array, learning_rate: float, *, row_losses: Array
-    ) -> None:
-        """Change the network in place by the steps of these samples."""
+from gpunn.training.trainer import Trainer
 
 
 @dataclass
@@ -85,11 +75,6 @@ class Plan:
         """Why samples are brought to the device chunk by chunk; None if they fit there."""
         held_out = None if self.holdout is None else self.holdout.loader.streamed
         return self.loader.streamed or held_out
-
-    @property
-    def steps(self) -> StepTrainer | None:
-        """The trainer, if it goes step by step: only then are there weights and penalties."""
-        return self.trainer if isinstance(self.trainer, StepTrainer) else None
 
     def notice(self, text: str) -> None:
         """Tell all callbacks a line that a person should read."""

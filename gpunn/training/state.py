@@ -102,7 +102,8 @@ class TrainingState:
         self.plan.draws.begin_epoch()
         progress.generator = self.plan.draws.before
         progress.epoch, progress.first, progress.epoch_seconds = progress.epoch + 1, 0, 0.0
-        self.row_losses = self._new_row_losses()
+        backend = self.plan.network.backend
+        backend.copy_into(self._new_row_losses(), self.row_losses)
 
     def _new_row_losses(self) -> Array:
         return self.plan.network.backend.zeros((self.plan.loader.n_rows,), np.float64)
@@ -112,7 +113,7 @@ class TrainingState:
         plan = self.plan
         arrays = plan.network.device_parameters() | plan.optimizer.state()
         arrays |= {f"best.{name}": array for name, array in self.best.arrays.items()}
-        return arrays | (plan.steps.arrays() if plan.steps is not None else {})
+        return arrays | plan.trainer.arrays()
 
     def snapshot(self) -> Content | None:
         """Return all that the rest of the training depends on; None if it is not all finite."""
@@ -187,7 +188,6 @@ class TrainingState:
             whole = np.zeros(self.row_losses.shape)
             whole[0] = losses.sum()
             losses = whole
-        self.row_losses = self._new_row_losses()
         backend.copy_into(backend.asarray(losses), self.row_losses)
 
     def _check_arrays(self, arrays: dict[str, NDArray[Any]], *, has_best: bool) -> None:
@@ -196,8 +196,7 @@ class TrainingState:
         expected = parameters | self.plan.optimizer.state()
         if has_best:
             expected |= {f"best.{name}": array for name, array in parameters.items()}
-        if self.plan.steps is not None:
-            expected |= self.plan.steps.arrays()
+        expected |= self.plan.trainer.arrays()
         for name, array in expected.items():
             found = arrays.get(name)
             if found is None or found.shape != array.shape or found.dtype != array.dtype:

@@ -4,6 +4,7 @@ Networks of some kinds go many steps at a time in fused ways (`gpunn.training.on
 `gpunn.training.batches`), with the same result but for rounding.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,10 @@ from numpy.typing import NDArray
 from gpunn.backends.base import Array
 from gpunn.errors import ParameterError
 from gpunn.network import Dropout, Network
+from gpunn.optimizer_base import is_recordable
 from gpunn.optimizers import Optimizer
 from gpunn.training.loaders import Order
+from gpunn.training.trainer import RateAt, Recordable
 from gpunn.training.weights import SampleWeights
 
 
@@ -36,7 +39,7 @@ def check_dropout(network: Network, dropout_rate: Any) -> None:
         network.architecture.check_dropout()
 
 
-class StepTrainer:
+class StepTrainer(Recordable):
     """One step a batch, by an optimizer.
 
     Parameters
@@ -76,38 +79,36 @@ class StepTrainer:
         self._row_weights: Array | None = None
         self._penalty = network.backend.zeros((1,), np.float64)
         self._step = 0
+        self.weighted = weights is not None
+        self._count_numbers()
 
     @property
     def keys_shape(self) -> tuple[int, int] | None:
-        """How many keys an epoch needs: steps, hidden layers; None without dropout."""
         if not self._dropout_rate:
             return None
         return -(-self._n_samples // self._batch_size), len(self.network.layers) - 1
 
-    def begin_epoch(self, order: Order | None, keys: NDArray[np.uint32] | None, first: int) -> None:
-        """Prepare for an epoch in that order, from the sample at place `first` on."""
+    def begin_epoch(
+        self,
+        order: Order | None,
+        keys: NDArray[np.uint32] | None,
+        first: int,
+        rate_at: RateAt,
+    ) -> None:
+        self._place(order, keys, first)
+        if self._weights is not None:
+            self._row_weights = self.network.backend.asarray(self._of_samples, self.network.dtype)
+
+    def _place(self, order: Order | None, keys: NDArray[np.uint32] | None, first: int) -> None:
+        """Take what an epoch has drawn, on the host."""
         self._step = first // self._batch_size
         self._keys = None if keys is None else keys.tolist()
         if self._weights is not None:
-            self._totals, of_samples = self._weights.in_epoch(order, self._batch_size)
-            self._row_weights = self.network.backend.asarray(of_samples, self.network.dtype)
+            self._totals, self._of_samples = self._weights.in_epoch(order, self._batch_size)
 
     def learn(
         self, inputs: Array, targets: Array, learning_rate: float, *, row_losses: Array
     ) -> None:
-        """Change the network in place by a step on the next batch.
-
-        Parameters
-        ----------
-        inputs : Array, shape (n, n_0)
-            The batch, on the device.
-        targets : Array, shape (n, n_L)
-            Its targets.
-        learning_rate : float
-            The step size.
-        row_losses : Array, shape (n,), float64
-            Gets each sample's loss added, from before the step.
-        """
         step, n_rows = self._step, inputs.shape[0]
         self._step += 1
         total = n_rows if self._totals is None else float(self._totals[step])
@@ -139,14 +140,96 @@ class StepTrainer:
         self.optimizer.weight_decay = alpha / total  # type: ignore[attr-defined]
 
     def end_epoch(self) -> float:
-        """Return the sum of the epoch's penalties."""
         if not self._alpha:
             return 0.0
         backend = self.network.backend
         total = float(backend.to_host(self._penalty)[0])
-        self._penalty = backend.zeros((1,), np.float64)
+        backend.copy_into(backend.zeros((1,), np.float64), self._penalty)
         return total
 
     def arrays(self) -> dict[str, Array]:
-        """Return what it adds up in an epoch, by name."""
         return {"penalty": self._penalty} if self._alpha else {}
+
+    # What `gpunn.training.recorded` asks for.
+
+    @property
+    def recorded_rows(self) -> int:
+        return self._batch_size
+
+    def _count_numbers(self) -> None:
+        """Find out how many numbers a step takes: the optimizer's, the penalty's, dropout's."""
+        self.n_numbers = self._n_own = 0
+        if is_recordable(self.optimizer):
+            one = np.ones(1)
+            self._n_own = len(self.optimizer.step_numbers(one, one, one))
+            n_keys = len(self.network.layers) - 1 if self._dropout_rate else 0
+            self.n_numbers = self._n_own + bool(self._alpha) + n_keys
+
+    def row_weights(self) -> NDArray[Any] | None:
+        return None if self._weights is None else self._of_samples
+
+    def recorded_choices(self) -> tuple[object, ...]:
+        return self.optimizer.recorded_choices()
+
+    def plan_epoch(
+        self,
+        order: Order | None,
+        keys: NDArray[np.uint32] | None,
+        first: int,
+        rate_at: RateAt,
+        n_samples: int,
+    ) -> NDArray[np.float64] | None:
+        self._place(order, keys, first)
+        starts = np.arange(0, self._n_samples, self._batch_size)
+        counts = np.diff(starts, append=self._n_samples).astype(np.float64)
+        totals = counts if self._totals is None else self._totals
+        learnt = totals != 0
+        taken = np.cumsum(learnt)
+        steps = self.optimizer.n_steps + taken - (taken[self._step - 1] if self._step else 0)
+        columns: list[Any] = []
+        if self._alpha is not None:
+            decay = np.divide(self._alpha, totals, out=np.zeros_like(totals), where=learnt)
+            columns = [0.5 * decay * counts] if self._alpha else []
+            self.optimizer.weight_decay = decay  # type: ignore[attr-defined]
+        rates = np.array([rate_at(start) for start in starts.tolist()])
+        numbers = self.optimizer.step_numbers(rates, counts, steps)
+        if self._alpha is not None:
+            self.optimizer.weight_decay = self._alpha  # type: ignore[attr-defined]
+        columns = [*numbers, *columns, *(() if keys is None else keys.T)]
+        return np.stack([np.broadcast_to(column, starts.shape) for column in columns], axis=1)
+
+    def count(self) -> bool:
+        step = self._step
+        self._step += 1
+        if self._totals is not None and self._totals[step] == 0:
+            return False
+        self.optimizer.n_steps += 1
+        return True
+
+    def work(
+        self,
+        inputs: Array,
+        targets: Array,
+        row_weights: Array | None,
+        numbers: Sequence[Array],
+        whole_numbers: Sequence[Array],
+        row_losses: Array,
+    ) -> list[Any]:
+        network, n_own = self.network, self._n_own
+        if self._alpha:
+            for layer in network.layers:
+                network.backend.add_squares(layer.weights, self._penalty, alpha=numbers[n_own])
+        dropout = None
+        if self._dropout_rate:
+            dropout = Dropout(self._dropout_rate, whole_numbers[n_own + bool(self._alpha) :])
+        self.optimizer.begin_recorded_step(numbers[:n_own])
+        network.step(
+            inputs,
+            targets,
+            self.optimizer.update,
+            row_losses,
+            row_weights=row_weights,
+            dropout=dropout,
+            scale=numbers[0],
+        )
+        return network.step_memory(inputs.shape[0])

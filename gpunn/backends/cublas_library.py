@@ -1,0 +1,23 @@
+"""Where cuBLAS itself is found: the very library that CuPy has loaded."""
+
+import ctypes
+import os
+from typing import Any
+
+import cupy
+
+
+def open_library() -> Any:
+    """Return cuBLAS for ctypes.
+
+    CuPy's own functions refuse to be called while a step is recorded, which cuBLAS itself does not.
+
+    Raises
+    ------
+    OSError
+        If it is not there.
+    """
+    cupy.cuda.device.get_cublas_handle()  # CuPy loads the library
+    major = cupy.cuda.runtime.runtimeGetVersion() // 1000
+    # By its name alone, so that the system gives the one that is loaded, wherever that came from.
+    return ctypes.CDLL(f"cublas64_{major}.dll" if os.name == "nt" else f"libcublas.so.{major}")
