@@ -114,8 +114,8 @@ class Optimizer(ABC):
 
     # For devices that record a step; see `gpunn.training.recorded`.
 
-    rule: UpdateRule | None = None
-    """The whole rule for a gradient that lies ready, as CUDA; None to have none."""
+    rule: UpdateRule = UpdateRule(0, "")
+    """The whole rule for a gradient that lies ready, as CUDA."""
 
     def step_numbers(self, learning_rate: Any, n_rows: Any, step: Any) -> tuple[Any, ...]:
         """Return the numbers that each step of an epoch takes.

@@ -44,8 +44,8 @@ class Array(Protocol):
 
 
 Number = Any
-"""A number (float); where a device records steps, also an array (1,) on it, of the network's dtype,
-which holds the number by the time that the work is done."""
+"""A number; where a device records steps, also an array of one number on it, of the network's dtype
+(or uint32), which holds the number by the time that the work is done."""
 
 
 def is_on_gpu(values: object) -> bool:

@@ -14,6 +14,7 @@ CuPy share; all arithmetic goes through the backend.
 from abc import ABC, abstractmethod
 from typing import Any, NamedTuple, TypeGuard
 
+import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gpunn.activations import Activation
@@ -98,6 +99,14 @@ class Backend(ABC):
         return StagingBuffer(size, dtype)
 
     # Memory.
+
+    def work_dtype(self, dtype: DTypeLike) -> np.dtype[Any]:
+        """Return what the samples, activations and deltas of a network are kept in.
+
+        That is the network's own dtype but for the precision "bf16", where it is uint16, the bits
+        of bfloat16 numbers.
+        """
+        return np.dtype(dtype)
 
     @abstractmethod
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
@@ -284,7 +293,7 @@ class Backend(ABC):
         return None
 
     def make_thin_top(
-        self, n_rows: int, model: FusedModel, rule: UpdateRule, *, dropout: bool
+        self, n_rows: int, model: FusedModel, rule: UpdateRule, dropout_rate: float
     ) -> ThinTop | None:
         """Return the passes through a network's two uppermost layers; None if there are none.
 
@@ -296,8 +305,8 @@ class Backend(ABC):
             The two layers, of a network of any depth.
         rule : UpdateRule
             How they learn.
-        dropout : bool
-            Whether units of the lower one sit out steps.
+        dropout_rate : float
+            How likely a unit of the lower one sits out a step.
         """
         return None
 

@@ -45,7 +45,16 @@ from gpunn.backends.cupy_formulas import (
 from gpunn.backends.cupy_online import CupySequencer
 from gpunn.backends.cupy_recorder import CupyRecorder
 from gpunn.backends.cupy_staging import CupyStagingBuffer
-from gpunn.backends.fused import BatchLearner, FusedModel, Sequencer, StepRecorder, StepShape
+from gpunn.backends.cupy_thin import CupyThinTop
+from gpunn.backends.fused import (
+    BatchLearner,
+    FusedModel,
+    Sequencer,
+    StepRecorder,
+    StepShape,
+    ThinTop,
+    UpdateRule,
+)
 from gpunn.backends.staging import StagingBuffer
 from gpunn.errors import OutOfMemoryError
 from gpunn.host_memory import MemoryInfo, in_gib
@@ -220,6 +229,11 @@ class CupyBackend(Backend):
 
     def make_batch_learner(self, batch_size: int, model: FusedModel) -> BatchLearner | None:
         return CupyBatchLearner.make(self, self._device, batch_size, model)
+
+    def make_thin_top(
+        self, n_rows: int, model: FusedModel, rule: UpdateRule, dropout_rate: float
+    ) -> ThinTop | None:
+        return CupyThinTop.make(self, self._device, n_rows, model, rule, dropout_rate)
 
     def make_recorder(self, shape: StepShape) -> StepRecorder | None:
         return CupyRecorder(self, self._device, shape)

@@ -40,7 +40,7 @@ def load_kernel(name: str, model: FusedModel) -> Any:
 
 @cache
 def _module(code: str, hidden: Activation, top: Activation, loss: Loss, textbook_rule: bool) -> Any:
-    source = _formulas(code, hidden, top, loss, textbook_rule) + SOURCE.read_text(encoding="utf-8")
+    source = formulas(code, hidden, top, loss, textbook_rule) + SOURCE.read_text(encoding="utf-8")
     # Cooperative: the blocks of a grid that wait for each other must all be running.
     return cupy.RawModule(code=source, options=("--std=c++17",), enable_cooperative_groups=True)
 
@@ -49,10 +49,10 @@ def _function(name: str, parameters: str, expression: str) -> str:
     return f"static __device__ T {name}({parameters}) {{ return {expression}; }}\n"
 
 
-def _formulas(
+def formulas(
     code: str, hidden: Activation, top: Activation, loss: Loss, textbook_rule: bool
 ) -> str:
-    """Return what `kernels.cu` says must stand in front of it."""
+    """Return the type T and the formulas of a network, which stand in front of a kernel's text."""
     text = f"typedef {'float' if code == 'f' else 'double'} T;\n"
     text += f"#define TOP_IS_SOFTMAX {int(top is SOFTMAX)}\n"
     text += f"#define LOSS_IS_FUSED {int(loss.fused)}\n"

@@ -122,13 +122,12 @@ class CupyRecorder(StepRecorder):
         )
         with self._device:
             _fetch_kernel(shape.dtype)((n_rows,), (N_THREADS,), arguments)
-        each = range(shape.n_numbers)
         return work(
             self.inputs[:n_rows],
             self.targets[:n_rows],
             None if self._row_weights is None else self._row_weights[:n_rows],
-            [self._numbers[j : j + 1] for j in each],
-            [self._whole_numbers[j : j + 1] for j in each],
+            self._numbers,
+            self._whole_numbers,
         )
 
     def _record(self, n_rows: int, work: Work, row_losses: Array) -> _Recording | None:

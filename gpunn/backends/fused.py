@@ -182,7 +182,7 @@ class EpochSource(NamedTuple):
     numbers: NDArray[np.float64]
 
 
-Work = Callable[[Array, Array, Array | None, Sequence[Array], Sequence[Array]], list[Any]]
+Work = Callable[[Array, Array, Array | None, Array, Array], list[Any]]
 """What a step does with its inputs, targets and samples' weights, with its numbers, and with the
 same as whole numbers, all on the device. It returns memory that it uses and that others may give
 up, so that it is kept."""
@@ -263,12 +263,17 @@ class ThinTop(ABC):
     @abstractmethod
     def update(
         self,
-        numbers: Sequence[Number],
+        numbers: Array,
         weights: Sequence[Array],
         biases: Sequence[Array],
         biases_below: Sequence[Array],
     ) -> None:
         """Change the upper layer and the lower one's biases in place by a step of the rule.
 
-        The arrays are what the rule remembers of each.
+        Parameters
+        ----------
+        numbers : Array, shape (n_numbers,)
+            Those of the step, the rule's first.
+        weights, biases, biases_below : sequence of Array
+            What the rule remembers of each.
         """

@@ -41,7 +41,7 @@ extern "C" __global__ void __launch_bounds__(256) gpunn_fetch_step(
             const double number = all_numbers[(size_t)at * n_numbers + j];
             numbers[j] = (T)number;
             // Others than those that are whole are of no use here, and may be out of range.
-            const bool whole = number >= 0 && number < 4294967296.0;
+            const bool whole = number >= 0 && number <= 0xffffffffu;
             whole_numbers[j] = whole ? (unsigned int)number : 0u;
         }
     }

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from gpunn.activations import Activation
 from gpunn.backends.base import Array, Backend, Number
+from gpunn.backends.fused import UpdateRule
 
 
 class Layer(NamedTuple):
@@ -25,6 +26,43 @@ Update = Callable[[int, Layer, Array, Array], None]
 `delta` (n, n_out) and `inputs` (n, n_in) make the gradient, ``delta^T inputs``, so that an update
 need not store it.
 """
+
+
+class FusedUpdate(NamedTuple):
+    """How parameters learn where a device does that in the same passes as the way back.
+
+    Attributes
+    ----------
+    rule : UpdateRule
+        The rule.
+    numbers : Array
+        The numbers of the step, on the device.
+    memories : callable
+        ``memories(index)`` returns what is remembered of a layer: arrays in the shape of its
+        weights, and arrays in that of its biases.
+    """
+
+    rule: UpdateRule
+    numbers: Array
+    memories: Callable[[int], tuple[Sequence[Array], Sequence[Array]]]
+
+
+class Step(NamedTuple):
+    """What a step of training is asked; see `Network.step` for the fields.
+
+    `fused` is how the parameters of the uppermost layers learn, if the device may do that by
+    itself; `textbook` is whether hidden errors are those of the textbook.
+    """
+
+    targets: Array
+    update: Update
+    row_losses: Array
+    outputs: Array | None = None
+    row_weights: Array | None = None
+    dropout: "Dropout | None" = None
+    scale: Number = 1.0
+    fused: FusedUpdate | None = None
+    textbook: bool = False
 
 
 def add_gradient(

@@ -11,7 +11,6 @@ Learning* (2015), chapter 2.
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,13 +18,14 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from gpunn.activations import IDENTITY
 from gpunn.backends.base import Array, Backend, Number, get_dtype
+from gpunn.backends.fused import ThinTop
 from gpunn.backends.select import get_backend
 from gpunn.data.matrices import row_blocks
 from gpunn.initializers import make_generator
 from gpunn.network.architecture import Architecture, whole_numbers
 from gpunn.network.backquery import backquery
 from gpunn.network.files import StoredNetwork
-from gpunn.network.layers import Dropout, Layer, Update, add_gradient
+from gpunn.network.layers import Dropout, FusedUpdate, Layer, Step, Update, add_gradient
 from gpunn.network.state import drawn
 
 _WORK_NUMBERS = 2**22
@@ -154,18 +154,28 @@ class Network(StoredNetwork):
         """Return Z_L without its biases, in a work array; a sum over parts can still be added."""
         z = self._activations(inputs.shape[0])[0]
         self.backend.gemm(inputs, self.layers[0].weights, z, transpose_b=True)
-        return self._forward_from(z)
+        return self._forward_top(self._forward_to_last(z))
 
-    def _forward_from(self, z: Array, dropout: Dropout | None = None) -> Array:
-        """Return Z_L for a first layer's Z_1 without biases, which becomes A_1 in place."""
-        activations = self._activations(z.shape[0])
-        for index, (layer, above) in enumerate(pairwise(self.layers), start=1):
-            self.backend.activate(z, layer.biases, layer.activation)
-            if dropout is not None:
-                dropout.go_forward(self.backend, z, index - 1)
-            a, z = z, activations[index]
-            self.backend.gemm(a, above.weights, z, transpose_b=True)
+    def _forward_to_last(self, z: Array, dropout: Dropout | None = None) -> Array:
+        """Return Z of the last hidden layer for Z_1, both without biases; A_1 takes its place."""
+        for index in range(1, len(self.layers) - 1):
+            z = self._forward_one(z, index, dropout)
         return z
+
+    def _forward_top(self, z: Array, dropout: Dropout | None = None) -> Array:
+        """Return Z_L for Z of the last hidden layer, both without biases; A takes its place."""
+        top = len(self.layers) - 1
+        return self._forward_one(z, top, dropout) if top else z
+
+    def _forward_one(self, z: Array, index: int, dropout: Dropout | None) -> Array:
+        """Return Z of a layer for Z of the one below, which becomes A in place."""
+        below = self.layers[index - 1]
+        self.backend.activate(z, below.biases, below.activation)
+        if dropout is not None:
+            dropout.go_forward(self.backend, z, index - 1)
+        above: Array = self._activations(z.shape[0])[index]
+        self.backend.gemm(z, self.layers[index].weights, above, transpose_b=True)
+        return above
 
     def _write_outputs(self, z: Array, outputs: Array) -> None:
         """Change `outputs` in place to A_L for Z_L without its biases, which is left as it is."""
@@ -185,6 +195,7 @@ class Network(StoredNetwork):
         row_weights: Array | None = None,
         dropout: Dropout | None = None,
         scale: Number = 1.0,
+        fused: FusedUpdate | None = None,
     ) -> None:
         """Change the network in place by one step of training; nothing crosses to the host.
 
@@ -207,58 +218,39 @@ class Network(StoredNetwork):
             Which hidden units are left out.
         scale : Number, optional
             What the delta of the outputs is multiplied by, and with it all deltas and gradients.
+        fused : FusedUpdate, optional
+            How parameters learn where the device does that by itself; `update` is then called for
+            the others alone.
 
         Raises
         ------
         ConcurrencyError
             If another thread is training the network.
         """
+        textbook = self.architecture.hidden_errors == "textbook"
         with self.training():
             self._step(
-                inputs, targets, update, row_losses, outputs, row_weights, dropout, scale=scale
+                inputs,
+                Step(
+                    targets,
+                    update,
+                    row_losses,
+                    outputs,
+                    row_weights,
+                    dropout,
+                    scale,
+                    fused,
+                    textbook,
+                ),
             )
 
-    def _step(
-        self,
-        inputs: Array,
-        targets: Array,
-        update: Update,
-        row_losses: Array,
-        outputs: Array | None = None,
-        row_weights: Array | None = None,
-        dropout: Dropout | None = None,
-        hidden_errors: str | None = None,
-        scale: Number = 1.0,
-    ) -> None:
+    def _step(self, inputs: Array, step: Step) -> None:
         z, delta = self._activations(inputs.shape[0])[0], self._deltas(inputs.shape[0])[0]
         self.backend.gemm(inputs, self.layers[0].weights, z, transpose_b=True)
-        self.learn_from(
-            z,
-            delta,
-            targets,
-            update,
-            row_losses,
-            outputs,
-            row_weights,
-            dropout,
-            hidden_errors,
-            scale,
-        )
-        update(0, self.layers[0], delta, inputs)
+        first = self.learn_from(z, delta, step)
+        step.update(0, first, delta, inputs)
 
-    def learn_from(
-        self,
-        z: Array,
-        delta: Array,
-        targets: Array,
-        update: Update,
-        row_losses: Array,
-        outputs: Array | None = None,
-        row_weights: Array | None = None,
-        dropout: Dropout | None = None,
-        hidden_errors: str | None = None,
-        scale: Number = 1.0,
-    ) -> None:
+    def learn_from(self, z: Array, delta: Array, step: Step) -> Layer:
         """Change all layers above the first in place by one step, given the first one's sums.
 
         Parameters
@@ -267,65 +259,71 @@ class Network(StoredNetwork):
             ``Z_1`` without biases; becomes A_1 in place.
         delta : Array, shape (n, n_1)
             Gets ``D_1``, from which the first layer's gradient is made.
-        targets, update, row_losses, outputs, row_weights, dropout, scale
-            As in `step`.
-        hidden_errors : {"gradient", "textbook"}, optional
-            The rule of the way back, if it is not that of the architecture.
+        step : Step
+            What else is asked.
+
+        Returns
+        -------
+        Layer
+            The first layer, without its biases if those have learnt already.
         """
-        textbook = (hidden_errors or self.architecture.hidden_errors) == "textbook"
-        backend, n_rows, top = self.backend, z.shape[0], len(self.layers) - 1
+        backend, dropout, n_rows = self.backend, step.dropout, z.shape[0]
         if dropout is not None:
             self.architecture.check_dropout()
-        z_top = self._forward_from(z, dropout)
         activations = [z, *self._activations(n_rows)[1:]]
         deltas = [delta, *self._deltas(n_rows)[1:]]
-        if outputs is not None:
-            self._write_outputs(z_top, outputs)
-        errors = self._top_delta(
-            z_top, deltas[-1], targets, row_losses, row_weights, textbook, scale
-        )
-        for index in range(top, 0, -1):
-            layer, a, below = self.layers[index], activations[index - 1], deltas[index - 1]
-            backend.gemm(errors, layer.weights, below)
+        layers = list(self.layers)
+        z_last = self._forward_to_last(z, dropout)
+        top = self._thin_top(n_rows, step)
+        if top is not None:
+            self._go_through(top, z_last, deltas[-2], step)
+            # What is left to learn from that are the weights of the layer below.
+            layers[-2:] = [layers[-2]._replace(biases=None)]
+            errors = deltas[-2]
+        else:
+            errors = self._top_delta(self._forward_top(z_last, dropout), deltas[-1], step)
+        for index in range(len(layers) - 1, 0, -1):
+            a, below = activations[index - 1], deltas[index - 1]
+            backend.gemm(errors, layers[index].weights, below)
             # The gradient sends back D_l, in which the slope is already. The textbook sends back
             # e_l as it is, which becomes D_l only now.
-            if textbook:
-                backend.activation_backward(errors, activations[index], layer.activation)
-            update(index, layer, errors, a)
-            if not textbook:
+            if step.textbook:
+                backend.activation_backward(errors, activations[index], layers[index].activation)
+            step.update(index, layers[index], errors, a)
+            if not step.textbook:
                 if dropout is not None:
                     dropout.go_back(backend, below, a, index - 1)
-                backend.activation_backward(below, a, self.layers[index - 1].activation)
+                backend.activation_backward(below, a, layers[index - 1].activation)
             errors = below
-        if textbook:
-            backend.activation_backward(errors, activations[0], self.layers[0].activation)
+        if step.textbook:
+            backend.activation_backward(errors, activations[0], layers[0].activation)
+        return layers[0]
 
-    def _top_delta(
-        self,
-        z: Array,
-        spare: Array,
-        targets: Array,
-        row_losses: Array,
-        row_weights: Array | None,
-        textbook: bool,
-        scale: Number,
-    ) -> Array:
+    def _go_through(self, top: ThinTop, z: Array, delta: Array, step: Step) -> None:
+        """Change z to A and `delta` to D of the last hidden layer in place, and all above it."""
+        fused, last = step.fused, len(self.layers) - 1
+        assert fused is not None
+        key = None if step.dropout is None else step.dropout.keys[last - 1 : last]
+        top.go_forward(z, step.targets, step.row_losses, step.row_weights, step.scale, key)
+        top.go_back(z, delta, key)
+        top.update(fused.numbers, *fused.memories(last), fused.memories(last - 1)[1])
+
+    def _top_delta(self, z: Array, spare: Array, step: Step) -> Array:
         """Return D_L for Z_L without biases; by the textbook's rule ``e_L = o - t``, and z gets o.
 
-        Losses are added to `row_losses` in place. `spare` is overwritten; of a network with a
-        single layer it is where the result must be.
+        Losses are added in place. `spare` is overwritten; of a network with a single layer it is
+        where the result must be.
         """
         backend, layer = self.backend, self.layers[-1]
-        if textbook:
+        if step.outputs is not None:
+            self._write_outputs(z, step.outputs)
+        rest = (self.loss, step.row_losses, step.row_weights, step.scale)
+        if step.textbook:
             backend.activate(z, layer.biases, layer.activation)
             backend.copy_into(z, spare)
-            backend.loss_backward(
-                spare, None, targets, IDENTITY, self.loss, row_losses, row_weights, scale
-            )
+            backend.loss_backward(spare, None, step.targets, IDENTITY, *rest)
             return spare
-        backend.loss_backward(
-            z, layer.biases, targets, layer.activation, self.loss, row_losses, row_weights, scale
-        )
+        backend.loss_backward(z, layer.biases, step.targets, layer.activation, *rest)
         if len(self.layers) > 1:
             return z
         backend.copy_into(z, spare)
@@ -392,7 +390,7 @@ class Network(StoredNetwork):
             )
 
         # The true gradient, whatever rule the network learns by.
-        self._step(inputs, targets, keep, row_losses, hidden_errors="gradient")
+        self._step(inputs, Step(targets, keep, row_losses))
         loss = float(backend.to_host(row_losses).sum() / n_samples)
         return loss, {name: backend.to_host(array) for name, array in gradients.items()}
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpunn.backends.base import Array, Backend
-from gpunn.backends.fused import FusedModel
+from gpunn.backends.fused import FusedModel, ThinTop, UpdateRule
 from gpunn.backends.select import get_backend
 from gpunn.data.matrices import Rows
 from gpunn.data.scaling import Scaling
@@ -20,7 +20,7 @@ from gpunn.initializers import draw_biases, draw_weights
 from gpunn.losses import get_loss
 from gpunn.network.architecture import Architecture
 from gpunn.network.inputs import check_rows
-from gpunn.network.layers import Layer
+from gpunn.network.layers import Layer, Step
 from gpunn.network.work_arrays import WorkArrays
 
 
@@ -39,6 +39,13 @@ class OneTrainer:
 
     def __exit__(self, *_: object) -> None:
         self._lock.release()
+
+
+class Tops(threading.local):
+    """A thread's own ways through the two uppermost layers, by the steps that they are for."""
+
+    def __init__(self) -> None:
+        self.of: dict[tuple[int, UpdateRule, float], ThinTop | None] = {}
 
 
 class NetworkState:
@@ -99,6 +106,7 @@ class NetworkState:
         # The last activations first hold the outputs' z, and then their delta.
         self._activations = WorkArrays(backend, sizes, self.dtype)
         self._deltas = WorkArrays(backend, sizes, self.dtype)
+        self._tops = Tops()
         self._training = OneTrainer()
         self.layers = [
             Layer(weights, biases if architecture.biases else None, activation)
@@ -199,9 +207,22 @@ class NetworkState:
         hidden, top = self.layers
         return FusedModel(hidden, top, self.loss, self.architecture.hidden_errors == "textbook")
 
-    def step_memory(self, n_rows: int) -> list[Array]:
-        """Return the arrays that a step of so many samples goes through in this thread."""
-        return [*self._activations(n_rows), *self._deltas(n_rows)]
+    def step_memory(self, n_rows: int) -> list[Any]:
+        """Return what a step of so many samples uses in this thread: arrays, and who has some."""
+        return [*self._activations(n_rows), *self._deltas(n_rows), *self._tops.of.values()]
+
+    def _thin_top(self, n_rows: int, step: Step) -> ThinTop | None:
+        """Return the device's own way through the two uppermost layers, if it suits a step."""
+        fused = step.fused
+        if fused is None or step.outputs is not None or step.textbook or len(self.layers) < 2:
+            return None
+        dropout_rate = 0.0 if step.dropout is None else step.dropout.dropout_rate
+        key = (n_rows, fused.rule, dropout_rate)
+        if key not in self._tops.of:
+            hidden, top = self.layers[-2:]
+            model = FusedModel(hidden, top, self.loss, textbook_rule=False)
+            self._tops.of[key] = self.backend.make_thin_top(n_rows, model, fused.rule, dropout_rate)
+        return self._tops.of[key]
 
     # Who trains it.
 

@@ -20,7 +20,7 @@ Source: A. Devarakonda and J. Demmel, *Avoiding communication in primal and dual
 descent methods* (2019), and their s-step SGD (2020), here for a network's first layer.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,7 @@ from gpunn.backends.fused import Sequencer
 from gpunn.backends.gram import Gram
 from gpunn.data.matrices import row_blocks
 from gpunn.network import Network
-from gpunn.network.layers import Layer, add_gradient
+from gpunn.network.layers import Layer, Step, add_gradient
 from gpunn.training.loaders import Order
 from gpunn.training.trainer import RateAt, Recordable
 
@@ -146,14 +146,14 @@ class OnlineTrainer(Recordable):
             if rows.start:
                 products = self._products.of(inputs[rows], inputs[: rows.start])
                 backend.gemm(products, self._deltas[: rows.start], z, alpha=-scale, beta=1.0)
-            self.network.learn_from(
-                z,
-                self._deltas[rows],
+            step = Step(
                 targets[rows],
                 descend,
                 row_losses[rows],
                 None if outputs is None else outputs[rows],
+                textbook=self.network.architecture.hidden_errors == "textbook",
             )
+            self.network.learn_from(z, self._deltas[rows], step)
 
     # What `gpunn.training.recorded` asks for: here, a recording is of a block.
 
@@ -185,8 +185,8 @@ class OnlineTrainer(Recordable):
         inputs: Array,
         targets: Array,
         row_weights: Array | None,
-        numbers: Sequence[Array],
-        whole_numbers: Sequence[Array],
+        numbers: Array,
+        whole_numbers: Array,
         row_losses: Array,
     ) -> list[Any]:
         self.learn(inputs, targets, self._rate, row_losses=row_losses)

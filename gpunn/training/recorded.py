@@ -10,7 +10,7 @@ that no product has a factor that changes.
 """
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -127,8 +127,8 @@ class RecordedTrainer(Trainer):
         inputs: Array,
         targets: Array,
         row_weights: Array | None,
-        numbers: Sequence[Array],
-        whole_numbers: Sequence[Array],
+        numbers: Array,
+        whole_numbers: Array,
     ) -> list[Any]:
         return self._trainer.work(
             inputs, targets, row_weights, numbers, whole_numbers, self._row_losses

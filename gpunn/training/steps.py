@@ -4,7 +4,6 @@ Networks of some kinds go many steps at a time in fused ways (`gpunn.training.on
 `gpunn.training.batches`), with the same result but for rounding.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from gpunn.backends.base import Array
 from gpunn.errors import ParameterError
 from gpunn.network import Dropout, Network
+from gpunn.network.layers import FusedUpdate
 from gpunn.optimizer_base import is_recordable
 from gpunn.optimizers import Optimizer
 from gpunn.training.loaders import Order
@@ -211,25 +211,30 @@ class StepTrainer(Recordable):
         inputs: Array,
         targets: Array,
         row_weights: Array | None,
-        numbers: Sequence[Array],
-        whole_numbers: Sequence[Array],
+        numbers: Array,
+        whole_numbers: Array,
         row_losses: Array,
     ) -> list[Any]:
-        network, n_own = self.network, self._n_own
+        network, optimizer, n_own = self.network, self.optimizer, self._n_own
+
+        def number(index: int) -> Array:
+            return numbers[index : index + 1]  # type: ignore[no-any-return]
+
         if self._alpha:
             for layer in network.layers:
-                network.backend.add_squares(layer.weights, self._penalty, alpha=numbers[n_own])
+                network.backend.add_squares(layer.weights, self._penalty, alpha=number(n_own))
         dropout = None
         if self._dropout_rate:
             dropout = Dropout(self._dropout_rate, whole_numbers[n_own + bool(self._alpha) :])
-        self.optimizer.begin_recorded_step(numbers[:n_own])
+        optimizer.begin_recorded_step([number(index) for index in range(n_own)])
         network.step(
             inputs,
             targets,
-            self.optimizer.update,
+            optimizer.update,
             row_losses,
             row_weights=row_weights,
             dropout=dropout,
-            scale=numbers[0],
+            scale=number(0),
+            fused=FusedUpdate(optimizer.rule, numbers, optimizer.memories),
         )
         return network.step_memory(inputs.shape[0])

@@ -1,7 +1,7 @@
 """What the loop asks of whoever does the steps of a training."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -117,8 +117,8 @@ class Recordable(Trainer):
         inputs: Array,
         targets: Array,
         row_weights: Array | None,
-        numbers: Sequence[Array],
-        whole_numbers: Sequence[Array],
+        numbers: Array,
+        whole_numbers: Array,
         row_losses: Array,
     ) -> list[Any]:
         """Do what is recorded, as `gpunn.backends.fused.Work` says."""
