@@ -22,6 +22,7 @@ from gpunn.backends.arrays import Array, LayerParams, Number, get_dtype, is_on_g
 from gpunn.backends.fused import (
     BatchLearner,
     FusedModel,
+    HiddenPass,
     Sequencer,
     StepRecorder,
     StepShape,
@@ -308,6 +309,12 @@ class Backend(ABC):
         dropout_rate : float
             How likely a unit of the lower one sits out a step.
         """
+        return None
+
+    def make_hidden_pass(
+        self, n_rows: int, layer: LayerParams, rule: UpdateRule, dropout_rate: float
+    ) -> HiddenPass | None:
+        """Return the passes through a lower hidden layer, likewise; None if there are none."""
         return None
 
     @abstractmethod

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gpunn.activations import SOFTMAX, Activation
-from gpunn.backends.base import AdamStep, Backend, Number
+from gpunn.backends.base import AdamStep, Backend, LayerParams, Number
 from gpunn.backends.cupy_batches import CupyBatchLearner
 from gpunn.backends.cupy_blas import WORKSPACE_BYTES, Cublas
 from gpunn.backends.cupy_elementwise import (
@@ -42,6 +42,7 @@ from gpunn.backends.cupy_formulas import (
     softmax_backward_kernel,
     softmax_kernel,
 )
+from gpunn.backends.cupy_hidden import CupyHiddenPass
 from gpunn.backends.cupy_online import CupySequencer
 from gpunn.backends.cupy_recorder import CupyRecorder
 from gpunn.backends.cupy_staging import CupyStagingBuffer
@@ -49,6 +50,7 @@ from gpunn.backends.cupy_thin import CupyThinTop
 from gpunn.backends.fused import (
     BatchLearner,
     FusedModel,
+    HiddenPass,
     Sequencer,
     StepRecorder,
     StepShape,
@@ -234,6 +236,11 @@ class CupyBackend(Backend):
         self, n_rows: int, model: FusedModel, rule: UpdateRule, dropout_rate: float
     ) -> ThinTop | None:
         return CupyThinTop.make(self, self._device, n_rows, model, rule, dropout_rate)
+
+    def make_hidden_pass(
+        self, n_rows: int, layer: LayerParams, rule: UpdateRule, dropout_rate: float
+    ) -> HiddenPass | None:
+        return CupyHiddenPass.make(self, self._device, n_rows, layer, rule, dropout_rate)
 
     def make_recorder(self, shape: StepShape) -> StepRecorder | None:
         return CupyRecorder(self, self._device, shape)

@@ -49,18 +49,24 @@ def _function(name: str, parameters: str, expression: str) -> str:
     return f"static __device__ T {name}({parameters}) {{ return {expression}; }}\n"
 
 
+def activation_formulas(code: str, name: str, activation: Activation) -> str:
+    """Return the type T, and the formula and the derivative of an activation by a name."""
+    text = f"typedef {'float' if code == 'f' else 'double'} T;\n"
+    if activation.elementwise:
+        text += _function(f"{name}_forward", "T x", activation.cuda_forward)
+        text += _function(f"{name}_derivative", "T a", activation.cuda_derivative)
+    return text
+
+
 def formulas(
     code: str, hidden: Activation, top: Activation, loss: Loss, textbook_rule: bool
 ) -> str:
     """Return the type T and the formulas of a network, which stand in front of a kernel's text."""
-    text = f"typedef {'float' if code == 'f' else 'double'} T;\n"
-    text += f"#define TOP_IS_SOFTMAX {int(top is SOFTMAX)}\n"
+    text = f"#define TOP_IS_SOFTMAX {int(top is SOFTMAX)}\n"
     text += f"#define LOSS_IS_FUSED {int(loss.fused)}\n"
     text += f"#define TEXTBOOK_RULE {int(textbook_rule)}\n"
     for name, activation in (("hidden", hidden), ("top", top)):
-        if activation.elementwise:
-            text += _function(f"{name}_forward", "T x", activation.cuda_forward)
-            text += _function(f"{name}_derivative", "T a", activation.cuda_derivative)
+        text += activation_formulas(code, name, activation)
     text += _function("loss_value", "T x, T a, T t, T log_sum", loss.cuda_value)
     text += _function("loss_derivative", "T a, T t, T t_sum", loss.cuda_derivative)
     return text

@@ -9,14 +9,13 @@ This module must only be imported when a GPU is asked for; see `gpunn.backends.s
 
 import math
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cupy
 import numpy as np
 
 from gpunn.backends.cupy_kernels import formulas, pointer, suits
+from gpunn.backends.cupy_passes import defines, kept_numbers, load_passes, pack_of
 from gpunn.backends.fused import FusedModel, ThinTop, UpdateRule
 
 Array = Any
@@ -38,8 +37,9 @@ BLOCKS_EACH = 2
 """Blocks of threads that keep a multiprocessor busy."""
 
 MOST_SHARED_BYTES = 32 * 1024
-MOST_PACK_BYTES = 16
-"""What a thread can read at once."""
+
+MOST_TILE = 16
+"""Activations that a thread has at a time on the way forward."""
 
 
 class Shape(NamedTuple):
@@ -70,12 +70,14 @@ def choose_shape(
         rows //= 2
     n_tiles = max(1, math.ceil(wanted / math.ceil(n_rows / rows)), math.ceil(n_hidden / 4096))
     units = math.ceil(n_hidden / n_tiles)
-    forward_pack = _pack(n_hidden, itemsizes, most=max(1, units // FORWARD_THREADS))
+    # With more at a time, registers would leave room for a single block on a multiprocessor.
+    most = max(1, min(units // FORWARD_THREADS, MOST_TILE // rows))
+    forward_pack = pack_of(n_hidden, itemsizes, most)
     step = FORWARD_THREADS * forward_pack
     tile_units = math.ceil(units / step) * step
 
     registers = 4 if n_outputs <= 10 else 2 if n_outputs <= 20 else 1
-    back_pack = _pack(n_hidden, itemsizes, most=registers)
+    back_pack = pack_of(n_hidden, itemsizes, registers)
     while back_pack > 1 and _back_blocks(n_hidden, back_pack) * math.ceil(n_rows / 8) < 2 * wanted:
         back_pack //= 2
     back_rows = 256
@@ -87,21 +89,8 @@ def choose_shape(
     return Shape(rows, tile_units, forward_pack, back_rows, back_pack)
 
 
-def _pack(n_hidden: int, itemsizes: tuple[int, int], most: int) -> int:
-    """Return how many neighbouring units a thread can read at once."""
-    pack = 4
-    while pack > 1 and (n_hidden % pack or pack > most or pack * max(itemsizes) > MOST_PACK_BYTES):
-        pack //= 2
-    return pack
-
-
 def _back_blocks(n_hidden: int, pack: int) -> int:
     return math.ceil(n_hidden / (BACK_THREADS * pack))
-
-
-@cache
-def _module(text: str) -> Any:
-    return cupy.RawModule(code=text + SOURCE.read_text(encoding="utf-8"), options=("--std=c++17",))
 
 
 class CupyThinTop(ThinTop):
@@ -123,7 +112,9 @@ class CupyThinTop(ThinTop):
         text = _text(model, backend.work_dtype(dtype), shape, rule, dropout=dropout_rate > 0)
         names = ("gpunn_thin_forward", "gpunn_thin_back", "gpunn_thin_update")
         with device:
-            self._forward, self._back, self._update = map(_module(text).get_function, names)
+            self._forward, self._back, self._update = map(
+                load_passes(text, SOURCE).get_function, names
+            )
         self._n_tiles = math.ceil(self._n_hidden / shape.tile_units)
         self._n_groups = math.ceil(n_rows / shape.rows)
         self._n_parts = math.ceil(n_rows / shape.back_rows)
@@ -269,35 +260,4 @@ def _text(
         model.loss,
         textbook_rule=False,
     )
-    return text + kept_numbers(kept_in) + "".join(f"#define {k} {v}\n" for k, v in numbers.items())
-
-
-def kept_numbers(dtype: np.dtype[Any]) -> str:
-    """Return the type S that activations are kept in, and what goes between it and T."""
-    if dtype.kind == "f":
-        return (
-            "typedef T S;\n"
-            "static __device__ T load(S x) { return x; }\n"
-            "static __device__ S store(T x) { return x; }\n"
-        )
-    return BFLOAT16
-
-
-BFLOAT16 = """
-typedef unsigned short S;  // the upper half of a float's bits
-union Bits { float number; unsigned int bits; };
-static __device__ T load(S x)
-{
-    Bits b;
-    b.bits = (unsigned int)x << 16;
-    return b.number;
-}
-// To the nearest, and of two as near to the even one; NaN stays NaN.
-static __device__ S store(T x)
-{
-    Bits b;
-    b.number = x;
-    if (x != x) return 0x7fff;
-    return (S)((b.bits + 0x7fffu + (b.bits >> 16 & 1u)) >> 16);
-}
-"""
+    return text + kept_numbers(kept_in) + defines(numbers)

@@ -277,3 +277,19 @@ class ThinTop(ABC):
         weights, biases, biases_below : sequence of Array
             What the rule remembers of each.
         """
+
+
+class HiddenPass(ABC):
+    """The way through a hidden layer below a wide one, of which each is one pass."""
+
+    @abstractmethod
+    def go_forward(self, z: Array, key: Number | None) -> None:
+        """Change `z` (n, n_l) in place from Z without biases to A. `key` is dropout's."""
+
+    @abstractmethod
+    def go_back(self, delta: Array, a: Array, key: Number | None) -> None:
+        """Change `delta` (n, n_l) in place from dE/dA to D, and keep the sums for the biases."""
+
+    @abstractmethod
+    def update(self, numbers: Array, biases: Sequence[Array]) -> None:
+        """Change the biases in place by a step of the rule; see `ThinTop.update`."""

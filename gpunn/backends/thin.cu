@@ -3,7 +3,7 @@
 // A step must go over the (n, H) numbers of the last hidden layer twice: to make activations of
 // weighted sums, and to make deltas of what comes back. The three products with the few outputs are
 // little work, but each would go over all those numbers once more. So they are done in these passes.
-// gpunn/backends/cupy_thin.py puts in front of this text
+// gpunn/backends/cupy_thin.py puts passes.cuh in front of this text, and in front of that
 //
 //     T, which sums are in; S, which activations are kept in; load(S) and store(T) between them
 //     hidden_forward(T x), hidden_derivative(T a), top_forward(T x), top_derivative(T a)
@@ -15,12 +15,9 @@
 //
 // All sums have a fixed order, so that the same run gives the same bits.
 
-#define WARP 32
 #define FORWARD_THREADS 256
 #define BACK_THREADS 128
 #define N_SUMS (ROWS * N_OUT)
-
-template <typename V, int N> struct alignas(N * sizeof(V)) Pack { V at[N]; };
 
 // Adds up N numbers of each thread over its warp. At each distance two threads share the numbers
 // out between them: one keeps the first half and gives the other away, and the other way round. So
@@ -40,13 +37,6 @@ template <int N> static __device__ void add_up_over_warp(T* numbers, int distanc
     if (distance > 1) add_up_over_warp<half>(numbers, distance / 2);
 }
 
-// How many of N numbers a thread has in the end.
-static constexpr int sums_of_thread(int n)
-{
-    for (int distance = WARP / 2; distance > 0; distance /= 2) n = (n + 1) / 2;
-    return n;
-}
-
 // Which of N numbers the thread's sum i is of; -1 if of none.
 static __device__ int index_of_sum(int i, int n)
 {
@@ -60,16 +50,6 @@ static __device__ int index_of_sum(int i, int n)
         if (i >= sizes[s]) return -1;
     }
     return i;
-}
-
-// Whether the unit at a place of the activations sits out; as in `Backend.dropout`.
-static __device__ bool sits_out(size_t place, unsigned int key, unsigned int limit)
-{
-    unsigned int h = (unsigned int)place * 0x9E3779B1u + key;
-    h ^= h >> 16; h *= 0x85EBCA6Bu;
-    h ^= h >> 13; h *= 0xC2B2AE35u;
-    h ^= h >> 16;
-    return h < limit;
 }
 
 // From a sample's weighted sums to its error; the sums become dE/dz.
@@ -187,7 +167,7 @@ extern "C" __global__ void __launch_bounds__(FORWARD_THREADS) gpunn_thin_forward
     }
     add_up_over_warp<N_SUMS>(sum, WARP / 2);
 #pragma unroll
-    for (int i = 0; i < sums_of_thread(N_SUMS); ++i) {
+    for (int i = 0; i < (N_SUMS + WARP - 1) / WARP; ++i) {
         const int index = index_of_sum(i, N_SUMS);
         if (index >= 0) of_warps[me / WARP * N_SUMS + index] = sum[i];
     }
@@ -310,19 +290,6 @@ extern "C" __global__ void __launch_bounds__(BACK_THREADS) gpunn_thin_back(
         for (int k = 0; k < N_OUT; ++k) { part[(size_t)k * n_hidden + j + u] = gradient[k][u]; }
         part[(size_t)N_OUT * n_hidden + j + u] = of_biases[u];
     }
-}
-
-// One parameter's step, from its gradient g; `n` are the numbers of the step.
-static __device__ void learn(
-    T* parameter, T* first_memory, T* second_memory, size_t e, T g, const T* n, bool decays)
-{
-    T w = parameter[e], m[2];
-    m[0] = first_memory ? first_memory[e] : T(0);
-    m[1] = second_memory ? second_memory[e] : T(0);
-    RULE
-    parameter[e] = w;
-    if (first_memory) first_memory[e] = m[0];
-    if (second_memory) second_memory[e] = m[1];
 }
 
 // All parameters but the wide weights below: a thread adds up the parts of one's gradient.

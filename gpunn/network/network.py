@@ -154,25 +154,27 @@ class Network(StoredNetwork):
         """Return Z_L without its biases, in a work array; a sum over parts can still be added."""
         z = self._activations(inputs.shape[0])[0]
         self.backend.gemm(inputs, self.layers[0].weights, z, transpose_b=True)
-        return self._forward_top(self._forward_to_last(z))
+        z = self._forward_to_last(z)
+        return self._forward_one(z, len(self.layers) - 1)
 
-    def _forward_to_last(self, z: Array, dropout: Dropout | None = None) -> Array:
+    def _forward_to_last(self, z: Array, step: Step | None = None) -> Array:
         """Return Z of the last hidden layer for Z_1, both without biases; A_1 takes its place."""
         for index in range(1, len(self.layers) - 1):
-            z = self._forward_one(z, index, dropout)
+            z = self._forward_one(z, index, step)
         return z
 
-    def _forward_top(self, z: Array, dropout: Dropout | None = None) -> Array:
-        """Return Z_L for Z of the last hidden layer, both without biases; A takes its place."""
-        top = len(self.layers) - 1
-        return self._forward_one(z, top, dropout) if top else z
-
-    def _forward_one(self, z: Array, index: int, dropout: Dropout | None) -> Array:
+    def _forward_one(self, z: Array, index: int, step: Step | None = None) -> Array:
         """Return Z of a layer for Z of the one below, which becomes A in place."""
-        below = self.layers[index - 1]
-        self.backend.activate(z, below.biases, below.activation)
-        if dropout is not None:
-            dropout.go_forward(self.backend, z, index - 1)
+        if index == 0:
+            return z  # Of a single layer, the sums of the inputs are those of the outputs.
+        below, dropout = self.layers[index - 1], None if step is None else step.dropout
+        passes = None if step is None else self._hidden_pass(index - 1, z.shape[0], step)
+        if passes is not None:
+            passes.go_forward(z, None if dropout is None else dropout.keys[index - 1])
+        else:
+            self.backend.activate(z, below.biases, below.activation)
+            if dropout is not None:
+                dropout.go_forward(self.backend, z, index - 1)
         above: Array = self._activations(z.shape[0])[index]
         self.backend.gemm(z, self.layers[index].weights, above, transpose_b=True)
         return above
@@ -273,7 +275,7 @@ class Network(StoredNetwork):
         activations = [z, *self._activations(n_rows)[1:]]
         deltas = [delta, *self._deltas(n_rows)[1:]]
         layers = list(self.layers)
-        z_last = self._forward_to_last(z, dropout)
+        z_last = self._forward_to_last(z, step)
         top = self._thin_top(n_rows, step)
         if top is not None:
             self._go_through(top, z_last, deltas[-2], step)
@@ -281,7 +283,8 @@ class Network(StoredNetwork):
             layers[-2:] = [layers[-2]._replace(biases=None)]
             errors = deltas[-2]
         else:
-            errors = self._top_delta(self._forward_top(z_last, dropout), deltas[-1], step)
+            z_top = self._forward_one(z_last, len(layers) - 1, step)
+            errors = self._top_delta(z_top, deltas[-1], step)
         for index in range(len(layers) - 1, 0, -1):
             a, below = activations[index - 1], deltas[index - 1]
             backend.gemm(errors, layers[index].weights, below)
@@ -291,19 +294,30 @@ class Network(StoredNetwork):
                 backend.activation_backward(errors, activations[index], layers[index].activation)
             step.update(index, layers[index], errors, a)
             if not step.textbook:
-                if dropout is not None:
-                    dropout.go_back(backend, below, a, index - 1)
-                backend.activation_backward(below, a, layers[index - 1].activation)
+                layers[index - 1] = self._apply_slope(index - 1, below, a, step)
             errors = below
         if step.textbook:
             backend.activation_backward(errors, activations[0], layers[0].activation)
         return layers[0]
 
+    def _apply_slope(self, index: int, delta: Array, a: Array, step: Step) -> Layer:
+        """Change a hidden layer's dE/dA to D in place; return what is left of it to learn."""
+        layer, dropout = self.layers[index], step.dropout
+        passes = self._hidden_pass(index, delta.shape[0], step)
+        if passes is not None and step.fused is not None:
+            passes.go_back(delta, a, None if dropout is None else dropout.keys[index])
+            passes.update(step.fused.numbers, step.fused.memories(index)[1])
+            return layer._replace(biases=None)
+        if dropout is not None:
+            dropout.go_back(self.backend, delta, a, index)
+        self.backend.activation_backward(delta, a, layer.activation)
+        return layer
+
     def _go_through(self, top: ThinTop, z: Array, delta: Array, step: Step) -> None:
         """Change z to A and `delta` to D of the last hidden layer in place, and all above it."""
         fused, last = step.fused, len(self.layers) - 1
         assert fused is not None
-        key = None if step.dropout is None else step.dropout.keys[last - 1 : last]
+        key = None if step.dropout is None else step.dropout.keys[last - 1]
         top.go_forward(z, step.targets, step.row_losses, step.row_weights, step.scale, key)
         top.go_back(z, delta, key)
         top.update(fused.numbers, *fused.memories(last), fused.memories(last - 1)[1])

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpunn.backends.base import Array, Backend
-from gpunn.backends.fused import FusedModel, ThinTop, UpdateRule
+from gpunn.backends.fused import FusedModel, HiddenPass, ThinTop, UpdateRule
 from gpunn.backends.select import get_backend
 from gpunn.data.matrices import Rows
 from gpunn.data.scaling import Scaling
@@ -41,11 +41,12 @@ class OneTrainer:
         self._lock.release()
 
 
-class Tops(threading.local):
-    """A thread's own ways through the two uppermost layers, by the steps that they are for."""
+class Passes(threading.local):
+    """A thread's own ways of the device through layers, by the steps that they are for."""
 
     def __init__(self) -> None:
-        self.of: dict[tuple[int, UpdateRule, float], ThinTop | None] = {}
+        self.top: dict[tuple[int, UpdateRule, float], ThinTop | None] = {}
+        self.hidden: dict[tuple[int, int, UpdateRule, float], HiddenPass | None] = {}
 
 
 class NetworkState:
@@ -106,7 +107,7 @@ class NetworkState:
         # The last activations first hold the outputs' z, and then their delta.
         self._activations = WorkArrays(backend, sizes, self.dtype)
         self._deltas = WorkArrays(backend, sizes, self.dtype)
-        self._tops = Tops()
+        self._passes = Passes()
         self._training = OneTrainer()
         self.layers = [
             Layer(weights, biases if architecture.biases else None, activation)
@@ -209,7 +210,21 @@ class NetworkState:
 
     def step_memory(self, n_rows: int) -> list[Any]:
         """Return what a step of so many samples uses in this thread: arrays, and who has some."""
-        return [*self._activations(n_rows), *self._deltas(n_rows), *self._tops.of.values()]
+        passes = [*self._passes.top.values(), *self._passes.hidden.values()]
+        return [*self._activations(n_rows), *self._deltas(n_rows), *passes]
+
+    def _hidden_pass(self, index: int, n_rows: int, step: Step) -> HiddenPass | None:
+        """Return the device's own way through a lower hidden layer, if it suits a step."""
+        fused = step.fused
+        if fused is None or step.textbook:
+            return None
+        dropout_rate = 0.0 if step.dropout is None else step.dropout.dropout_rate
+        key = (index, n_rows, fused.rule, dropout_rate)
+        if key not in self._passes.hidden:
+            self._passes.hidden[key] = self.backend.make_hidden_pass(
+                n_rows, self.layers[index], fused.rule, dropout_rate
+            )
+        return self._passes.hidden[key]
 
     def _thin_top(self, n_rows: int, step: Step) -> ThinTop | None:
         """Return the device's own way through the two uppermost layers, if it suits a step."""
@@ -218,11 +233,13 @@ class NetworkState:
             return None
         dropout_rate = 0.0 if step.dropout is None else step.dropout.dropout_rate
         key = (n_rows, fused.rule, dropout_rate)
-        if key not in self._tops.of:
+        if key not in self._passes.top:
             hidden, top = self.layers[-2:]
             model = FusedModel(hidden, top, self.loss, textbook_rule=False)
-            self._tops.of[key] = self.backend.make_thin_top(n_rows, model, fused.rule, dropout_rate)
-        return self._tops.of[key]
+            self._passes.top[key] = self.backend.make_thin_top(
+                n_rows, model, fused.rule, dropout_rate
+            )
+        return self._passes.top[key]
 
     # Who trains it.
 

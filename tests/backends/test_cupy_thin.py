@@ -73,7 +73,9 @@ def learn(
         z_there, delta = device.asarray(z), np.empty_like(z)
         losses, delta_there = np.ones(n), device.empty(z.shape, dtype)
         losses_there = device.asarray(losses)
-        numbers = [float(np.ravel(v)[0]) for v in twin_rule.step_numbers(RATE * one, n * one, step * one)]
+        numbers = [
+            float(np.ravel(v)[0]) for v in twin_rule.step_numbers(RATE * one, n * one, step * one)
+        ]
         there = device.asarray(np.array(numbers), dtype)
         weights = None if row_weights is None else np.asarray(row_weights, dtype)
         dropout = Dropout(dropout_rate, [KEY]) if dropout_rate else None

@@ -145,7 +145,8 @@ MODULES = (cupy, _cuda, cublas, _device, _memory, runtime)
 PACKAGE = "gpunn.backends"
 OVER_CUPY = (
     "cupy_backend", "cupy_batches", "cupy_blas", "cupy_elementwise", "cupy_formulas",
-    "cublas_library", "cupy_kernels", "cupy_online", "cupy_recorder", "cupy_staging", "cupy_thin",
+    "cublas_library", "cupy_hidden", "cupy_kernels", "cupy_online", "cupy_passes", "cupy_recorder",
+    "cupy_staging", "cupy_thin",
 )  # fmt: skip
 """gpunn's modules that import CuPy when they are imported."""
 
