@@ -113,6 +113,9 @@ def _gemm_ex(
     algo: int,
 ) -> None:
     state = _handle(handle)
+    if get_current_stream().is_capturing():
+        # As CuPy does, though cuBLAS could.
+        raise NotImplementedError("calling cuBLAS API during stream capture is unsupported")
     if state.math_mode != cublas.CUBLAS_DEFAULT_MATH:
         raise CUBLASError("products must not depend on who set the math mode before")
     if state.pointer_mode != cublas.CUBLAS_POINTER_MODE_HOST:

@@ -16,6 +16,8 @@ This module puts the parts together as the module ``cupy``, and tests take their
 as ``cupy`` for a while, `crossings` counts crossings, `no_crossings` forbids them. The parts, each
 over those before it:
 
+- ``fake_errors``: CUDA's errors;
+- ``fake_captures``: captures of graphs;
 - ``fake_streams``: streams, events and pinned memory;
 - ``fake_crossings``: between host and device;
 - ``fake_memory``: devices, and allocations on them;
@@ -39,11 +41,13 @@ from typing import Any
 
 import fake_memory
 from fake_arrays import asarray, asnumpy, empty, ndarray, zeros
+from fake_captures import Graph
 from fake_compiler import CXX
 from fake_crossings import CrossingError, crossings, no_crossings
 from fake_cublas import CUBLASError, cublas, get_cublas_handle
 from fake_elementwise import CUDA_PREAMBLE, ElementwiseKernel
-from fake_memory import CUDARuntimeError, Device, OutOfMemoryError, used_bytes
+from fake_errors import CUDARuntimeError
+from fake_memory import Device, OutOfMemoryError, used_bytes
 from fake_modules import make_module
 from fake_raw import RawKernel, RawModule
 from fake_streams import (
@@ -53,6 +57,7 @@ from fake_streams import (
     current_device,
     get_current_stream,
     get_elapsed_time,
+    synchronize_device,
 )
 
 __all__ = [
@@ -111,7 +116,7 @@ runtime = make_module(
     memGetInfo=_memory_info,
     driverGetVersion=lambda: 13000,
     runtimeGetVersion=lambda: 13000,
-    deviceSynchronize=lambda: get_current_stream().synchronize(),
+    deviceSynchronize=synchronize_device,
 )
 _device = make_module("cupy.cuda.device", Device=Device, get_cublas_handle=get_cublas_handle)
 _memory = make_module("cupy.cuda.memory", OutOfMemoryError=OutOfMemoryError)
@@ -119,6 +124,7 @@ _cuda = make_module(
     "cupy.cuda",
     Device=Device,
     Event=Event,
+    Graph=Graph,
     Stream=Stream,
     alloc_pinned_memory=alloc_pinned_memory,
     cublas=cublas,
