@@ -24,7 +24,8 @@ over those before it:
 - ``fake_arrays``: arrays, and what makes them;
 - ``fake_compiler``: from a kernel's source to a function on the host;
 - ``fake_elementwise``, ``fake_raw``: kernels of both kinds;
-- ``fake_cublas``: products of matrices.
+- ``fake_products``, ``fake_cublas``: products of matrices, as CuPy calls cuBLAS;
+- ``fake_cublas_library``: and as ctypes does.
 
 What a test changes, it changes in the part that reads it: ``fake_memory.DEVICE_BYTES``,
 ``fake_compiler.kernel_texts``.
