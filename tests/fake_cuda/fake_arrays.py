@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from fake_captures import Run, Use
 from fake_crossings import crossings
 from fake_memory import Device, Memory
 from fake_streams import begin_copy, current_device, get_current_stream
@@ -128,6 +129,7 @@ class ndarray:  # noqa: N801
         crossings.note("to_device", "ndarray.set()")
         if stream is None:
             check_device(self)
+            self._memory.uses.by(get_current_stream())
         else:
             begin_copy(arr, stream, self._memory.uses)
         self._values[...] = arr
@@ -153,7 +155,7 @@ class ndarray:  # noqa: N801
             value = value[0]
         if not same_memory(target, value) and np.may_share_memory(target._values, value._values):
             raise ValueError("assignment between overlapping device arrays is a race")
-        target._values[...] = value._values
+        submit([use_of(target, True), use_of(value)], _copy)
 
     def fill(self, value: Any) -> None:
         check_device(self)
@@ -163,12 +165,17 @@ class ndarray:  # noqa: N801
             value = value.item()
         if isinstance(value, ndarray):
             raise TypeError("fill with a device array is not in gpunn's part of CuPy")
-        self._values[...] = cast_scalar(value, self.dtype)
+        number = cast_scalar(value, self.dtype)
+
+        def run(uses: list[Use]) -> None:
+            uses[0].values[...] = number
+
+        submit([use_of(self, True)], run)
 
     def copy(self, order: str = "C") -> "ndarray":
         check_device(self)
         result = empty(self.shape, self.dtype, order)
-        result._values[...] = self._values
+        submit([use_of(result, True), use_of(self)], _copy)
         return result
 
     def astype(self, dtype: Any, order: str = "K", *, copy: bool = True) -> "ndarray":
@@ -179,7 +186,7 @@ class ndarray:  # noqa: N801
             return self
         check_device(self)
         result = empty(self.shape, dtype)
-        result._values[...] = self._values
+        submit([use_of(result, True), use_of(self)], _copy)
         return result
 
     def reshape(self, *shape: Any, order: str = "C") -> "ndarray":
@@ -189,15 +196,27 @@ class ndarray:  # noqa: N801
         return ndarray(source._memory, source._values.reshape(*shape))
 
 
+def use_of(array: ndarray, written: bool = False) -> Use:
+    return Use(array._memory, array._values, written)
+
+
+def submit(uses: list[Use], run: Run) -> None:
+    """Give work to the current stream."""
+    get_current_stream()._submit(uses, run)
+
+
+def _copy(uses: list[Use]) -> None:
+    uses[0].values[...] = uses[1].values
+
+
 def check_device(array: ndarray) -> None:
-    """Note that the current stream uses an array, which must be on the current device."""
+    """Refuse an array that is not on the current device."""
     here = current_device()
     if array.device.id != here:
         raise ValueError(
             f"The device where the array resides ({array.device.id}) is different from the "
             f"current device ({here}). Peer access is unavailable between these devices."
         )
-    array._memory.uses.by(get_current_stream())
 
 
 def same_memory(a: ndarray, b: ndarray) -> bool:

@@ -1,12 +1,15 @@
 """Crossings between host and device: counted, and forbidden on request.
 
 Whatever copies in either direction, or waits for the device to read a number, is one. `crossings`
-counts them; inside ``with no_crossings():`` the first one is a `CrossingError`.
+counts them; inside ``with no_crossings():`` the first one is a `CrossingError`. While a thread
+captures a graph there may be none.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from fake_captures import refuse_while_capturing
 
 
 class CrossingError(AssertionError):
@@ -22,6 +25,7 @@ class Crossings:
         self._forbidden = 0
 
     def note(self, direction: str, what: str) -> None:
+        refuse_while_capturing(what)
         setattr(self, direction, getattr(self, direction) + 1)
         if self._forbidden:
             raise CrossingError(f"{what} crosses ({direction})")

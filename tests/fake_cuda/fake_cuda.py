@@ -16,13 +16,16 @@ This module puts the parts together as the module ``cupy``, and tests take their
 as ``cupy`` for a while, `crossings` counts crossings, `no_crossings` forbids them. The parts, each
 over those before it:
 
+- ``fake_errors``: CUDA's errors;
+- ``fake_captures``: captures of graphs;
 - ``fake_streams``: streams, events and pinned memory;
 - ``fake_crossings``: between host and device;
 - ``fake_memory``: devices, and allocations on them;
 - ``fake_arrays``: arrays, and what makes them;
 - ``fake_compiler``: from a kernel's source to a function on the host;
 - ``fake_elementwise``, ``fake_raw``: kernels of both kinds;
-- ``fake_cublas``: products of matrices.
+- ``fake_products``, ``fake_cublas``: products of matrices, as CuPy calls cuBLAS;
+- ``fake_cublas_library``: and as ctypes does.
 
 What a test changes, it changes in the part that reads it: ``fake_memory.DEVICE_BYTES``,
 ``fake_compiler.kernel_texts``.
@@ -39,11 +42,13 @@ from typing import Any
 
 import fake_memory
 from fake_arrays import asarray, asnumpy, empty, ndarray, zeros
+from fake_captures import Graph
 from fake_compiler import CXX
 from fake_crossings import CrossingError, crossings, no_crossings
 from fake_cublas import CUBLASError, cublas, get_cublas_handle
 from fake_elementwise import CUDA_PREAMBLE, ElementwiseKernel
-from fake_memory import CUDARuntimeError, Device, OutOfMemoryError, used_bytes
+from fake_errors import CUDARuntimeError
+from fake_memory import Device, OutOfMemoryError, used_bytes
 from fake_modules import make_module
 from fake_raw import RawKernel, RawModule
 from fake_streams import (
@@ -53,6 +58,7 @@ from fake_streams import (
     current_device,
     get_current_stream,
     get_elapsed_time,
+    synchronize_device,
 )
 
 __all__ = [
@@ -111,7 +117,7 @@ runtime = make_module(
     memGetInfo=_memory_info,
     driverGetVersion=lambda: 13000,
     runtimeGetVersion=lambda: 13000,
-    deviceSynchronize=lambda: get_current_stream().synchronize(),
+    deviceSynchronize=synchronize_device,
 )
 _device = make_module("cupy.cuda.device", Device=Device, get_cublas_handle=get_cublas_handle)
 _memory = make_module("cupy.cuda.memory", OutOfMemoryError=OutOfMemoryError)
@@ -119,6 +125,7 @@ _cuda = make_module(
     "cupy.cuda",
     Device=Device,
     Event=Event,
+    Graph=Graph,
     Stream=Stream,
     alloc_pinned_memory=alloc_pinned_memory,
     cublas=cublas,

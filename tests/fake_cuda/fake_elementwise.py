@@ -13,8 +13,10 @@ from typing import Any
 
 import fake_compiler
 import numpy as np
-from fake_arrays import cast_scalar, check_device, empty, ndarray, same_memory
+from fake_arrays import cast_scalar, check_device, empty, ndarray, same_memory, submit, use_of
+from fake_captures import Use, note_loaded
 from fake_compiler import C_TYPES, HOST_FUNCTIONS, compile_kernel, fenced
+from fake_streams import current_device
 
 HERE = Path(__file__).parent
 # What stands before a kernel: on the host, and for nvcc.
@@ -84,6 +86,7 @@ class ElementwiseKernel:
         self.preamble = preamble
         self.no_return = no_return
         self.return_tuple = return_tuple
+        self._loaded: set[Any] = set()
 
     def __call__(self, *args: Any, size: int = -1) -> Any:
         n_in = len(self.in_params)
@@ -142,27 +145,52 @@ class ElementwiseKernel:
         self, arguments: list[Any], types: dict[str, np.dtype[Any]], shape: tuple[int, ...]
     ) -> None:
         scalars = [not isinstance(argument, ndarray) for argument in arguments]
+        note_loaded(self._loaded, (*types.items(), *scalars, current_device()), self.name)
         fake_compiler.kernel_texts[self._text(types, scalars)] = self.name
         function = self._function(types, scalars)
+        numbers = [
+            cast_scalar(argument, parameter.resolve(types)) if scalar else None
+            for parameter, argument, scalar in zip(self.params, arguments, scalars, strict=True)
+        ]
+
+        def run(uses: list[Use]) -> None:
+            self._run(function, numbers, uses, shape)
+
+        n_in = len(self.in_params)
+        submit(
+            [
+                use_of(argument, index >= n_in)
+                for index, argument in enumerate(arguments)
+                if isinstance(argument, ndarray)
+            ],
+            run,
+        )
+
+    def _run(
+        self, function: Any, numbers: list[Any], uses: list[Use], shape: tuple[int, ...]
+    ) -> None:
+        """Run the compiled kernel. Where there is no number, an argument is the next use."""
+        values = iter(uses)
         cells = [
-            _array_cell(argument, None if parameter.raw else shape)
-            if isinstance(argument, ndarray)
-            else cast_scalar(argument, parameter.resolve(types))
-            for parameter, argument in zip(self.params, arguments, strict=True)
+            _array_cell(next(values).values, None if parameter.raw else shape)
+            if number is None
+            else number
+            for parameter, number in zip(self.params, numbers, strict=True)
         ]
         pointers = (ctypes.c_void_p * len(cells))(
             *(c.ctypes.data if isinstance(c, np.ndarray) else ctypes.addressof(c) for c in cells)
         )
         wrong = _OutOfRange()
-        with fenced([(a._memory, a._values) for a in arguments if isinstance(a, ndarray)]):
+        with fenced([(use.memory, use.values) for use in uses]):
             failed = function(pointers, ctypes.c_ssize_t(math.prod(shape)), ctypes.byref(wrong))
         if failed:
             raise IndexError(
                 f"{self.name}: index {wrong.index} of {wrong.name.decode()} is out of range for "
                 f"size {wrong.size}"
             )
-        for parameter, argument in zip(self.params, arguments, strict=True):
-            if isinstance(argument, ndarray) and argument._memory.damaged():
+        arrays = [p for p, number in zip(self.params, numbers, strict=True) if number is None]
+        for parameter, use in zip(arrays, uses, strict=True):
+            if use.memory.damaged():
                 raise IndexError(f"{self.name} wrote outside of {parameter.name}")
 
     def _function(self, types: dict[str, np.dtype[Any]], scalars: list[bool]) -> Any:
@@ -256,11 +284,11 @@ class _Argument(ctypes.Structure):
     )
 
 
-def _array_cell(array: ndarray, shape: tuple[int, ...] | None) -> _Argument:
+def _array_cell(array: Any, shape: tuple[int, ...] | None) -> _Argument:
     """Describe an array, broadcast to the loop's shape unless it is a raw one."""
-    values = array._values if shape is None else np.broadcast_to(array._values, shape)
-    if array._values.flags.c_contiguous and values.shape == array.shape:
-        values = array._values.reshape(-1)  # as CuPy's reduce_dims, for speed
+    values = array if shape is None else np.broadcast_to(array, shape)
+    if array.flags.c_contiguous and values.shape == array.shape:
+        values = array.reshape(-1)  # as CuPy's reduce_dims, for speed
     cell = _Argument(values.ctypes.data, values.size, values.ndim)
     cell.dims[: values.ndim] = values.shape
     cell.dims[8 : 8 + values.ndim] = values.strides

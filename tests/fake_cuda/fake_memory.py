@@ -9,6 +9,8 @@ import weakref
 from typing import Any, ClassVar
 
 import numpy as np
+from fake_captures import refuse_while_capturing
+from fake_errors import CUDARuntimeError
 from fake_streams import Uses, current, current_device
 
 N_DEVICES = 2
@@ -21,18 +23,6 @@ GUARD = 256
 """Bytes on both sides of an allocation that nobody may write to."""
 ALIGNMENT = 512
 """Of an allocation's address, in bytes."""
-
-
-class CUDARuntimeError(RuntimeError):
-    _TEXTS: ClassVar = {
-        35: "cudaErrorInsufficientDriver: CUDA driver version is insufficient",
-        100: "cudaErrorNoDevice: no CUDA-capable device is detected",
-        101: "cudaErrorInvalidDevice: invalid device ordinal",
-    }
-
-    def __init__(self, status: int) -> None:
-        self.status = status
-        super().__init__(self._TEXTS[status])
 
 
 class OutOfMemoryError(MemoryError):
@@ -95,6 +85,7 @@ class Memory(GuardedBytes):
     _lock: ClassVar = threading.Lock()
 
     def __init__(self, nbytes: int) -> None:
+        refuse_while_capturing("device memory is allocated")
         self.device_id = current_device()
         used = used_bytes(self.device_id) if nbytes else 0
         if used + nbytes > DEVICE_BYTES:
@@ -107,7 +98,7 @@ class Memory(GuardedBytes):
 
     def __del__(self) -> None:
         if hasattr(self, "uses"):
-            self.uses.end(self.device_id)
+            self.uses.end()
 
     @classmethod
     def live(cls) -> "list[Memory]":

@@ -15,9 +15,11 @@ from typing import Any, NamedTuple
 
 import fake_compiler
 import numpy as np
-from fake_arrays import check_device, ndarray
+from fake_arrays import check_device, ndarray, submit, use_of
+from fake_captures import Use, note_loaded
 from fake_compiler import C_TYPES, HOST_FUNCTIONS, compile_kernel, fenced, preprocess
 from fake_memory import GUARD, MOST_SHARED_BYTES_OPTIN, N_MULTIPROCESSORS, GuardedBytes
+from fake_streams import current_device
 
 GRID = Path(__file__).with_name("fake_raw.h")
 MOST_FIBRES = 4096
@@ -50,9 +52,10 @@ class RawModule:
         self._code, self._cooperative = code, enable_cooperative_groups
         # A function's attributes are the module's, whoever gets the function from it.
         self._shared_limits: dict[str, int] = {}
+        self._loaded: set[Any] = set()
 
     def get_function(self, name: str) -> "RawKernel":
-        return RawKernel(self._code, name, self._cooperative, self._shared_limits)
+        return RawKernel(self._code, name, self._cooperative, self._shared_limits, self._loaded)
 
 
 class _RawParameter(NamedTuple):
@@ -127,12 +130,18 @@ class RawKernel:
     """
 
     def __init__(
-        self, code: str, name: str, cooperative: bool, shared_limits: dict[str, int]
+        self,
+        code: str,
+        name: str,
+        cooperative: bool,
+        shared_limits: dict[str, int],
+        loaded: set[Any],
     ) -> None:
         self.code, self.name = code, name
         self.parameters = _signature(code, name)
         self._cooperative = cooperative
         self._shared_limits = shared_limits
+        self._loaded = loaded
 
     @property
     def max_dynamic_shared_size_bytes(self) -> int:
@@ -150,7 +159,6 @@ class RawKernel:
         size = self._size(grid, block, shared_mem)
         if len(args) != len(self.parameters):
             raise TypeError(f"{self.name} takes {len(self.parameters)} arguments, got {len(args)}")
-        # The cells must live until the kernel has run, which reads its arguments from them.
         cells = [self._cell(*pair) for pair in zip(self.parameters, args, strict=True)]
         arrays = [
             (parameter, argument)
@@ -158,9 +166,16 @@ class RawKernel:
             if isinstance(argument, ndarray)
         ]
         self._check_overlaps(arrays)
+        note_loaded(self._loaded, (self.name, current_device()), self.name)
         fake_compiler.kernel_texts[self.code] = self.name
-        pointers = (ctypes.c_void_p * len(cells))(*(cell.ctypes.data for cell in cells))
-        self._run_both_ways(pointers, size, arrays)
+        parameters = [parameter for parameter, _ in arrays]
+
+        def run(uses: list[Use]) -> None:
+            # The cells must live until the kernel has run, which reads its arguments from them.
+            pointers = (ctypes.c_void_p * len(cells))(*(cell.ctypes.data for cell in cells))
+            self._run_both_ways(pointers, size, parameters, uses)
+
+        submit([use_of(argument, not p.const) for p, argument in arrays], run)
 
     def _size(self, grid: tuple[int, ...], block: tuple[int, ...], shared_mem: int) -> _Size:
         """Refuse what a GPU refuses, and what the double cannot do."""
@@ -194,23 +209,20 @@ class RawKernel:
                     raise ValueError(f"{q.name} and {p.name} overlap, which is a race on a GPU")
 
     def _run_both_ways(
-        self,
-        pointers: Any,
-        size: _Size,
-        arrays: list[tuple[_RawParameter, ndarray]],
+        self, pointers: Any, size: _Size, parameters: list[_RawParameter], uses: list[Use]
     ) -> None:
         """Run the kernel in both orders of its threads, from the same memory; compare the bits."""
-        written = list({id(a._memory): a._memory for p, a in arrays if not p.const}.values())
+        written = list({id(use.memory): use.memory for use in uses if use.written}.values())
         before = [memory.bytes.copy() for memory in written]
         after = []
         for backwards in (False, True):
             for memory, values in zip(written, before, strict=True):
                 memory.bytes[...] = values
-            with fenced([(a._memory, a._values) for _, a in arrays]):
+            with fenced([(use.memory, use.values) for use in uses]):
                 self._launch(pointers, size, backwards)
-            for p, a in arrays:
-                if a._memory.damaged():
-                    raise IndexError(f"{self.name} wrote outside of {p.name}")
+            for parameter, use in zip(parameters, uses, strict=True):
+                if use.memory.damaged():
+                    raise IndexError(f"{self.name} wrote outside of {parameter.name}")
             after.append([memory.bytes.copy() for memory in written])
         if not all(map(np.array_equal, *after)):
             raise RuntimeError(f"{self.name}: the result depends on the order of the threads")

@@ -10,6 +10,9 @@ streams used it, and when. Three things are errors:
   done (raised where Python collects it, which pytest turns into a failure);
 - pinned memory is no longer what it was when a copy from it began, and the host has not waited for
   that copy in between.
+
+Work is given to a stream by `Stream._submit`, which notes what it uses and does it, or records it
+while the stream captures; see ``fake_captures``.
 """
 
 import ctypes
@@ -20,9 +23,8 @@ import weakref
 from typing import Any
 
 import numpy as np
-
-Clock = dict[int, int]
-"""By a stream's number, how many of its operations are known to be done."""
+from fake_captures import Capture, Clock, Graph, Run, Use, learn, refuse_while_capturing
+from fake_errors import CUDARuntimeError
 
 current = threading.local()
 _streams: "weakref.WeakSet[Stream]" = weakref.WeakSet()
@@ -52,7 +54,7 @@ class _Host:
         self.version = 0
 
     def learn(self, clock: Clock) -> None:
-        _learn(self.clock, clock)
+        learn(self.clock, clock)
         self.version += 1
 
     def wait(self, clock: Clock) -> None:
@@ -60,11 +62,6 @@ class _Host:
         _check_copies()
         self.learn(clock)
         _copies[:] = [copy for copy in _copies if self.clock.get(copy.stream, 0) < copy.tick]
-
-
-def _learn(clock: Clock, other: Clock) -> None:
-    for number, tick in other.items():
-        clock[number] = max(clock.get(number, 0), tick)
 
 
 _host = _Host()
@@ -76,64 +73,194 @@ class Stream:
             raise NotImplementedError("a stream that waits for the null stream by itself")
         self._begin()
 
-    def _begin(self) -> None:
-        self._device_id, self._number = current_device(), next(_numbers)
+    def _begin(self, null: bool = False) -> None:
+        self.device_id, self._number = current_device(), next(_numbers)
+        self.ptr = 0 if null else 4096 + 64 * self._number
         self.clock: Clock = {self._number: 0}
         self._host_version = -1
+        self._capture: Capture | None = None
         _streams.add(self)
+
+    def __enter__(self) -> "Stream":
+        self._check_device()
+        _stack(self.device_id).append(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _stack(self.device_id).pop()
+
+    def _check_device(self) -> None:
+        if self.device_id != current_device():
+            raise RuntimeError("cudaErrorInvalidResourceHandle: a stream of another device")
+
+    def _refuse_null(self) -> None:
+        if self.ptr == 0:
+            refuse_while_capturing("the null stream is used", 906)
 
     def _advance(self) -> int:
         """Add an operation, which comes after all that the host knows of; return its number."""
-        if self._device_id != current_device():
-            raise RuntimeError("cudaErrorInvalidResourceHandle: a stream of another device")
+        self._check_device()
+        self._refuse_null()
+        self._refuse_capturing("what no graph can do here")
         if self._host_version != _host.version:
-            _learn(self.clock, _host.clock)
+            learn(self.clock, _host.clock)
             self._host_version = _host.version
         self.clock[self._number] += 1
         return self.clock[self._number]
 
+    def _submit(self, uses: list[Use], run: Run) -> None:
+        """Do work that uses memory, or record it if the stream captures."""
+        if self._capture is not None:
+            self._check_device()
+            if self._capture.record(self._number, uses, run):
+                raise RaceError("two branches of a graph use the same memory, and neither waits")
+            return
+        self._advance()
+        for use in uses:
+            use.memory.uses.by(self)
+        run(uses)
+
     def synchronize(self) -> None:
+        refuse_while_capturing("a stream is waited for")
+        self._refuse_capturing("a stream is waited for")
         _host.wait(self.clock)
 
     def wait_event(self, event: "Event") -> None:
+        self._refuse_null()
+        if event._captured is not None:
+            self._join(*event._captured)
+            return
+        self._refuse_capturing("an event of outside of the capture", 905)
         # A GPU would not wait at all.
         assert event._clock is not None, "waits for an event that was never recorded"
-        _learn(self.clock, event._clock)
+        learn(self.clock, event._clock)
+
+    # Captures.
+
+    def _refuse_capturing(self, what: str, status: int = 900) -> None:
+        if self._capture is not None:
+            self._capture.invalid = True
+            raise CUDARuntimeError(status, what)
+
+    def _join(self, capture: Capture, clock: Clock) -> None:
+        """Wait for an event that was recorded in a capture, and be a branch of that from now on."""
+        if capture.ended:
+            raise CUDARuntimeError(907)
+        if self.ptr == 0:
+            capture.invalid = True
+            raise CUDARuntimeError(906)
+        if self._capture not in (None, capture):
+            capture.invalid = self._capture.invalid = True
+            raise CUDARuntimeError(902)
+        self._check_device()
+        self._capture = capture
+        capture.wait(self._number, clock)
+
+    def begin_capture(self, mode: int | None = None) -> None:
+        if mode not in (None, 0, 1, 2):
+            raise ValueError(f"no mode of capturing: {mode}")
+        self._check_device()
+        if self.ptr == 0:
+            raise CUDARuntimeError(900, "cannot capture on the default (legacy) stream")
+        if self._capture is not None:
+            raise CUDARuntimeError(401, "the stream captures already")
+        self._capture = Capture(self._number)
+
+    def end_capture(self) -> Graph:
+        capture = self._capture
+        if capture is None:
+            raise CUDARuntimeError(401, "the stream does not capture")
+        try:
+            nodes = capture.end(self._number)
+        finally:
+            for stream in list(_streams) if capture.ended else ():
+                if stream._capture is capture:
+                    stream._capture = None
+        return Graph(nodes, self.device_id, get_current_stream)
+
+    def is_capturing(self) -> bool:
+        return self._capture is not None
 
 
 class Event:
     def __init__(self, block: bool = False, disable_timing: bool = False) -> None:
         self._clock: Clock | None = None
+        self._captured: tuple[Capture, Clock] | None = None
         self._timed = not disable_timing
 
     def record(self, stream: Stream | None = None) -> None:
         stream = get_current_stream() if stream is None else stream
+        self._clock = self._captured = None
+        if stream._capture is not None:
+            self._captured = stream._capture, stream._capture.mark(stream._number)
+            return
         stream._advance()
         self._clock = dict(stream.clock)
         self._seconds = time.perf_counter()
 
     def synchronize(self) -> None:
+        refuse_while_capturing("an event is waited for")
+        self._check_not_captured()
         if self._clock is not None:
             _host.wait(self._clock)
+
+    def _check_not_captured(self) -> None:
+        if self._captured is not None:
+            self._captured[0].invalid = True
+            raise CUDARuntimeError(907)
+
+
+def synchronize_device() -> None:
+    """Wait for all streams of the current device."""
+    refuse_while_capturing("the device is waited for")
+    for stream in list(_streams):
+        if stream.device_id == current_device():
+            stream.synchronize()
 
 
 def get_elapsed_time(start_event: Event, end_event: Event) -> float:
     if not (start_event._timed and end_event._timed):
         raise RuntimeError("cudaErrorInvalidResourceHandle: an event without timing")
+    for event in (start_event, end_event):
+        event._check_not_captured()
     return 1e3 * (end_event._seconds - start_event._seconds)
 
 
 _null_streams: dict[int, Stream] = {}
 
 
+def _stack(device_id: int) -> list[Stream]:
+    """Return the streams that this thread has made current on a device, one in another."""
+    if not hasattr(current, "streams"):
+        current.streams = {}
+    stack: list[Stream] = current.streams.setdefault(device_id, [])
+    return stack
+
+
 def get_current_stream(device_id: int = -1) -> Stream:
     if device_id not in (-1, current_device()):
         raise NotImplementedError("the current stream of another device")
-    if current_device() not in _null_streams:
+    stack = _stack(current_device())
+    return stack[-1] if stack else _null_stream(current_device())
+
+
+def _null_stream(device_id: int) -> Stream:
+    if device_id not in _null_streams:
         stream = Stream.__new__(Stream)
-        stream._begin()
-        _null_streams[current_device()] = stream
-    return _null_streams[current_device()]
+        stream._begin(null=True)
+        _null_streams[device_id] = stream
+    return _null_streams[device_id]
+
+
+def find_stream(ptr: int) -> Stream:
+    """Return the stream of the current device that has an address."""
+    if ptr == 0:
+        return _null_stream(current_device())
+    for stream in list(_streams):
+        if stream.ptr == ptr:
+            stream._check_device()
+            return stream
+    raise RuntimeError("cudaErrorInvalidResourceHandle: no stream has that address")
 
 
 class Uses:
@@ -141,8 +268,10 @@ class Uses:
 
     def __init__(self) -> None:
         self._clock: Clock = {}
-        # CuPy's pool hands out memory that the current stream may still be computing with.
-        self.by(get_current_stream())
+        # CuPy's pool hands out memory that the current stream may still be computing with, and that
+        # stream gets it again when it has been given up.
+        self._owner = get_current_stream()
+        self.by(self._owner)
 
     def by(self, stream: Stream) -> None:
         """Note a use, or raise if that of another stream may not be over."""
@@ -150,12 +279,11 @@ class Uses:
         self._check(stream, stream.clock, "a stream uses memory that another one may be using")
         self._clock[stream._number] = tick
 
-    def end(self, device_id: int) -> None:
-        """Raise if any stream but the null stream, which gets the memory next, may be using it."""
-        stream = _null_streams[device_id]
-        known = dict(stream.clock)
-        _learn(known, _host.clock)
-        self._check(stream, known, "device memory is given up that a stream may be using")
+    def end(self) -> None:
+        """Raise if any stream but the one that gets the memory next may be using it."""
+        known = dict(self._owner.clock)
+        learn(known, _host.clock)
+        self._check(self._owner, known, "device memory is given up that a stream may be using")
 
     def _check(self, stream: Stream, known: Clock, message: str) -> None:
         for number, tick in self._clock.items():
@@ -183,6 +311,7 @@ _pinned: dict[int, int] = {}
 
 
 def alloc_pinned_memory(size: int) -> Any:
+    refuse_while_capturing("pinned memory is allocated")
     memory = np.full(-(-max(size, 1) // 512) * 512, 0xFF, np.uint8)
     address = memory.ctypes.data
     _pinned[address] = memory.nbytes

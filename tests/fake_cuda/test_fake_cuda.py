@@ -377,8 +377,12 @@ def _parameters_of(thing: Any) -> list[str] | None:
         return [name[0].lstrip("*") for name in names if name]
 
 
+CLASSES = {
+    "cupy.ndarray": fake_cuda.ndarray,
+    **{f"cupy.cuda.{name}": getattr(cupy.cuda, name) for name in ("Event", "Graph", "Stream")},
+}
 OFFERED = [(module.__name__, name) for module in fake_cuda.MODULES for name in _public(module)] + [
-    ("cupy.ndarray", name) for name in _public(fake_cuda.ndarray)
+    (owner, name) for owner, kind in CLASSES.items() for name in _public(kind)
 ]
 
 
