@@ -45,7 +45,7 @@ from fake_arrays import asarray, asnumpy, empty, ndarray, zeros
 from fake_captures import Graph
 from fake_compiler import CXX
 from fake_crossings import CrossingError, crossings, no_crossings
-from fake_cublas import CUBLASError, cublas, get_cublas_handle
+from fake_cublas import CUBLASError, cublas, get_cublas_handle, library
 from fake_elementwise import CUDA_PREAMBLE, ElementwiseKernel
 from fake_errors import CUDARuntimeError
 from fake_memory import Device, OutOfMemoryError, used_bytes
@@ -156,6 +156,8 @@ OVER_CUPY = (
     "cupy_staging", "cupy_thin",
 )  # fmt: skip
 """gpunn's modules that import CuPy when they are imported."""
+CUBLAS_LIBRARY = make_module(f"{PACKAGE}.cublas_library", open_library=lambda: library)
+"""In the place of gpunn's module that opens cuBLAS's library."""
 
 
 def forget_devices() -> None:
@@ -182,7 +184,7 @@ def installed() -> Iterator[ModuleType]:
     attributes = {name: known[name] for name in OVER_CUPY if name in known}
     for name in before:
         del sys.modules[name]
-    sys.modules.update({module.__name__: module for module in MODULES})
+    sys.modules.update({module.__name__: module for module in (*MODULES, CUBLAS_LIBRARY)})
     forget_devices()
     try:
         yield cupy

@@ -47,7 +47,7 @@ class RawModule:
         options: tuple[str, ...] = (),
         enable_cooperative_groups: bool = False,
     ) -> None:
-        if type(options) is not tuple or options not in ((), ("--std=c++17",)):
+        if type(options) is not tuple or not set(options) <= {"--std=c++17", "--use_fast_math"}:
             raise NotImplementedError(f"options {options!r}")
         self._code, self._cooperative = code, enable_cooperative_groups
         # A function's attributes are the module's, whoever gets the function from it.
