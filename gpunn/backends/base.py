@@ -72,11 +72,14 @@ class Backend(ABC):
     multiplies_sparse_rows : bool
         Whether `gemm` takes `gpunn.backends.sparse_rows.SparseRows` for a network's inputs: as `a`
         in ``a op(b)^T``, and as `b` in ``op(a)^T b``.
+    records_steps : bool
+        Whether `make_recorder` returns something.
     """
 
     name: str
     precision: str = "fp32"
     multiplies_sparse_rows: bool = False
+    records_steps: bool = False
 
     # The crossings between host and device.
 

@@ -80,6 +80,11 @@ class _OfThread(threading.local):
         self.scratch: dict[tuple[str, str], Any] = {}
 
 
+def _is_there(number: Number) -> bool:
+    """Whether a number is on the device."""
+    return isinstance(number, cupy.ndarray)
+
+
 class CupyBackend(Backend):
     """The contract of `Backend` on one GPU.
 
@@ -90,6 +95,8 @@ class CupyBackend(Backend):
     precision : {"fp32", "tf32", "bf16"}
         What the factors of a float32 product are rounded to.
     """
+
+    records_steps = True
 
     def __init__(self, device_id: int = 0, precision: str = "fp32") -> None:
         self.device_id, self.precision = device_id, precision
@@ -147,7 +154,7 @@ class CupyBackend(Backend):
         if out.size == 0:
             return
         with self._device:
-            if isinstance(beta, cupy.ndarray):
+            if _is_there(beta):
                 # cuBLAS takes its factors from the host: this one is a pass of its own.
                 scale_kernel()(beta, out)
                 beta = 1.0
@@ -220,7 +227,7 @@ class CupyBackend(Backend):
         share = loss.share(n_columns)
         check_known(activation)
         with self._device:
-            output_kernel(activation, loss, bool(biases), bool(weights))(
+            output_kernel(activation, loss, bool(biases), bool(weights), _is_there(scale))(
                 *biases, *weights, targets, n_columns, share, scale, z, row_losses, size=n_rows
             )
 

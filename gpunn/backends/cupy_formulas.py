@@ -144,7 +144,9 @@ def _softmax_row(loss: Loss) -> str:
 
 
 @cache
-def output_kernel(activation: Activation, loss: Loss, biases: bool, weighted: bool) -> Any:
+def output_kernel(
+    activation: Activation, loss: Loss, biases: bool, weighted: bool, scaled_there: bool
+) -> Any:
     """Return what makes the output delta of z and adds each row's loss, a thread a row."""
     if loss.fused:
         body = _fused_row(activation, loss)
@@ -160,7 +162,8 @@ def output_kernel(activation: Activation, loss: Loss, biases: bool, weighted: bo
     return cupy.ElementwiseKernel(
         ("raw T bias, " if biases else "")
         + ("raw T row_weights, " if weighted else "")
-        + "raw T targets, int32 n_columns, T share, T scale",
+        # All arrays are raw: the loop is over rows.
+        + f"raw T targets, int32 n_columns, T share, {'raw ' if scaled_there else ''}T scale",
         "raw T z, raw float64 row_losses",
         f"""
         T* row = &z[(ptrdiff_t)i * n_columns];
@@ -169,7 +172,7 @@ def output_kernel(activation: Activation, loss: Loss, biases: bool, weighted: bo
         {add}
         {body}
         {weigh if weighted else ""}
-        for (int k = 0; k < n_columns; ++k) {{ row[k] *= scale; }}
+        for (int k = 0; k < n_columns; ++k) {{ row[k] *= scale{"[0]" if scaled_there else ""}; }}
         row_losses[i] += error;
         """,
         f"gpunn_output_{activation.name}_{loss.name}",

@@ -293,7 +293,9 @@ class _Way:
         if fusible and batch_size > 1:
             self._launches = BatchTrainer.make(network, optimizer, batch_size)
         plain = fusible and type(optimizer) is SGD and optimizer.weight_decay == 0
-        self._in_blocks = plain and self._launches is None and batch_size <= LARGEST_STEP
+        # Where steps are recorded, a block of steps would only make larger recordings.
+        most = 1 if network.backend.records_steps else LARGEST_STEP
+        self._in_blocks = plain and self._launches is None and batch_size <= most
         self.n_rows = rows_in_block(batch_size) if self._in_blocks else batch_size
         self.step_rows, self.call_bytes = self.n_rows, 0
         if self._launches is not None:

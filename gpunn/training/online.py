@@ -157,7 +157,10 @@ class OnlineTrainer(Recordable):
 
     # What `gpunn.training.recorded` asks for: here, a recording is of a block.
 
-    n_numbers = 1
+    @property
+    def n_numbers(self) -> int:  # type: ignore[override]
+        """One, the step size; blocks of larger steps, of which the last may be shorter, are not recorded."""
+        return int(self.batch_size == 1)
 
     @property
     def recorded_rows(self) -> int:
