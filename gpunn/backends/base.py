@@ -124,6 +124,8 @@ class Backend(ABC):
     def copy_into(self, source: Array, out: Array) -> None:
         """Change `out` in place to `source`, an array of its shape on this device.
 
+        Between a network's dtype and its `work_dtype` numbers are converted, to the nearest.
+
         On a GPU that is not the current one, ``out[...] = source`` would run on the wrong device.
         """
 
@@ -151,7 +153,8 @@ class Backend(ABC):
         a, b : Array
             Matrices of one dtype, contiguous (row-major or column-major).
         out : Array, shape (m, n)
-            A row-major contiguous matrix of that dtype that shares no memory with `a` and `b`.
+            A row-major contiguous matrix of that dtype, or where that is `work_dtype` of float32
+            also of float32, that shares no memory with `a` and `b`.
             With ``beta=0`` it is not read, so it may hold anything, NaN too.
         transpose_a, transpose_b : bool
             Whether to use the transpose of `a` and `b`.
@@ -183,9 +186,11 @@ class Backend(ABC):
             contiguous = array.flags.c_contiguous or (array is not out and array.flags.f_contiguous)
             if not contiguous:
                 raise ShapeError(f"gemm: {name} must be contiguous, got strides {array.strides}")
-        if not a.dtype == b.dtype == out.dtype:
+        kept_in = self.work_dtype(np.float32)
+        rounded = a.dtype == kept_in and out.dtype in (kept_in, np.float32)
+        if a.dtype != b.dtype or not (a.dtype == out.dtype or rounded):
             raise ShapeError(f"gemm: dtypes differ: a {a.dtype}, b {b.dtype}, out {out.dtype}")
-        if out.dtype.char not in "fd":
+        if out.dtype.char not in "fd" and out.dtype != kept_in:
             raise ShapeError(f"gemm: dtype must be float32 or float64, got {out.dtype}")
 
     @abstractmethod

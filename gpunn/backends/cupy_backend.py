@@ -22,12 +22,13 @@ from numpy.typing import DTypeLike, NDArray
 from gpunn.activations import SOFTMAX, Activation
 from gpunn.backends.base import AdamStep, Backend, LayerParams, Number
 from gpunn.backends.cupy_batches import CupyBatchLearner
-from gpunn.backends.cupy_blas import WORKSPACE_BYTES, Cublas
+from gpunn.backends.cupy_blas import BFLOAT16, WORKSPACE_BYTES, Cublas
 from gpunn.backends.cupy_elementwise import (
     adam_kernel,
     add_number_kernel,
     axpby_kernel,
     column_sums_kernel,
+    convert_kernel,
     dropout_kernel,
     part_sums_kernel,
     scale_kernel,
@@ -134,9 +135,16 @@ class CupyBackend(Backend):
         with self._device, self._room_for(math.prod(shape) * np.dtype(dtype).itemsize):
             return cupy.zeros(shape, dtype)
 
+    def work_dtype(self, dtype: DTypeLike) -> np.dtype[Any]:
+        rounds = self.precision == "bf16" and np.dtype(dtype) == np.float32
+        return BFLOAT16 if rounds else np.dtype(dtype)
+
     def copy_into(self, source: Array, out: Array) -> None:
         with self._device:
-            out[...] = source
+            if source.dtype == out.dtype:
+                out[...] = source
+            else:
+                convert_kernel(out.dtype == BFLOAT16)(source, out)
 
     def owns(self, array: object) -> TypeGuard[Any]:
         return isinstance(array, cupy.ndarray) and array.device.id == self.device_id
@@ -184,10 +192,12 @@ class CupyBackend(Backend):
         n_parts = min(math.isqrt(n_rows), ENOUGH_THREADS // max(1, n_columns))
         with self._device:
             if n_rows > FEW_ROWS and n_parts > 1:
-                parts = self._scratch("sums", (n_parts, n_columns), a.dtype)
-                part_sums_kernel()(a, n_rows, n_columns, n_parts, parts)
+                parts = self._scratch("sums", (n_parts, n_columns), out.dtype)
+                part_sums_kernel(a.dtype == BFLOAT16)(a, n_rows, n_columns, n_parts, parts)
                 a, n_rows = parts, n_parts
-            column_sums_kernel(beta != 0)(a, n_rows, n_columns, alpha, beta, out)
+            column_sums_kernel(beta != 0, a.dtype == BFLOAT16)(
+                a, n_rows, n_columns, alpha, beta, out
+            )
 
     def take_rows(self, source: Array, indices: Array, out: Array) -> None:
         with self._device:
@@ -200,7 +210,7 @@ class CupyBackend(Backend):
             if activation is SOFTMAX:
                 softmax_kernel(bool(biases))(*biases, z.shape[1], z, size=z.shape[0])
             else:
-                activate_kernel(activation, bool(biases))(*biases, z)
+                activate_kernel(activation, bool(biases), z.dtype == BFLOAT16)(*biases, z)
 
     def activation_backward(self, delta: Array, a: Array, activation: Activation) -> None:
         check_known(activation)
@@ -208,7 +218,7 @@ class CupyBackend(Backend):
             if activation is SOFTMAX:
                 softmax_backward_kernel()(a, a.shape[1], delta, size=a.shape[0])
             else:
-                backward_kernel(activation)(a, delta)
+                backward_kernel(activation, a.dtype == BFLOAT16)(a, delta)
 
     def loss_backward(
         self,
@@ -270,7 +280,7 @@ class CupyBackend(Backend):
 
     def dropout(self, a: Array, *, dropout_rate: float, scale: float, key: Number) -> None:
         with self._device:
-            dropout_kernel()(key, int(dropout_rate * 2**32), scale, a)
+            dropout_kernel(a.dtype == BFLOAT16)(key, int(dropout_rate * 2**32), scale, a)
 
     def adam_update(
         self,

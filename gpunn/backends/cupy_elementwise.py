@@ -5,41 +5,83 @@ must only be imported when a GPU is asked for; see `gpunn.backends.select`.
 """
 
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import cupy
 
+from gpunn.backends.cupy_passes import BFLOAT16
+
+
+class Kept(NamedTuple):
+    """How a kernel reads and writes numbers that are kept in the network's dtype, or rounded."""
+
+    type: str
+    preamble: str
+    load: str
+    store: str
+
+    @classmethod
+    def of(cls, rounded: bool) -> "Kept":
+        """Return it; the network's dtype is T, which stands for float where numbers are rounded."""
+        if not rounded:
+            return cls("T", "", "", "")
+        return cls("uint16", "typedef float T;\n" + BFLOAT16, "load", "store")
+
+    @property
+    def number(self) -> str:
+        """The type of sums, as a parameter of a kernel."""
+        return "float32" if self.preamble else "T"
+
 
 @cache
-def column_sums_kernel(accumulate: bool) -> Any:
+def column_sums_kernel(accumulate: bool, rounded: bool) -> Any:
     """Return what adds up columns, with a thread for each."""
-    before = "beta * out" if accumulate else "T(0)"
+    before, kept = "beta * out" if accumulate else "T(0)", Kept.of(rounded)
     return cupy.ElementwiseKernel(
-        "raw T matrix, int64 n_rows, int64 n_columns, T alpha, T beta",
-        "T out",
+        f"raw {kept.type} matrix, int64 n_rows, int64 n_columns, {kept.number} alpha, "
+        f"{kept.number} beta",
+        f"{kept.number} out",
         f"""
         T total = T(0);
-        for (ptrdiff_t r = 0; r < n_rows; ++r) {{ total += matrix[r * n_columns + i]; }}
+        for (ptrdiff_t r = 0; r < n_rows; ++r) {{
+            total += {kept.load}(matrix[r * n_columns + i]);
+        }}
         out = alpha * total + {before};
         """,
         "gpunn_sum_rows",
+        preamble=kept.preamble,
     )
 
 
 @cache
-def part_sums_kernel() -> Any:
-    """Return what adds up columns in parts, every n_parts-th row in one."""
+def convert_kernel(rounds: bool) -> Any:
+    """Return what rounds numbers to bfloat16, or makes them float32 again."""
+    types = ("float32", "uint16") if rounds else ("uint16", "float32")
     return cupy.ElementwiseKernel(
-        "raw T matrix, int64 n_rows, int64 n_columns, int64 n_parts",
-        "T out",
-        """
+        f"{types[0]} source",
+        f"{types[1]} out",
+        f"out = {'store' if rounds else 'load'}(source);",
+        "gpunn_convert",
+        preamble=Kept.of(rounded=True).preamble,
+    )
+
+
+@cache
+def part_sums_kernel(rounded: bool) -> Any:
+    """Return what adds up columns in parts, every n_parts-th row in one."""
+    kept = Kept.of(rounded)
+    return cupy.ElementwiseKernel(
+        f"raw {kept.type} matrix, int64 n_rows, int64 n_columns, int64 n_parts",
+        f"{kept.number} out",
+        f"""
         T total = T(0);
-        for (ptrdiff_t r = i / n_columns; r < n_rows; r += n_parts) {
-            total += matrix[r * n_columns + i % n_columns];
-        }
+        for (ptrdiff_t r = i / n_columns; r < n_rows; r += n_parts) {{
+            total += {kept.load}(matrix[r * n_columns + i % n_columns]);
+        }}
         out = total;
         """,
         "gpunn_sum_parts",
+        preamble=kept.preamble,
     )
 
 
@@ -63,20 +105,22 @@ def squares_kernel(squared: bool) -> Any:
 
 
 @cache
-def dropout_kernel() -> Any:
+def dropout_kernel(rounded: bool) -> Any:
     """Return what drops numbers by a hash of their place and a key, and scales the others."""
+    kept = Kept.of(rounded)
     # The place in the array, scattered; then the finalizer of MurmurHash3.
     return cupy.ElementwiseKernel(
-        "uint32 key, uint32 limit, T scale",
-        "T a",
-        """
+        f"uint32 key, uint32 limit, {kept.number} scale",
+        f"{kept.type} a",
+        f"""
         unsigned int h = (unsigned int)i * 0x9E3779B1u + key;
         h ^= h >> 16; h *= 0x85EBCA6Bu;
         h ^= h >> 13; h *= 0xC2B2AE35u;
         h ^= h >> 16;
-        a *= h >= limit ? scale : T(0);
+        a = {kept.store}({kept.load}(a) * (h >= limit ? scale : T(0)));
         """,
         "gpunn_dropout",
+        preamble=kept.preamble,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import cupy
 
 from gpunn.activations import SOFTMAX, Activation
+from gpunn.backends.cupy_elementwise import Kept
 from gpunn.errors import ParameterError
 from gpunn.losses import Loss
 
@@ -32,13 +33,16 @@ _SOFTMAX_BACKWARD_ROW = """
 
 
 @cache
-def activate_kernel(activation: Activation, biases: bool) -> Any:
+def activate_kernel(activation: Activation, biases: bool, rounded: bool) -> Any:
     """Return what makes a of z, number by number, perhaps with a bias for each column."""
+    kept = Kept.of(rounded)
     return cupy.ElementwiseKernel(
-        "T bias" if biases else "",
-        "T z",
-        f"const T x = {'z + bias' if biases else 'z'}; z = {activation.cuda_forward};",
+        f"{kept.number} bias" if biases else "",
+        f"{kept.type} z",
+        f"const T x = {kept.load}(z){' + bias' if biases else ''}; "
+        f"z = {kept.store}({activation.cuda_forward});",
         f"gpunn_activate_{activation.name}",
+        preamble=kept.preamble,
     )
 
 
@@ -55,13 +59,16 @@ def softmax_kernel(biases: bool) -> Any:
 
 
 @cache
-def backward_kernel(activation: Activation) -> Any:
+def backward_kernel(activation: Activation, rounded: bool) -> Any:
     """Return what multiplies delta by the derivative, number by number."""
+    kept = Kept.of(rounded)
     return cupy.ElementwiseKernel(
-        "T a",
-        "T delta",
-        f"delta *= ({activation.cuda_derivative});",
+        f"{kept.type} activation",
+        f"{kept.type} delta",
+        f"const T a = {kept.load}(activation); "
+        f"delta = {kept.store}({kept.load}(delta) * ({activation.cuda_derivative}));",
         f"gpunn_backward_{activation.name}",
+        preamble=kept.preamble,
     )
 
 

@@ -32,9 +32,10 @@ N_THREADS = 256
 
 
 @cache
-def _fetch_kernel(dtype: str) -> Any:
-    ctype = "float" if np.dtype(dtype).itemsize == 4 else "double"
-    text = f"typedef {ctype} T;\ntypedef {ctype} S;\n" + SOURCE.read_text(encoding="utf-8")
+def _fetch_kernel(dtype: str, kept_in: str) -> Any:
+    types = {"float32": "float", "float64": "double", "uint16": "unsigned short"}
+    text = f"typedef {types[dtype]} T;\ntypedef {types[kept_in]} S;\n"
+    text += SOURCE.read_text(encoding="utf-8")
     return cupy.RawModule(code=text, options=("--std=c++17",)).get_function("gpunn_fetch_step")
 
 
@@ -52,7 +53,7 @@ class CupyRecorder(StepRecorder):
     def __init__(self, backend: Any, device: Any, shape: StepShape) -> None:
         self._backend, self._device, self._shape = backend, device, shape
         dtype = shape.dtype
-        self.inputs = backend.empty((shape.n_rows, shape.n_inputs), dtype)
+        self.inputs = backend.empty((shape.n_rows, shape.n_inputs), shape.kept_in)
         self.targets = backend.empty((shape.n_rows, shape.n_outputs), dtype)
         self._row_weights = self._all_row_weights = None
         if shape.weighted:
@@ -121,7 +122,7 @@ class CupyRecorder(StepRecorder):
             *map(np.int32, (shape.n_rows, shape.n_inputs, shape.n_outputs, shape.n_numbers)),
         )
         with self._device:
-            _fetch_kernel(shape.dtype)((n_rows,), (N_THREADS,), arguments)
+            _fetch_kernel(shape.dtype, shape.kept_in)((n_rows,), (N_THREADS,), arguments)
         return work(
             self.inputs[:n_rows],
             self.targets[:n_rows],

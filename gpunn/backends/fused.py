@@ -146,8 +146,8 @@ class StepShape(NamedTuple):
         How many numbers a step takes.
     weighted : bool
         Whether samples have weights.
-    dtype : str
-        What the network computes in.
+    dtype, kept_in : str
+        What the network computes in, and what inputs are kept in.
     """
 
     n_rows: int
@@ -158,6 +158,7 @@ class StepShape(NamedTuple):
     n_numbers: int
     weighted: bool
     dtype: str
+    kept_in: str
 
 
 class EpochSource(NamedTuple):

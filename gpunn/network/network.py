@@ -152,9 +152,7 @@ class Network(StoredNetwork):
 
     def _forward(self, inputs: Array) -> Array:
         """Return Z_L without its biases, in a work array; a sum over parts can still be added."""
-        z = self._activations(inputs.shape[0])[0]
-        self.backend.gemm(inputs, self.layers[0].weights, z, transpose_b=True)
-        z = self._forward_to_last(z)
+        z = self._forward_to_last(self._multiply(inputs, 0))
         return self._forward_one(z, len(self.layers) - 1)
 
     def _forward_to_last(self, z: Array, step: Step | None = None) -> Array:
@@ -175,9 +173,16 @@ class Network(StoredNetwork):
             self.backend.activate(z, below.biases, below.activation)
             if dropout is not None:
                 dropout.go_forward(self.backend, z, index - 1)
-        above: Array = self._activations(z.shape[0])[index]
-        self.backend.gemm(z, self.layers[index].weights, above, transpose_b=True)
-        return above
+        return self._multiply(z, index)
+
+    def _multiply(self, a: Array, index: int) -> Array:
+        """Return a layer's weighted sums of what comes from below, without biases."""
+        z: Array = self._activations(a.shape[0])[index]
+        weights = self._factors.round(index, self.layers[index].weights)
+        self.backend.gemm(
+            self._rounded_inputs(a) if index == 0 else a, weights, z, transpose_b=True
+        )
+        return z
 
     def _write_outputs(self, z: Array, outputs: Array) -> None:
         """Change `outputs` in place to A_L for Z_L without its biases, which is left as it is."""
@@ -247,9 +252,9 @@ class Network(StoredNetwork):
             )
 
     def _step(self, inputs: Array, step: Step) -> None:
-        z, delta = self._activations(inputs.shape[0])[0], self._deltas(inputs.shape[0])[0]
-        self.backend.gemm(inputs, self.layers[0].weights, z, transpose_b=True)
-        first = self.learn_from(z, delta, step)
+        delta = self._deltas(inputs.shape[0])[0]
+        inputs = self._rounded_inputs(inputs)
+        first = self.learn_from(self._multiply(inputs, 0), delta, step)
         step.update(0, first, delta, inputs)
 
     def learn_from(self, z: Array, delta: Array, step: Step) -> Layer:
@@ -287,7 +292,7 @@ class Network(StoredNetwork):
             errors = self._top_delta(z_top, deltas[-1], step)
         for index in range(len(layers) - 1, 0, -1):
             a, below = activations[index - 1], deltas[index - 1]
-            backend.gemm(errors, layers[index].weights, below)
+            backend.gemm(errors, self._factors.last(index, layers[index].weights), below)
             # The gradient sends back D_l, in which the slope is already. The textbook sends back
             # e_l as it is, which becomes D_l only now.
             if step.textbook:
@@ -338,7 +343,7 @@ class Network(StoredNetwork):
             backend.loss_backward(spare, None, step.targets, IDENTITY, *rest)
             return spare
         backend.loss_backward(z, layer.biases, step.targets, layer.activation, *rest)
-        if len(self.layers) > 1:
+        if len(self.layers) > 1 and z.dtype == spare.dtype:
             return z
         backend.copy_into(z, spare)
         return spare

@@ -10,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gpunn.activations import get_activation
 from gpunn.backends.base import Array, Backend
 from gpunn.backends.fused import FusedModel, HiddenPass, ThinTop, UpdateRule
 from gpunn.backends.select import get_backend
@@ -47,6 +48,31 @@ class Passes(threading.local):
     def __init__(self) -> None:
         self.top: dict[tuple[int, UpdateRule, float], ThinTop | None] = {}
         self.hidden: dict[tuple[int, int, UpdateRule, float], HiddenPass | None] = {}
+
+
+class Factors(threading.local):
+    """Weights as products take them: themselves, or a thread's own rounded copies."""
+
+    def __init__(self, backend: Backend, dtype: np.dtype[Any]) -> None:
+        self._backend, self._dtype = backend, dtype
+        self._copies: dict[int, Array] = {}
+
+    def round(self, index: int, weights: Array) -> Array:
+        """Return the weights of a layer, rounded anew, since they may have changed."""
+        if weights.dtype == self._dtype:
+            return weights
+        if index not in self._copies:
+            self._copies[index] = self._backend.empty(weights.shape, self._dtype)
+        self._backend.copy_into(weights, self._copies[index])
+        return self._copies[index]
+
+    def last(self, index: int, weights: Array) -> Array:
+        """Return what `round` has returned last."""
+        return weights if weights.dtype == self._dtype else self._copies[index]
+
+    def copies(self) -> list[Array]:
+        """Return the rounded copies."""
+        return list(self._copies.values())
 
 
 class NetworkState:
@@ -104,9 +130,13 @@ class NetworkState:
         self.training_record: dict[str, Any] = {}
         self.loss = get_loss(architecture.loss, architecture.output_activation)
         sizes = architecture.layer_sizes[1:]
+        self.work_dtype = self._choose_work_dtype()
         # The last activations first hold the outputs' z, and then their delta.
-        self._activations = WorkArrays(backend, sizes, self.dtype)
-        self._deltas = WorkArrays(backend, sizes, self.dtype)
+        hidden = [self.work_dtype] * (len(sizes) - 1)
+        self._activations = WorkArrays(backend, sizes, [*hidden, self.dtype])
+        self._deltas = WorkArrays(backend, sizes, [*hidden, self.work_dtype])
+        self._inputs = WorkArrays(backend, architecture.layer_sizes[:1], [self.work_dtype])
+        self._factors = Factors(backend, self.work_dtype)
         self._passes = Passes()
         self._training = OneTrainer()
         self.layers = [
@@ -140,6 +170,18 @@ class NetworkState:
     def dtype(self) -> np.dtype[Any]:
         """The dtype of the parameters."""
         return np.dtype(self.architecture.dtype)
+
+    def _choose_work_dtype(self) -> np.dtype[Any]:
+        """Return what samples, hidden activations and deltas are kept in.
+
+        That is the network's own dtype unless the device rounds them, and can: its formulas must
+        take the numbers of a layer one by one.
+        """
+        architecture = self.architecture
+        hidden = get_activation(architecture.hidden_activation)
+        if architecture.hidden_errors == "textbook" or not hidden.elementwise:
+            return self.dtype
+        return self.backend.work_dtype(self.dtype)
 
     def __repr__(self) -> str:
         sizes = "-".join(map(str, self.architecture.layer_sizes))
@@ -211,7 +253,8 @@ class NetworkState:
     def step_memory(self, n_rows: int) -> list[Any]:
         """Return what a step of so many samples uses in this thread: arrays, and who has some."""
         passes = [*self._passes.top.values(), *self._passes.hidden.values()]
-        return [*self._activations(n_rows), *self._deltas(n_rows), *passes]
+        arrays = [*self._activations(n_rows), *self._deltas(n_rows), *self._factors.copies()]
+        return [*arrays, *passes]
 
     def _hidden_pass(self, index: int, n_rows: int, step: Step) -> HiddenPass | None:
         """Return the device's own way through a lower hidden layer, if it suits a step."""
@@ -261,6 +304,23 @@ class NetworkState:
         if self.backend.owns(rows):
             return self.backend.contiguous(rows, self.dtype)
         return self.backend.asarray(np.asarray(rows), self.dtype)
+
+    def as_kept(self, rows: Array | Rows) -> Array:
+        """Return a matrix of samples as `as_matrix` does, in what they are kept in."""
+        matrix = self.as_matrix(rows)
+        if self.work_dtype == self.dtype:
+            return matrix
+        kept: Array = self.backend.empty(matrix.shape, self.work_dtype)
+        self.backend.copy_into(matrix, kept)
+        return kept
+
+    def _rounded_inputs(self, inputs: Array) -> Array:
+        """Return the inputs of a step in what they are kept in, in a work array if need be."""
+        if inputs.dtype == self.work_dtype:
+            return inputs
+        (rounded,) = self._inputs(inputs.shape[0])
+        self.backend.copy_into(inputs, rounded)
+        return rounded
 
     def check_samples(self, X: ArrayLike, T: ArrayLike) -> tuple[Array, Array]:
         """Return inputs and targets as matrices where they are, checked against each other.

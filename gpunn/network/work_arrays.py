@@ -18,8 +18,10 @@ class WorkArrays(threading.local):
     So several threads may read a network at once, and none writes to what another one reads.
     """
 
-    def __init__(self, backend: Backend, sizes: Sequence[int], dtype: np.dtype[Any]) -> None:
-        self._backend, self._sizes, self._dtype = backend, sizes, dtype
+    def __init__(
+        self, backend: Backend, sizes: Sequence[int], dtypes: Sequence[np.dtype[Any]]
+    ) -> None:
+        self._backend, self._kinds = backend, list(zip(sizes, dtypes, strict=True))
         self._of: dict[int, list[Array]] = {}
 
     def __call__(self, n_rows: int) -> list[Array]:
@@ -34,7 +36,7 @@ class WorkArrays(threading.local):
         largest = max(self._of, default=0)
         if n_rows > largest:
             self._of.clear()
-            return [self._backend.empty((n_rows, size), self._dtype) for size in self._sizes]
+            return [self._backend.empty((n_rows, size), dtype) for size, dtype in self._kinds]
         # A smaller batch, such as an epoch's last, uses the first rows of the largest.
         if len(self._of) > MANY_BATCH_SIZES:
             self._of = {largest: self._of[largest]}

@@ -15,6 +15,10 @@ rounded to the nearest number or cut off.
 """
 
 
+BFLOAT16_ROUNDOFF = 2.0**-8
+"""How far, relative to its size, rounding to the nearest of 8 significant bits changes a number."""
+
+
 class Arithmetic(NamedTuple):
     """What rounding may do to a number, relative to its size, each time.
 
@@ -24,19 +28,24 @@ class Arithmetic(NamedTuple):
         The unit roundoff u of an operation's result, half the distance from 1 to the next number.
     factor : float
         That of the factors of a matrix product; 0 where they are taken as they are.
+    kept : float
+        That of what samples, activations and deltas are kept in; 0 where that is the network's own
+        dtype.
     """
 
     unit: float
     factor: float = 0.0
+    kept: float = 0.0
 
     @classmethod
     def of(cls, dtype: DTypeLike, precision: str = "fp32") -> "Arithmetic":
         """Return a device's arithmetic, for networks of that dtype."""
-        return cls(float(np.finfo(dtype).eps) / 2, FACTOR_ROUNDOFF[precision])
+        kept = BFLOAT16_ROUNDOFF if precision == "bf16" else 0.0
+        return cls(float(np.finfo(dtype).eps) / 2, FACTOR_ROUNDOFF[precision], kept)
 
     def beside(self, other: "Arithmetic") -> "Arithmetic":
         """Return what makes the bounds those of the difference between two devices."""
-        return Arithmetic(self.unit + other.unit, self.factor + other.factor)
+        return Arithmetic(*(ours + theirs for ours, theirs in zip(self, other, strict=True)))
 
 
 class Bounded:

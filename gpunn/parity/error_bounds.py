@@ -64,13 +64,20 @@ class BoundBackend(Backend):
     """Whether numbers carry errors, so that operations must reckon with their arguments'."""
 
     def __init__(self, arithmetic: Arithmetic) -> None:
-        self.unit, self.factor = arithmetic
+        self.unit, self.factor, self.kept = arithmetic
         self._blas = Blas()
 
     def _settle(self, out: Bounded, values: Any, errors: Any) -> None:
-        """Change `out` in place to an operation's result."""
+        """Change `out` in place to an operation's result, which is rounded where it is kept so."""
         out.values[...] = values
-        out.errors[...] = errors
+        out.errors[...] = errors + self._of_keeping(out) * np.abs(values)
+
+    def work_dtype(self, dtype: DTypeLike) -> np.dtype[Any]:
+        return np.dtype(np.uint16 if self.kept else dtype)
+
+    def _of_keeping(self, array: Bounded) -> float:
+        """Return by how much, relative to their size, numbers are rounded that go there."""
+        return self.kept if array.dtype.kind == "u" else 0.0
 
     def _spread(self, formula: Formula, x: Values, errors: Values, here: Values) -> Any:
         """Return how far a formula's result may be off for an argument that is.
@@ -110,8 +117,11 @@ class BoundBackend(Backend):
         return Bounded(np.zeros(shape), np.zeros(shape), dtype)
 
     def copy_into(self, source: Bounded, out: Bounded) -> None:
-        np.copyto(out.values, source.values)
-        np.copyto(out.errors, source.errors)
+        if source.dtype == out.dtype:
+            np.copyto(out.values, source.values)
+            np.copyto(out.errors, source.errors)
+        else:
+            self._settle(out, source.values, source.errors)
 
     def owns(self, array: object) -> TypeGuard[Any]:
         return isinstance(array, Bounded)
@@ -141,7 +151,7 @@ class BoundBackend(Backend):
 
         size_a, size_b = np.abs(a.values), np.abs(b.values)
         # One product for what rounding and the errors of b make of |a| |b|.
-        own = self._of_sum(n_terms) + 2 * self.factor
+        own = self._of_sum(n_terms) + 2 * self.factor * (a.dtype.kind == "f")
         errors = multiply(size_a, own * size_b + b.errors)
         if self.carries:
             errors += multiply(a.errors, size_b + b.errors)
@@ -176,13 +186,13 @@ class BoundBackend(Backend):
     # Formulas.
 
     def activate(self, z: Bounded, bias: Bounded | None, activation: Activation) -> None:
-        self._add_bias(z, bias)
-        self._settle(z, *self._activation(z.values, z.errors, activation))
+        self._settle(z, *self._activation(*self._with_bias(z, bias), activation))
 
-    def _add_bias(self, z: Bounded, bias: Bounded | None) -> None:
-        if bias is not None:
-            values = z.values + bias.values
-            self._settle(z, values, z.errors + bias.errors + self.unit * np.abs(values))
+    def _with_bias(self, z: Bounded, bias: Bounded | None) -> tuple[Values, Values]:
+        if bias is None:
+            return z.values, z.errors
+        values = z.values + bias.values
+        return values, z.errors + bias.errors + self.unit * np.abs(values)
 
     def _activation(self, z: Values, errors: Values, activation: Activation) -> tuple[Any, Any]:
         if not activation.elementwise:
@@ -230,8 +240,9 @@ class BoundBackend(Backend):
         loss: Loss,
         row_losses: Bounded,
         row_weights: Bounded | None = None,
+        scale: float = 1.0,
     ) -> None:
-        self._add_bias(z, bias)
+        self._settle(z, *self._with_bias(z, bias))
         a, errors = self._activation(z.values, z.errors, activation)
         outputs = Bounded(np.array(a), np.array(errors), z.dtype)
         t, share = targets.values, loss.share(z.shape[1])
@@ -268,6 +279,9 @@ class BoundBackend(Backend):
         if row_weights is not None:
             errors = z.errors.copy()
             self._settle(z, *self._weigh(row_weights, z.values, errors))
+        if scale != 1:
+            values = scale * z.values
+            self._settle(z, values, abs(scale) * z.errors + self.unit * np.abs(values))
 
     def _weigh(self, weights: Bounded, values: Values, errors: Values) -> tuple[Values, Values]:
         """Change numbers and their bounds in place: each row times its weight; return both."""

@@ -39,7 +39,8 @@ class RandomRoundingBackend(BoundBackend):
 
     def _settle(self, out: Bounded, values: Any, errors: Any) -> None:
         # No error is carried on, so that what comes is the operation's own.
-        out.values[...] = values + self._generator.uniform(-1, 1, out.shape) * errors
+        own = errors + self._of_keeping(out) * np.abs(values)
+        out.values[...] = values + self._generator.uniform(-1, 1, out.shape) * own
 
     def to_host(self, array: Bounded) -> NDArray[Any]:
         """Return the numbers."""

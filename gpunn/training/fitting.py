@@ -288,7 +288,8 @@ class _Way:
     ) -> None:
         self._network, self._optimizer, self._n_samples = network, optimizer, n_samples
         self._batch_size, self._weights, self._dropout_rate = batch_size, weights, dropout_rate
-        fusible = weights is None and not dropout_rate
+        # The fused ways know no rounded samples.
+        fusible = weights is None and not dropout_rate and network.work_dtype == network.dtype
         self._launches = None
         if fusible and batch_size > 1:
             self._launches = BatchTrainer.make(network, optimizer, batch_size)

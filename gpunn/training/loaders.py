@@ -93,7 +93,7 @@ class ResidentLoader(Loader):
     def __init__(self, network: Network, inputs: Array, targets: Array, n_rows: int) -> None:
         super().__init__(inputs.shape[0], n_rows)
         self._backend = network.backend
-        self.inputs, self.targets = network.as_matrix(inputs), network.as_matrix(targets)
+        self.inputs, self.targets = network.as_kept(inputs), network.as_matrix(targets)
 
     def batches(self, order: Order | None = None, first: int = 0) -> Iterator[Batch]:
         if order is None:
@@ -332,4 +332,5 @@ def _is_in_place(network: Network, array: object) -> bool:
     """Whether an array can be learnt from as it is."""
     if not network.backend.owns(array):
         return False
-    return bool(array.dtype == network.dtype and array.flags.c_contiguous)
+    as_it_is = network.work_dtype == array.dtype == network.dtype
+    return bool(as_it_is and array.flags.c_contiguous)

@@ -159,7 +159,7 @@ class OnlineTrainer(Recordable):
 
     @property
     def n_numbers(self) -> int:  # type: ignore[override]
-        """One, the step size; blocks of larger steps, of which the last may be shorter, are not recorded."""
+        """One, the step size. Blocks of larger steps, of which the last may be shorter, have none."""
         return int(self.batch_size == 1)
 
     @property

@@ -40,6 +40,7 @@ def recorded(trainer: Recordable, loader: Loader) -> Trainer:
         n_numbers=trainer.n_numbers,
         weighted=trainer.weighted,
         dtype=network.dtype.name,
+        kept_in=network.work_dtype.name,
     )
     recorder = network.backend.make_recorder(shape)
     return trainer if recorder is None else RecordedTrainer(trainer, recorder, loader)

@@ -4,6 +4,7 @@
 // range leaves the kernel by a jump, as the compiler is told that there are no exceptions.
 
 typedef __PTRDIFF_TYPE__ ptrdiff_t;
+#define __device__
 #define KERNEL static __attribute__((noinline))
 #define CUPY_FOR(i, n) for (ptrdiff_t i = (n); i-- > 0;)
 struct OutOfRange { const char* name; ptrdiff_t index; ptrdiff_t size; };

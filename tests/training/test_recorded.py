@@ -206,7 +206,7 @@ def test_a_training_is_resumed_within_an_epoch(
     whole, resumed = (Network((7, 9, 3), dtype="float64", device=gpu) for _ in "ab")
     train(whole, X, T, optimizer="adam", dropout=0.2)
 
-    class Stop(Exception):
+    class StopError(Exception):
         pass
 
     class Stops(gpunn.Callback):
@@ -215,10 +215,10 @@ def test_a_training_is_resumed_within_an_epoch(
         def on_step_end(self, n_samples: int) -> None:
             self.steps += 1
             if self.steps == 7:
-                raise Stop
+                raise StopError
 
     checkpoints = Checkpoints(tmp_path, every="1 step")
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         train(
             resumed, X, T, optimizer="adam", dropout=0.2, checkpoints=checkpoints,
             callbacks=[Stops()],
