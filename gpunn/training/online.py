@@ -159,7 +159,7 @@ class OnlineTrainer(Recordable):
 
     @property
     def n_numbers(self) -> int:  # type: ignore[override]
-        """One, the step size. Blocks of larger steps, of which the last may be shorter, have none."""
+        """One, the step size; 0 for blocks of larger steps, of which the last may be shorter."""
         return int(self.batch_size == 1)
 
     @property

@@ -178,7 +178,7 @@ def test_how_work_is_shared_out() -> None:
     choose = fake_cuda.load_cupy_backend().CupyThinTop.make.__globals__["choose_shape"]
     narrow, wide = (choose(n, h, 10, (4, 4), 132) for n, h in ((256, 2048), (1024, 65_536)))
     assert (narrow.rows, narrow.back_rows) == (4, 8)
-    assert (wide.rows, wide.tile_units, wide.forward_pack) == (8, 4096, 4)
+    assert (wide.rows, wide.tile_units, wide.forward_pack) == (8, 4096, 2)
     assert (wide.back_rows, wide.back_pack) == (256, 4)
     for n_rows in (1, 10, 1000):
         for n_hidden in (1, 7, 1000, 100_002):

@@ -112,6 +112,7 @@ runtime = make_module(
     CUDARuntimeError=CUDARuntimeError,
     CUDA_R_32F=0,
     CUDA_R_64F=1,
+    CUDA_R_16BF=14,
     getDeviceCount=lambda: fake_memory.N_DEVICES,
     getDeviceProperties=_device_properties,
     memGetInfo=_memory_info,
