@@ -12,6 +12,7 @@ CuPy share; all arithmetic goes through the backend.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
@@ -379,6 +380,10 @@ class Backend(ABC):
     @abstractmethod
     def synchronize(self) -> None:
         """Wait until all work given to the device is done."""
+
+    def step_bytes(self, layer_sizes: Sequence[int], n_rows: int, dtype: DTypeLike) -> int:
+        """Return what steps of so many samples take of its memory beside their own arrays."""
+        return 0
 
     @abstractmethod
     def memory_info(self) -> MemoryInfo:

@@ -17,7 +17,7 @@ def open_library() -> Any:
     OSError
         If it is not there.
     """
-    cupy.cuda.device.get_cublas_handle()  # CuPy loads the library
+    _ = cupy.cuda.cublas  # CuPy loads the library with its own functions
     major = cupy.cuda.runtime.runtimeGetVersion() // 1000
     # By its name alone, so that the system gives the one that is loaded, wherever that came from.
     return ctypes.CDLL(f"cublas64_{major}.dll" if os.name == "nt" else f"libcublas.so.{major}")

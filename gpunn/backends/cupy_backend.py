@@ -11,8 +11,9 @@ This module must only be imported when a GPU is asked for; see `gpunn.backends.s
 
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any, TypeGuard
 
 import cupy
@@ -45,9 +46,9 @@ from gpunn.backends.cupy_formulas import (
 )
 from gpunn.backends.cupy_hidden import CupyHiddenPass
 from gpunn.backends.cupy_online import CupySequencer
-from gpunn.backends.cupy_recorder import CupyRecorder
+from gpunn.backends.cupy_recorder import RECORDING_BYTES, CupyRecorder
 from gpunn.backends.cupy_staging import CupyStagingBuffer
-from gpunn.backends.cupy_thin import CupyThinTop
+from gpunn.backends.cupy_thin import CupyThinTop, top_bytes
 from gpunn.backends.fused import (
     BatchLearner,
     FusedModel,
@@ -296,6 +297,19 @@ class CupyBackend(Backend):
     def synchronize(self) -> None:
         with self._device:
             cupy.cuda.get_current_stream().synchronize()
+
+    def step_bytes(self, layer_sizes: Sequence[int], n_rows: int, dtype: DTypeLike) -> int:
+        kept_in, itemsize = self.work_dtype(dtype), np.dtype(dtype).itemsize
+        n_bytes = WORKSPACE_BYTES + RECORDING_BYTES
+        if len(layer_sizes) > 2:
+            processors = self._device.attributes["MultiProcessorCount"]
+            itemsizes = (itemsize, kept_in.itemsize)
+            n_hidden, n_outputs = layer_sizes[-2:]
+            n_bytes += top_bytes(n_rows, n_hidden, n_outputs, itemsizes, processors)
+        if kept_in != dtype:
+            n_weights = sum(n_in * n_out for n_in, n_out in pairwise(layer_sizes))
+            n_bytes += n_weights * kept_in.itemsize
+        return n_bytes
 
     def memory_info(self) -> MemoryInfo:
         with self._device:

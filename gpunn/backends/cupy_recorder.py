@@ -30,6 +30,9 @@ SOURCE = Path(__file__).with_name("steps.cu")
 
 N_THREADS = 256
 
+RECORDING_BYTES = 2**21
+"""Set aside for what CUDA keeps of recordings on the device, of which it says nothing."""
+
 
 @cache
 def _fetch_kernel(dtype: str, kept_in: str) -> Any:

@@ -29,8 +29,9 @@ MOST_OUTPUTS = 32
 MOST_SUMS = 80
 """Sums that a thread has at a time on the way forward: one for each output and sample."""
 
-MOST_PART_BYTES = 2**27
-"""For the parts of gradients: networks so wide that these take more are better off without."""
+MOST_PART_BYTES = 2**25
+"""For the parts of gradients. Networks so wide that these take more go without, so that the widest
+one that a GPU can train does not get narrower."""
 
 WARP, FORWARD_THREADS, BACK_THREADS, UPDATE_THREADS = 32, 256, 128, 256
 BLOCKS_EACH = 2
@@ -86,6 +87,11 @@ def choose_shape(
         or back_rows * n_outputs * itemsizes[0] > MOST_SHARED_BYTES
     ):
         back_rows //= 2
+    most_parts = max(1, MOST_PART_BYTES // (_n_small(n_hidden, n_outputs) * itemsizes[0]))
+    while math.ceil(n_rows / back_rows) > most_parts and (
+        2 * back_rows * n_outputs * itemsizes[0] <= MOST_SHARED_BYTES
+    ):
+        back_rows *= 2
     return Shape(rows, tile_units, forward_pack, back_rows, back_pack)
 
 
@@ -121,7 +127,7 @@ class CupyThinTop(ThinTop):
         self._output_delta = backend.empty((n_rows, self._n_outputs), dtype)
         self._parts = backend.empty((self._n_tiles, n_rows, self._n_outputs), dtype)
         self._arrived = backend.zeros((self._n_groups,), np.uint32)
-        n_small = _n_small(model)
+        n_small = _n_small(self._n_hidden, self._n_outputs)
         self._gradients = backend.empty((self._n_parts, n_small), dtype)
         n_blocks = device.attributes["MultiProcessorCount"]
         self._update_blocks = min(4 * n_blocks, math.ceil(n_small / UPDATE_THREADS))
@@ -147,9 +153,9 @@ class CupyThinTop(ThinTop):
         dtype = model.top.weights.dtype
         itemsizes = (dtype.itemsize, backend.work_dtype(dtype).itemsize)
         n_processors = device.attributes["MultiProcessorCount"]
-        shape = choose_shape(n_rows, n_hidden, n_outputs, itemsizes, n_processors)
-        if part_bytes(shape, n_rows, model) > MOST_PART_BYTES:
+        if not top_bytes(n_rows, n_hidden, n_outputs, itemsizes, n_processors):
             return None
+        shape = choose_shape(n_rows, n_hidden, n_outputs, itemsizes, n_processors)
         return cls(backend, device, n_rows, shape, model, rule, dropout_rate)
 
     def go_forward(
@@ -229,16 +235,27 @@ class CupyThinTop(ThinTop):
             self._update((self._update_blocks,), (UPDATE_THREADS,), arguments)
 
 
-def _n_small(model: FusedModel) -> int:
+def _n_small(n_hidden: int, n_outputs: int) -> int:
     """Return how many parameters learn from parts: the top's, and the biases below."""
-    n_outputs, n_hidden = model.top.weights.shape
     return (n_outputs + 1) * n_hidden + n_outputs
 
 
-def part_bytes(shape: Shape, n_rows: int, model: FusedModel) -> int:
-    """Return what the parts of the gradients take."""
-    itemsize = int(model.top.weights.dtype.itemsize)
-    return math.ceil(n_rows / shape.back_rows) * _n_small(model) * itemsize
+def top_bytes(
+    n_rows: int,
+    n_hidden: int,
+    n_outputs: int,
+    itemsizes: tuple[int, int],
+    n_processors: int,
+) -> int:
+    """Return what the passes through the top take of memory; 0 if there are none."""
+    if n_outputs > MOST_OUTPUTS:
+        return 0
+    shape = choose_shape(n_rows, n_hidden, n_outputs, itemsizes, n_processors)
+    gradients = math.ceil(n_rows / shape.back_rows) * _n_small(n_hidden, n_outputs)
+    if gradients * itemsizes[0] > MOST_PART_BYTES:
+        return 0
+    sums = (math.ceil(n_hidden / shape.tile_units) + 1) * n_rows * n_outputs
+    return (gradients + sums) * itemsizes[0] + 4 * math.ceil(n_rows / shape.rows)
 
 
 def _text(

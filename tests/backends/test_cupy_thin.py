@@ -8,6 +8,7 @@ import copy
 from typing import Any
 
 import fake_cuda
+import fake_memory
 import numpy as np
 import pytest
 from conftest import bound, make_backend
@@ -158,19 +159,31 @@ def test_dropout_and_weights(gpu: Backend, rng: np.random.Generator, hidden: str
     assert_agree(twins, found)
 
 
-def test_networks_that_do_not_suit_have_no_passes(double: Backend) -> None:
+def test_networks_that_do_not_suit_have_no_passes(
+    double: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for sizes, kinds in (
         ((4, 5, 33), {}),
         ((4, 5, 3), {"hidden_activation": "softmax"}),
     ):
         assert Twins(sizes, double, **kinds).passes(4, SGD()) is None  # type: ignore[arg-type]
     wide = Twins((1, 1000, 10), double)
+    assert wide.passes(4, SGD()) is not None
     module = fake_cuda.load_cupy_backend().CupyThinTop.make.__globals__
-    module["MOST_PART_BYTES"], most = 40_000, module["MOST_PART_BYTES"]
-    try:
-        assert wide.passes(4, SGD()) is None
-    finally:
-        module["MOST_PART_BYTES"] = most
+    monkeypatch.setitem(module, "MOST_PART_BYTES", 40_000)
+    assert wide.passes(4, SGD()) is None
+
+
+@pytest.mark.parametrize("sizes", [(2, 3000, 10), (2, 7, 1), (2, 500, 32)], ids=str)
+def test_memory_is_what_was_foretold(double: Backend, sizes: tuple[int, int, int]) -> None:
+    module = fake_cuda.load_cupy_backend().CupyThinTop.make.__globals__
+    twins = Twins(sizes, double)
+    for n_rows in (1, 100, 700):
+        before = fake_memory.used_bytes(0)
+        passes = twins.passes(n_rows, SGD())
+        taken = fake_memory.used_bytes(0) - before
+        assert passes is not None
+        assert taken == module["top_bytes"](n_rows, *sizes[1:], (4, 4), 6)
 
 
 def test_how_work_is_shared_out() -> None:
