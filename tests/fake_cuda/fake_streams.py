@@ -212,7 +212,6 @@ class Event:
 
 def synchronize_device() -> None:
     """Wait for all streams of the current device."""
-    refuse_while_capturing("the device is waited for")
     for stream in list(_streams):
         if stream.device_id == current_device():
             stream.synchronize()

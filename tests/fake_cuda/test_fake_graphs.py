@@ -204,6 +204,7 @@ REFUSED: dict[str, tuple[Callable[[Any], Any], str]] = {
     "empty": (lambda stream: cupy.empty(3), "StreamCaptureUnsupported"),
     "nothing": (lambda stream: cupy.empty(0), "StreamCaptureUnsupported"),
     "zeros": (lambda stream: cupy.zeros(3), "StreamCaptureUnsupported"),
+    "elsewhere": (lambda stream: _allocate_elsewhere(), "device memory is allocated"),
     "pinned": (lambda stream: cupy.cuda.alloc_pinned_memory(8), "StreamCaptureUnsupported"),
     "asarray": (lambda stream: cupy.asarray(np.ones(3)), "StreamCaptureUnsupported"),
     "copy": (lambda stream: ARRAY.copy(), "StreamCaptureUnsupported"),
@@ -242,6 +243,11 @@ def _recorded(stream: Any) -> Any:
     event = Event(disable_timing=True)
     event.record(stream)
     return event
+
+
+def _allocate_elsewhere() -> None:
+    with Stream(non_blocking=True):
+        cupy.empty(3)
 
 
 def _null_waits(stream: Any) -> None:
@@ -331,6 +337,24 @@ def test_captures_begin_and_end_in_order(stream: Any) -> None:
         stream.begin_capture(3)
 
 
+def test_the_null_stream_of_another_thread_cannot_join(stream: Any) -> None:
+    statuses: list[int] = []
+
+    def join() -> None:
+        with pytest.raises(CUDARuntimeError) as caught:
+            cupy.cuda.get_current_stream().wait_event(event)
+        statuses.append(caught.value.status)
+
+    stream.begin_capture()
+    event = _recorded(stream)
+    thread = threading.Thread(target=join)
+    thread.start()
+    thread.join()
+    assert statuses == [906]
+    with pytest.raises(CUDARuntimeError, match="Invalidated"):
+        stream.end_capture()
+
+
 def test_other_threads_go_on(stream: Any) -> None:
     array, results = ones(3), []
     with capturing(stream):
@@ -389,6 +413,33 @@ def test_branches_that_race_are_noticed(stream: Any, written_first: bool) -> Non
         first()
         with other, pytest.raises(RaceError, match="two branches of a graph"):
             second()
+        with pytest.raises(CUDARuntimeError, match="Invalidated"):
+            stream.end_capture()
+
+
+@needs_compiler
+@pytest.mark.parametrize("whole", [True, False])
+def test_kernels_race_by_what_they_write(stream: Any, whole: bool) -> None:
+    other, x, y, z = Stream(non_blocking=True), ones(3), ones(3), ones(3)
+    plain = cupy.ElementwiseKernel("T x", "T y", "y = x", "plain")
+    doubled = cupy.RawModule(code=CODE).get_function("doubled")
+
+    def work(source: Any, target: Any) -> None:
+        if whole:
+            doubled((1,), (3,), (source, target, np.float32(0)))
+        else:
+            plain(source, target)
+
+    work(x, y)
+    stream.wait_event(_recorded(None))
+    with stream:
+        stream.begin_capture()
+        fork(stream, other)
+        work(x, y)
+        with other:
+            work(x, z)  # both read x
+            with pytest.raises(RaceError, match="two branches of a graph"):
+                work(y, z)
         with pytest.raises(CUDARuntimeError, match="Invalidated"):
             stream.end_capture()
 

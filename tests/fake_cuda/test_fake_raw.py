@@ -299,6 +299,14 @@ def test_writing_outside_of_a_blocks_shared_memory() -> None:
         launch_grid("if (block == 1) memory[me + 1] = 0;", (3,), shared=128)
 
 
+@needs_compiler
+def test_a_count_that_begins_again() -> None:
+    body = """
+        unsigned count = 0;
+        if (me == 0) { for (int i = 0; i < 8; ++i) { y[i] = atomicInc(&count, 2u); } }"""
+    assert launch_on(body)[:8].tolist() == [0, 1, 2, 0, 1, 2, 0, 1]
+
+
 # Shuffles within a warp, and its own barrier.
 
 
@@ -343,9 +351,9 @@ def test_the_barrier_of_a_warp() -> None:
     [
         ("__shfl_xor_sync(0xffffu, x[me], 1);", "leaves out threads of the warp"),
         ("__shfl_sync(0xffffu, x[me], 1);", "leaves out threads of the warp"),
-        ("__shfl_sync(0xffffffffu, x[me], 32);", "takes from a thread that is not there"),
+        ("if (me < 32) __shfl_sync(~0u, x[me], 32);", "takes from a thread that is not there"),
         ("__shfl_sync(0xffffffffu, x[me], -1);", "takes from a thread that is not there"),
-        ("__shfl_xor_sync(0xffffffffu, x[me], 32);", "takes from a thread that is not there"),
+        ("if (me < 32) __shfl_xor_sync(~0u, x[me], 32);", "takes from a thread that is not there"),
         ("if (me) __shfl_xor_sync(0xffffffffu, x[me], 1);", "threads of a warp wait at different"),
         ("if (me % 2) __syncwarp();", "threads of a warp wait at different places"),
         (
