@@ -179,6 +179,7 @@ def test_memory_is_what_was_foretold(double: Backend, sizes: tuple[int, int, int
     module = fake_cuda.load_cupy_backend().CupyThinTop.make.__globals__
     twins = Twins(sizes, double)
     for n_rows in (1, 100, 700):
+        passes = None
         before = fake_memory.used_bytes(0)
         passes = twins.passes(n_rows, SGD())
         taken = fake_memory.used_bytes(0) - before
