@@ -300,7 +300,9 @@ class CupyBackend(Backend):
 
     def step_bytes(self, layer_sizes: Sequence[int], n_rows: int, dtype: DTypeLike) -> int:
         kept_in, itemsize = self.work_dtype(dtype), np.dtype(dtype).itemsize
-        n_bytes = WORKSPACE_BYTES + RECORDING_BYTES
+        n_bytes = RECORDING_BYTES
+        if self._of_thread.cublas is None:
+            n_bytes += WORKSPACE_BYTES
         if len(layer_sizes) > 2:
             processors = self._device.attributes["MultiProcessorCount"]
             itemsizes = (itemsize, kept_in.itemsize)

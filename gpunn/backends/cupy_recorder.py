@@ -30,7 +30,7 @@ SOURCE = Path(__file__).with_name("steps.cu")
 
 N_THREADS = 256
 
-RECORDING_BYTES = 2**21
+RECORDING_BYTES = 2**20
 """Set aside for what CUDA keeps of recordings on the device, of which it says nothing."""
 
 

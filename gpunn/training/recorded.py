@@ -95,7 +95,7 @@ class RecordedTrainer(Trainer):
         inputs, targets = self._recorder.inputs, self._recorder.targets
         for rows in row_blocks(loader.n_samples, loader.n_rows, first):
             n_rows = rows.stop - rows.start
-            if n_rows < loader.n_rows:
+            if n_rows < inputs.shape[0]:
                 inputs, targets = inputs[:n_rows], targets[:n_rows]
             yield Batch(rows, inputs, targets)
 

@@ -33,12 +33,12 @@ def bounds():
 
 
 def test_a_devices_arithmetic():
-    assert Arithmetic.of("float32") == (2.0**-24, 0.0)
-    assert Arithmetic.of("float64") == (2.0**-53, 0.0)
-    assert Arithmetic.of("float32", "tf32") == (2.0**-24, 2.0**-10)
-    assert Arithmetic.of("float32", "bf16").factor == 2.0**-7
+    assert Arithmetic.of("float32") == (2.0**-24, 0.0, 0.0)
+    assert Arithmetic.of("float64") == (2.0**-53, 0.0, 0.0)
+    assert Arithmetic.of("float32", "tf32") == (2.0**-24, 2.0**-10, 0.0)
+    assert Arithmetic.of("float32", "bf16") == (2.0**-24, 2.0**-7, 2.0**-8)
     both = Arithmetic.of("float32", "tf32").beside(Arithmetic.of("float32"))
-    assert both == (2.0**-23, 2.0**-10)
+    assert both == (2.0**-23, 2.0**-10, 0.0)
 
 
 def test_a_product_by_hand(bounds):
@@ -71,6 +71,24 @@ def test_both_factors_of_a_product_are_rounded(precision, roundoff):
     out = bounds.empty((1, 1), "float32")
     bounds.gemm(bounded([[2.0]]), bounded([[3.0]]), out)
     np.testing.assert_allclose(out.errors, [[6 * (2 * roundoff + 3 * UNIT)]], rtol=1e-12)
+
+
+def test_what_is_kept_in_bfloat16_is_rounded_once_more_wherever_it_goes():
+    bounds = BoundBackend(Arithmetic.of("float32", "bf16"))
+    kept_in, u = bounds.work_dtype("float32"), 2.0**-8
+    assert kept_in == np.uint16
+    a, b, out = (bounds.empty((1, 1), kept_in) for _ in "abc")
+    for number, array in ((2.0, a), (3.0, b)):
+        bounds.copy_into(bounded([[number]]), array)
+        np.testing.assert_allclose(array.errors, [[number * u]])
+    # Nothing more happens to the factors; 6 is rounded when it is written.
+    bounds.gemm(a, b, out)
+    own = 2 * (3 * u) + 3 * (2 * u) + (2 * u) * (3 * u) + 6 * 3 * UNIT
+    np.testing.assert_allclose(out.errors, [[own + 6 * u]], rtol=1e-12)
+    wide = bounds.empty((1, 1), "float32")
+    bounds.gemm(a, b, wide)
+    np.testing.assert_allclose(wide.errors, [[own]], rtol=1e-12)
+    assert BoundBackend(FLOAT32).work_dtype("float32") == np.float32
 
 
 def test_squares_by_hand(bounds):

@@ -185,7 +185,7 @@ def test_a_step_with_weights_and_dropout_crosses_nothing(double):
         network, optimizer, 60, 20, weights=SampleWeights(W), dropout_rate=0.2, penalty=0.1
     )
     keys = np.random.default_rng(0).integers(2**32, size=trainer.keys_shape, dtype=np.uint32)
-    trainer.begin_epoch(None, keys, 0)
+    trainer.begin_epoch(None, keys, 0, lambda first: 0.1)
     row_losses = double.zeros((20,), np.float64)
     trainer.learn(inputs[:20], targets[:20], 0.1, row_losses=row_losses)
     with fake_cuda.no_crossings():
