@@ -82,7 +82,7 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pieces of few batches, so that little data is many pieces."""
     monkeypatch.setattr(loaders, "CHUNK_BYTES", 2**14)
     monkeypatch.setattr(batches, "CALL_BYTES", 2**14)
-    monkeypatch.setattr(gpunn.network.network, "_WORK_NUMBERS", 15 * 20)
+    monkeypatch.setattr(gpunn.network.forward, "_WORK_NUMBERS", 15 * 20)
 
 
 @pytest.fixture

@@ -295,7 +295,7 @@ def test_inputs_may_be_on_the_device_already(network, backend, X):
 def test_predictions_in_pieces_equal_those_at_once(network, monkeypatch):
     X = np.random.default_rng(0).normal(size=(50, 5)).astype(network.dtype)
     at_once, error = network.predict(X), forward(network, X)[1]
-    monkeypatch.setattr(gpunn.network.network, "_WORK_NUMBERS", 12 * 7)
+    monkeypatch.setattr(gpunn.network.forward, "_WORK_NUMBERS", 12 * 7)
     assert network.rows_at_once == 7
     # Another number of rows may sum in another order.
     assert (np.abs(network.predict(X) - at_once) <= 2 * error).all()

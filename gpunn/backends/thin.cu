@@ -23,18 +23,18 @@
 // out between them: one keeps the first half and gives the other away, and the other way round. So
 // the numbers become fewer by half, where adding up one after the other would take five shuffles
 // for each. Afterwards a thread has the sums of those that `index_of_sum` names.
-template <int N> static __device__ void add_up_over_warp(T* numbers, int distance)
+template <int N, int DISTANCE> static __device__ void add_up_over_warp(T* numbers)
 {
     constexpr int half = (N + 1) / 2;
-    const bool upper = threadIdx.x & distance;
+    const bool upper = threadIdx.x & DISTANCE;
 #pragma unroll
     for (int i = 0; i < half; ++i) {
         const T second = i + half < N ? numbers[i + half] : T(0);
         const T kept = upper ? second : numbers[i];
         const T given = upper ? numbers[i] : second;
-        numbers[i] = kept + __shfl_xor_sync(0xffffffffu, given, distance);
+        numbers[i] = kept + __shfl_xor_sync(0xffffffffu, given, DISTANCE);
     }
-    if (distance > 1) add_up_over_warp<half>(numbers, distance / 2);
+    if constexpr (DISTANCE > 1) add_up_over_warp<half, DISTANCE / 2>(numbers);
 }
 
 // Which of N numbers the thread's sum i is of; -1 if of none.
@@ -101,7 +101,7 @@ static __device__ double go_through_outputs(T* z, const T* target, T share)
 // samples. Of each group, the block that comes last adds up what all have found, in the order of
 // the tiles, and goes through the outputs.
 //
-// Shared memory, in numbers: (number of warps + 1) * N_SUMS + 1.
+// Shared memory, in numbers: (number of warps + 1) * N_SUMS, and one more.
 extern "C" __global__ void __launch_bounds__(FORWARD_THREADS) gpunn_thin_forward(
     S* z,                       // (n, n_hidden): weighted sums without biases, becomes A
     const T* hidden_biases,     // (n_hidden,), or null
@@ -122,7 +122,7 @@ extern "C" __global__ void __launch_bounds__(FORWARD_THREADS) gpunn_thin_forward
     int n_hidden,
     int tile_units)
 {
-    extern __shared__ float4 memory[];
+    extern __shared__ double memory[];
     T* of_warps = (T*)memory;                              // (n_warps, N_SUMS)
     T* sums = of_warps + FORWARD_THREADS / WARP * N_SUMS;  // (ROWS, N_OUT)
     unsigned int* is_last = (unsigned int*)(sums + N_SUMS);
@@ -165,7 +165,7 @@ extern "C" __global__ void __launch_bounds__(FORWARD_THREADS) gpunn_thin_forward
             }
         }
     }
-    add_up_over_warp<N_SUMS>(sum, WARP / 2);
+    add_up_over_warp<N_SUMS, WARP / 2>(sum);
 #pragma unroll
     for (int i = 0; i < (N_SUMS + WARP - 1) / WARP; ++i) {
         const int index = index_of_sum(i, N_SUMS);
@@ -233,7 +233,7 @@ extern "C" __global__ void __launch_bounds__(BACK_THREADS) gpunn_thin_back(
     int n_hidden,
     int rows)
 {
-    extern __shared__ float4 memory[];
+    extern __shared__ double memory[];
     T* d = (T*)memory;  // (rows, N_OUT)
     const int me = threadIdx.x, first_row = blockIdx.y * rows, n_rows = min(rows, n - first_row);
     T* part = parts + (size_t)blockIdx.y * ((size_t)(N_OUT + 1) * n_hidden + N_OUT);

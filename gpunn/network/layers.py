@@ -64,6 +64,11 @@ class Step(NamedTuple):
     fused: FusedUpdate | None = None
     textbook: bool = False
 
+    @property
+    def dropout_rate(self) -> float:
+        """How likely a hidden unit sits out."""
+        return 0.0 if self.dropout is None else self.dropout.dropout_rate
+
 
 def add_gradient(
     backend: Backend,

@@ -1,7 +1,7 @@
-"""The network: layers, the way forward, the way back, and one step of training.
+"""The network: its layers, the way back, and one step of training.
 
-One row per sample. ``Z_l = A_{l-1} W_l^T + b_l`` and ``A_l = f_l(Z_l)`` going forward;
-``D_l = (D_{l+1} W_{l+1}) * f_l'(Z_l)`` going back, from ``D_L = dE/dA_L * f_L'(Z_L)``; the
+One row per sample. The way forward is in `gpunn.network.forward`. Going back,
+``D_l = (D_{l+1} W_{l+1}) * f_l'(Z_l)``, from ``D_L = dE/dA_L * f_L'(Z_L)``; the
 gradients are ``dE/dW_l = D_l^T A_{l-1}`` and ``dE/db_l`` = the column sums of ``D_l``.
 
 Everything is computed through a `Backend`, so that the same lines run on the CPU and on a GPU.
@@ -20,19 +20,14 @@ from gpunn.activations import IDENTITY
 from gpunn.backends.base import Array, Backend, Number, get_dtype
 from gpunn.backends.fused import ThinTop
 from gpunn.backends.select import get_backend
-from gpunn.data.matrices import row_blocks
 from gpunn.initializers import make_generator
 from gpunn.network.architecture import Architecture, whole_numbers
-from gpunn.network.backquery import backquery
-from gpunn.network.files import StoredNetwork
+from gpunn.network.forward import ForwardNetwork
 from gpunn.network.layers import Dropout, FusedUpdate, Layer, Step, Update, add_gradient
 from gpunn.network.state import drawn
 
-_WORK_NUMBERS = 2**22
-"""Predictions go through the network in pieces of about this many numbers, 16 MiB in float32."""
 
-
-class Network(StoredNetwork):
+class Network(ForwardNetwork):
     """A multilayer perceptron with any number of hidden layers.
 
     Several threads may use a network at once (`predict`, `gpunn.evaluate`, `loss_and_gradients`),
@@ -109,86 +104,6 @@ class Network(StoredNetwork):
         )
         generator, backend = make_generator(seed), get_backend(device)
         self._set_up(architecture, backend, drawn(architecture, backend, initializer, generator))
-
-    # The way forward.
-
-    def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """Return the outputs for some inputs.
-
-        Parameters
-        ----------
-        X : array_like, shape (n, n_0) or (n_0,)
-            Inputs, scaled as in training, on the host or already on the device; one row for each
-            sample, or a single sample.
-
-        Returns
-        -------
-        ndarray, shape (n, n_L) or (n_L,)
-            The outputs ``A_L``, on the host.
-
-        Raises
-        ------
-        ShapeError
-            If the inputs do not have n_0 columns.
-        DataError
-            If they are not numbers.
-        """
-        inputs, single = self.check_rows(X, self.n_inputs, "inputs")
-        n_rows = inputs.shape[0]
-        outputs = self.backend.empty((min(n_rows, self.rows_at_once), self.n_outputs), self.dtype)
-        host = np.empty((n_rows, self.n_outputs), self.dtype)
-        for rows in row_blocks(n_rows, self.rows_at_once):
-            # Piece by piece, because inputs on the host may be more than the device has room for.
-            block = self.as_matrix(inputs[rows])
-            out = outputs[: block.shape[0]]
-            self.write_outputs(block, out)
-            host[rows] = self.backend.to_host(out)
-        return np.asarray(host[0]) if single else host
-
-    @property
-    def rows_at_once(self) -> int:
-        """How many samples go forward at a time, so that their activations fit in memory."""
-        return max(1, _WORK_NUMBERS // sum(self.architecture.layer_sizes))
-
-    def _forward(self, inputs: Array) -> Array:
-        """Return Z_L without its biases, in a work array; a sum over parts can still be added."""
-        z = self._forward_to_last(self._multiply(inputs, 0))
-        return self._forward_one(z, len(self.layers) - 1)
-
-    def _forward_to_last(self, z: Array, step: Step | None = None) -> Array:
-        """Return Z of the last hidden layer for Z_1, both without biases; A_1 takes its place."""
-        for index in range(1, len(self.layers) - 1):
-            z = self._forward_one(z, index, step)
-        return z
-
-    def _forward_one(self, z: Array, index: int, step: Step | None = None) -> Array:
-        """Return Z of a layer for Z of the one below, which becomes A in place."""
-        if index == 0:
-            return z  # Of a single layer, the sums of the inputs are those of the outputs.
-        below, dropout = self.layers[index - 1], None if step is None else step.dropout
-        passes = None if step is None else self._hidden_pass(index - 1, z.shape[0], step)
-        if passes is not None:
-            passes.go_forward(z, None if dropout is None else dropout.keys[index - 1])
-        else:
-            self.backend.activate(z, below.biases, below.activation)
-            if dropout is not None:
-                dropout.go_forward(self.backend, z, index - 1)
-        return self._multiply(z, index)
-
-    def _multiply(self, a: Array, index: int) -> Array:
-        """Return a layer's weighted sums of what comes from below, without biases."""
-        z: Array = self._activations(a.shape[0])[index]
-        weights = self._factors.round(index, self.layers[index].weights)
-        self.backend.gemm(
-            self._rounded_inputs(a) if index == 0 else a, weights, z, transpose_b=True
-        )
-        return z
-
-    def _write_outputs(self, z: Array, outputs: Array) -> None:
-        """Change `outputs` in place to A_L for Z_L without its biases, which is left as it is."""
-        top = self.layers[-1]
-        self.backend.copy_into(z, outputs)
-        self.backend.activate(outputs, top.biases, top.activation)
 
     # The way back.
 
@@ -281,7 +196,7 @@ class Network(StoredNetwork):
         deltas = [delta, *self._deltas(n_rows)[1:]]
         layers = list(self.layers)
         z_last = self._forward_to_last(z, step)
-        top = self._thin_top(n_rows, step)
+        top = self._passes.top(backend, layers, self.loss, n_rows, step)
         if top is not None:
             self._go_through(top, z_last, deltas[-2], step)
             # What is left to learn from that are the weights of the layer below.
@@ -308,7 +223,7 @@ class Network(StoredNetwork):
     def _apply_slope(self, index: int, delta: Array, a: Array, step: Step) -> Layer:
         """Change a hidden layer's dE/dA to D in place; return what is left of it to learn."""
         layer, dropout = self.layers[index], step.dropout
-        passes = self._hidden_pass(index, delta.shape[0], step)
+        passes = self._passes.hidden(self.backend, layer, index, delta.shape[0], step)
         if passes is not None and step.fused is not None:
             passes.go_back(delta, a, None if dropout is None else dropout.keys[index])
             passes.update(step.fused.numbers, step.fused.memories(index)[1])
@@ -347,26 +262,6 @@ class Network(StoredNetwork):
             return z
         backend.copy_into(z, spare)
         return spare
-
-    def add_losses(
-        self,
-        inputs: Array,
-        targets: Array,
-        row_losses: Array,
-        outputs: Array,
-        row_weights: Array | None = None,
-    ) -> None:
-        """Change `row_losses` and `outputs` in place to samples' errors (added) and outputs."""
-        top = self.layers[-1]
-        z = self._forward(inputs)
-        self._write_outputs(z, outputs)
-        self.backend.loss_backward(
-            z, top.biases, targets, top.activation, self.loss, row_losses, row_weights
-        )
-
-    def write_outputs(self, inputs: Array, outputs: Array) -> None:
-        """Change `outputs` in place to the outputs for some inputs, both on the device."""
-        self._write_outputs(self._forward(inputs), outputs)
 
     def loss_and_gradients(
         self, X: ArrayLike, T: ArrayLike
@@ -412,26 +307,3 @@ class Network(StoredNetwork):
         self._step(inputs, Step(targets, keep, row_losses))
         loss = float(backend.to_host(row_losses).sum() / n_samples)
         return loss, {name: backend.to_host(array) for name, array in gradients.items()}
-
-    def backquery(self, targets: ArrayLike) -> NDArray[Any]:
-        """Run the network backwards: return inputs that would give these outputs.
-
-        Parameters
-        ----------
-        targets : array_like, shape (n, n_L) or (n_L,)
-            Outputs, strictly inside the range of the output activation.
-
-        Returns
-        -------
-        ndarray, shape (n, n_0) or (n_0,)
-            Inputs in [0.01, 0.99], on the host; see `gpunn.network.backquery.backquery` for the
-            method.
-
-        Raises
-        ------
-        ShapeError
-            If the targets do not have n_L columns.
-        DataError
-            If they are not numbers, or the output activation can never reach them.
-        """
-        return backquery(self, targets)

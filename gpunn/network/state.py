@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gpunn.activations import get_activation
 from gpunn.backends.base import Array, Backend
-from gpunn.backends.fused import FusedModel, HiddenPass, ThinTop, UpdateRule
+from gpunn.backends.fused import FusedModel
 from gpunn.backends.select import get_backend
 from gpunn.data.matrices import Rows
 from gpunn.data.scaling import Scaling
@@ -21,7 +21,8 @@ from gpunn.initializers import draw_biases, draw_weights
 from gpunn.losses import get_loss
 from gpunn.network.architecture import Architecture
 from gpunn.network.inputs import check_rows
-from gpunn.network.layers import Layer, Step
+from gpunn.network.layers import Layer
+from gpunn.network.passes import Factors, Passes
 from gpunn.network.work_arrays import WorkArrays
 
 
@@ -40,39 +41,6 @@ class OneTrainer:
 
     def __exit__(self, *_: object) -> None:
         self._lock.release()
-
-
-class Passes(threading.local):
-    """A thread's own ways of the device through layers, by the steps that they are for."""
-
-    def __init__(self) -> None:
-        self.top: dict[tuple[int, UpdateRule, float], ThinTop | None] = {}
-        self.hidden: dict[tuple[int, int, UpdateRule, float], HiddenPass | None] = {}
-
-
-class Factors(threading.local):
-    """Weights as products take them: themselves, or a thread's own rounded copies."""
-
-    def __init__(self, backend: Backend, dtype: np.dtype[Any]) -> None:
-        self._backend, self._dtype = backend, dtype
-        self._copies: dict[int, Array] = {}
-
-    def round(self, index: int, weights: Array) -> Array:
-        """Return the weights of a layer, rounded anew, since they may have changed."""
-        if weights.dtype == self._dtype:
-            return weights
-        if index not in self._copies:
-            self._copies[index] = self._backend.empty(weights.shape, self._dtype)
-        self._backend.copy_into(weights, self._copies[index])
-        return self._copies[index]
-
-    def last(self, index: int, weights: Array) -> Array:
-        """Return what `round` has returned last."""
-        return weights if weights.dtype == self._dtype else self._copies[index]
-
-    def copies(self) -> list[Array]:
-        """Return the rounded copies."""
-        return list(self._copies.values())
 
 
 class NetworkState:
@@ -252,37 +220,8 @@ class NetworkState:
 
     def step_memory(self, n_rows: int) -> list[Any]:
         """Return what a step of so many samples uses in this thread: arrays, and who has some."""
-        passes = [*self._passes.top.values(), *self._passes.hidden.values()]
         arrays = [*self._activations(n_rows), *self._deltas(n_rows), *self._factors.copies()]
-        return [*arrays, *passes]
-
-    def _hidden_pass(self, index: int, n_rows: int, step: Step) -> HiddenPass | None:
-        """Return the device's own way through a lower hidden layer, if it suits a step."""
-        fused = step.fused
-        if fused is None or step.textbook:
-            return None
-        dropout_rate = 0.0 if step.dropout is None else step.dropout.dropout_rate
-        key = (index, n_rows, fused.rule, dropout_rate)
-        if key not in self._passes.hidden:
-            self._passes.hidden[key] = self.backend.make_hidden_pass(
-                n_rows, self.layers[index], fused.rule, dropout_rate
-            )
-        return self._passes.hidden[key]
-
-    def _thin_top(self, n_rows: int, step: Step) -> ThinTop | None:
-        """Return the device's own way through the two uppermost layers, if it suits a step."""
-        fused = step.fused
-        if fused is None or step.outputs is not None or step.textbook or len(self.layers) < 2:
-            return None
-        dropout_rate = 0.0 if step.dropout is None else step.dropout.dropout_rate
-        key = (n_rows, fused.rule, dropout_rate)
-        if key not in self._passes.top:
-            hidden, top = self.layers[-2:]
-            model = FusedModel(hidden, top, self.loss, textbook_rule=False)
-            self._passes.top[key] = self.backend.make_thin_top(
-                n_rows, model, fused.rule, dropout_rate
-            )
-        return self._passes.top[key]
+        return [*arrays, *self._passes.all()]
 
     # Who trains it.
 
