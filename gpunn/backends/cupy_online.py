@@ -13,9 +13,9 @@ This module must only be imported when a GPU is asked for; see `gpunn.backends.s
 from itertools import product
 from typing import Any, NamedTuple
 
-import cupy
 import numpy as np
 
+from gpunn.backends.arrays import is_on_gpu
 from gpunn.backends.base import Array, Backend
 from gpunn.backends.cupy_kernels import WARP, load_kernel, outputs_numbers, pointer, suits
 from gpunn.backends.fused import FusedModel, Sequencer
@@ -156,7 +156,7 @@ class CupySequencer(Sequencer):
         )
 
     def _scale_at(self, scale: float | Array) -> Any:
-        if isinstance(scale, cupy.ndarray):
+        if is_on_gpu(scale):
             return scale
         self._scale.fill(scale)
         return self._scale

@@ -379,9 +379,9 @@ extern "C" __global__ void __launch_bounds__(BOUNDS) gpunn_learn_in_registers(
     T share,                 // what an output's error counts
     int n_rows)
 {
-    extern __shared__ Four memory[];
+    extern __shared__ float4 aligned_memory[];  // it holds numbers of type T
     Block block;
-    place(block, (T*)memory);
+    place(block, (T*)aligned_memory);
     block.deltas_in_memory = deltas;
     block.scale = *scale;
     block.share = share;
