@@ -70,7 +70,9 @@ class CupyBatchLearner(BatchLearner):
         self._n_hidden, self._n_inputs = model.hidden.weights.shape
         self._n_outputs = model.top.weights.shape[0]
         self._share = model.loss.share(self._n_outputs)
-        self._kernel = load_kernel("gpunn_learn_batches", model)
+        self._kernel = load_kernel(
+            "gpunn_learn_batches", model, "outputs.cu", "kernels.cu", cooperative=True
+        )
         with device:
             self._n_blocks = device.attributes["MultiProcessorCount"]
             # The most there is, since all learners of such networks share the kernel.

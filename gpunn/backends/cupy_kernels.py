@@ -1,8 +1,9 @@
-"""The fused kernels of ``kernels.cu`` for a network: its formulas in front of their text.
+"""The fused kernels for a network: its formulas, and sizes, in front of their text.
 
 This module must only be imported when a GPU is asked for; see `gpunn.backends.select`.
 """
 
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from gpunn.losses import Loss
 
 WARP = 32
 
-SOURCE = Path(__file__).with_name("kernels.cu")
+FOLDER = Path(__file__).parent
 
 
 def suits(model: FusedModel) -> bool:
@@ -31,18 +32,48 @@ def suits(model: FusedModel) -> bool:
     )
 
 
-def load_kernel(name: str, model: FusedModel) -> Any:
-    """Return a kernel of ``kernels.cu`` for a network, which `suits` knows."""
-    # The text depends on the formulas alone: networks that share them share the compiled module.
-    formulas = (model.hidden.activation, model.top.activation, model.loss, model.textbook_rule)
-    return _module(model.top.weights.dtype.char, *formulas).get_function(name)
+def load_kernel(
+    name: str,
+    model: FusedModel,
+    *files: str,
+    cooperative: bool = False,
+    sizes: Iterable[tuple[str, int]] = (),
+) -> Any:
+    """Return a kernel for a network, which `suits` knows.
+
+    Parameters
+    ----------
+    name : str
+        The kernel's name.
+    model : FusedModel
+        The network.
+    files : str
+        The files of this folder, one after the other, that make the kernel's text.
+    cooperative : bool
+        Whether blocks of a grid wait for each other, and must all be running.
+    sizes : iterable of (str, int)
+        What is compiled in.
+    """
+    # The text depends on the formulas and sizes alone: networks that share them share the module.
+    kinds = (model.hidden.activation, model.top.activation, model.loss, model.textbook_rule)
+    code = model.top.weights.dtype.char
+    return _module(files, cooperative, tuple(sizes), code, *kinds).get_function(name)
 
 
 @cache
-def _module(code: str, hidden: Activation, top: Activation, loss: Loss, textbook_rule: bool) -> Any:
-    source = formulas(code, hidden, top, loss, textbook_rule) + SOURCE.read_text(encoding="utf-8")
-    # Cooperative: the blocks of a grid that wait for each other must all be running.
-    return cupy.RawModule(code=source, options=("--std=c++17",), enable_cooperative_groups=True)
+def _module(
+    files: tuple[str, ...],
+    cooperative: bool,
+    sizes: tuple[tuple[str, int], ...],
+    code: str,
+    *kinds: Any,
+) -> Any:
+    text = formulas(code, *kinds)
+    text += "".join(f"#define {name} {size}\n" for name, size in sizes)
+    text += "".join((FOLDER / file).read_text(encoding="utf-8") for file in files)
+    return cupy.RawModule(
+        code=text, options=("--std=c++17",), enable_cooperative_groups=cooperative
+    )
 
 
 def _function(name: str, parameters: str, expression: str) -> str:

@@ -45,7 +45,7 @@ class Sequencer(ABC):
     Attributes
     ----------
     z : Array, shape (n_rows, n_1)
-        To be filled with ``X W_1^T`` before a block is learnt; becomes A_1.
+        To be filled with ``X W_1^T`` before a block is learnt; afterwards it may hold anything.
     deltas : Array, shape (n_rows, n_1)
         Holds D_1 once a block has been learnt.
     """
@@ -58,7 +58,7 @@ class Sequencer(ABC):
         self,
         inputs: Array,
         targets: Array,
-        scale: float,
+        scale: float | Array,
         row_losses: Array,
         outputs: Array | None,
     ) -> None:
@@ -72,8 +72,9 @@ class Sequencer(ABC):
             The samples, whose sums are in the first n rows of `z`.
         targets : Array, shape (n, n_2)
             Their targets.
-        scale : float
+        scale : float or Array, shape (1,)
             What gradients are multiplied by: the learning rate over the samples in a step, one.
+            On the device, in the network's dtype, it is read when the device comes to it.
         row_losses : Array, shape (n,), float64
             Gets each sample's error added.
         outputs : Array, shape (n, n_2), or None

@@ -100,11 +100,11 @@ class NumpySequencer(Sequencer):
         self,
         inputs: Values,
         targets: Values,
-        scale: float,
+        scale: float | Values,
         row_losses: Values,
         outputs: Values | None,
     ) -> None:
-        n_rows = len(inputs)
+        n_rows, scale = len(inputs), float(np.asarray(scale).item())
         if self._hidden.biases is not None:
             np.add(self.z[:n_rows], self._hidden.biases, out=self.z[:n_rows])
         self._multiply_inputs(inputs)

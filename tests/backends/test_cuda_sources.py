@@ -3,23 +3,25 @@
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import fake_compiler
 import fake_cuda
 import numpy as np
 import pytest
+from every_pass import launch_every_kernel_of_rounded_numbers, launch_every_pass
 
-from gpunn.activations import ACTIVATIONS, get_activation
+from gpunn.activations import ACTIVATIONS, SIGMOID, Activation, get_activation
 from gpunn.backends.base import AdamStep, Backend
-from gpunn.backends.fused import EpochSource, FusedModel, StepShape
-from gpunn.losses import BINARY_LOG_LOSS, LOG_LOSS, LOSSES, POISSON
+from gpunn.backends.fused import FusedModel
+from gpunn.losses import BINARY_LOG_LOSS, LOG_LOSS, LOSSES, POISSON, Loss
 from gpunn.network.layers import Layer
-from gpunn.optimizers import SGD, Adam, Momentum
+from gpunn.training.online import BLOCK_ROWS
 
 NVCC = shutil.which("nvcc")
 ESTIMATORS_LOSSES = (LOG_LOSS, BINARY_LOG_LOSS, POISSON)
-RULES = (SGD(), Momentum(), Momentum(nesterov=True), Adam())
 ARCHITECTURES = ("75", "80", "90", "120")
 
 
@@ -60,31 +62,36 @@ def launch_every_kernel(backend: Backend, dtype: str) -> None:
     backend.adam_update(*memories, AdamStep(0.1, 0.9, 0.99, epsilon=1e-8, weight_decay=0.0))
 
 
-def launch_every_kernel_of_rounded_numbers(backend: Backend) -> None:
-    """Call every method that takes numbers in bfloat16."""
-
-    def rounded(*shape: int) -> fake_cuda.ndarray:
-        return backend.zeros(shape, backend.work_dtype("float32"))
-
-    one = backend.zeros((3,), "float32")
-    for activation in ACTIVATIONS.values():
-        if activation.elementwise:
-            backend.activation_backward(rounded(2, 3), rounded(2, 3), activation)
-            for bias in (None, one):
-                backend.activate(rounded(2, 3), bias, activation)
-    backend.dropout(rounded(2, 3), dropout_rate=0.5, scale=2.0, key=1)
-    for beta in (0.0, 1.0):
-        backend.sum_rows(rounded(70, 3), one, beta=beta)
-    for source, out in ((rounded(3), one), (one, rounded(3))):
-        backend.copy_into(source, out)
-
-
-def launch_every_kind_of_learning_in_order(backend: Backend, dtype: str) -> None:
-    """Call the sequencer with each output activation and error, and each hidden activation."""
+def learn_in_order(
+    backend: Backend,
+    dtype: str,
+    sizes: tuple[int, int, int],
+    n_rows: int = 2,
+    *,
+    hidden: Activation = SIGMOID,
+    top: Activation = SIGMOID,
+    loss: Loss = LOSSES["squared_error"],
+    textbook_rule: bool = False,
+) -> None:
+    """Call the sequencer of a network."""
 
     def zeros(*shape: int) -> fake_cuda.ndarray:
         return backend.zeros(shape, dtype)
 
+    n_inputs, n_hidden, n_outputs = sizes
+    layers = (
+        Layer(zeros(n_hidden, n_inputs), zeros(n_hidden), hidden),
+        Layer(zeros(n_outputs, n_hidden), zeros(n_outputs), top),
+    )
+    sequencer = backend.make_sequencer(n_rows, FusedModel(*layers, loss, textbook_rule))
+    assert sequencer is not None
+    samples = (zeros(n_rows, n_inputs), zeros(n_rows, n_outputs))
+    losses = backend.zeros((n_rows,), np.float64)
+    sequencer.learn(*samples, 0.1, losses, zeros(n_rows, n_outputs))
+
+
+def launch_every_kind_of_learning_in_order(backend: Backend, dtype: str) -> None:
+    """Call the sequencer with each output activation and error, and each hidden activation."""
     elementwise = [record for record in ACTIVATIONS.values() if record.elementwise]
     kinds = [
         (activation, loss, False)
@@ -92,66 +99,35 @@ def launch_every_kind_of_learning_in_order(backend: Backend, dtype: str) -> None
         for loss in LOSSES.values()
         if loss.required_activation in (None, activation.name)
     ]
-    kinds.append((ACTIVATIONS["sigmoid"], LOSSES["squared_error"], True))
+    kinds.append((SIGMOID, LOSSES["squared_error"], True))
     for index, (activation, loss, textbook_rule) in enumerate(kinds):
-        hidden = Layer(zeros(4, 5), zeros(4), elementwise[index % len(elementwise)])
-        top = Layer(zeros(3, 4), zeros(3), activation)
-        sequencer = backend.make_sequencer(2, FusedModel(hidden, top, loss, textbook_rule))
-        assert sequencer is not None
-        losses = backend.zeros((2,), np.float64)
-        sequencer.learn(zeros(2, 5), zeros(2, 3), 0.1, losses, zeros(2, 3))
+        hidden = elementwise[index % len(elementwise)]
+        for n_outputs in (3, 33):  # in registers, and from memory
+            learn_in_order(
+                *(backend, dtype, (5, 4, n_outputs)),
+                hidden=hidden,
+                top=activation,
+                loss=loss,
+                textbook_rule=textbook_rule,
+            )
 
 
-def launch_every_pass(backend: Backend, dtype: str) -> None:
-    """Go through layers with each activation and error, each optimizer's rule, and dropout."""
-
-    def zeros(*shape: int) -> fake_cuda.ndarray:
-        return backend.zeros(shape, dtype)
-
-    kept_in = backend.work_dtype(dtype)
-    elementwise = [record for record in ACTIVATIONS.values() if record.elementwise]
-    pairs = [
-        (activation, loss)
-        for activation in ACTIVATIONS.values()
-        for loss in (*LOSSES.values(), *ESTIMATORS_LOSSES)
-        if loss.required_activation in (None, activation.name)
-    ]
-    if dtype == "float64" or kept_in != dtype:
-        # The same formulas, which take nvcc most of a minute for each type.
-        pairs = pairs[::7]
-    losses, key = backend.zeros((2,), np.float64), backend.zeros((1,), np.uint32)
-    for index, (activation, loss) in enumerate(pairs):
-        hidden = Layer(zeros(8, 5), zeros(8), elementwise[index % len(elementwise)])
-        top = Layer(zeros(3, 8), zeros(3), activation)
-        rule, dropout_rate = RULES[index % len(RULES)].rule, 0.5 * (index % 2)
-        passes = backend.make_thin_top(2, FusedModel(hidden, top, loss, False), rule, dropout_rate)
-        assert passes is not None
-        z, delta = (backend.zeros((2, 8), kept_in) for _ in "ab")
-        passes.go_forward(z, zeros(2, 3), losses, zeros(2), zeros(1), key)
-        passes.go_back(z, delta, key)
-        passes.update(zeros(6), *([zeros(*n), zeros(*n)] for n in ((3, 8), (3,), (8,))))
-        below = backend.make_hidden_pass(2, hidden, rule, dropout_rate)
-        assert below is not None
-        below.go_forward(z, key)
-        below.go_back(delta, z, key)
-        below.update(zeros(6), [zeros(8), zeros(8)])
-    recorder = backend.make_recorder(StepShape(2, 1, 2, 5, 3, 1, True, dtype, kept_in.name))
-    assert recorder is not None
-    numbers = np.zeros((1, 1))
-    recorder.begin_epoch(EpochSource(None, None, np.zeros(2), numbers), 0)
-    recorder.step(2, lambda *_: [], losses)
-    recorder.skip()
-
-
-@pytest.fixture(scope="module")
-def sources() -> list[str]:
-    """The text of every kernel, in both dtypes; nothing is compiled or run here."""
-    backend = fake_cuda.load_cupy_backend().CupyBackend(0)
+@contextmanager
+def texts_only() -> Iterator[dict[str, str]]:
+    """Collect the kernels that are launched inside; nothing is compiled or run."""
     texts: dict[str, str] = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fake_compiler, "kernel_texts", texts)
         for kind in (fake_cuda.ElementwiseKernel, fake_cuda.RawKernel):
             patch.setattr(kind, "_function", lambda *_: lambda *arguments: None)
+        yield texts
+
+
+@pytest.fixture(scope="module")
+def sources() -> list[str]:
+    """The text of every kernel, in both dtypes."""
+    backend = fake_cuda.load_cupy_backend().CupyBackend(0)
+    with texts_only() as texts:
         for dtype in ("float32", "float64"):
             launch_every_kernel(backend, dtype)
             launch_every_kind_of_learning_in_order(backend, dtype)
@@ -172,7 +148,8 @@ def test_no_kernel_is_left_out(sources: list[str]) -> None:
     # With biases and without, and but for the estimators' also with a factor on the device.
     assert n_outputs == 2 * 2 * (2 * n_pairs + len(ESTIMATORS_LOSSES))
     assert sum("gpunn_thin_forward(" in text for text in sources) > n_pairs
-    assert sum("gpunn_learn_in_order(" in text for text in sources) == 2 * (n_pairs + 1)
+    for name in ("gpunn_learn_in_order", "gpunn_learn_in_registers"):
+        assert sum(f" {name}(" in text for text in sources) == 2 * (n_pairs + 1)
 
 
 def _apart(text: str, index: int) -> str:
@@ -211,6 +188,24 @@ def test_every_kernel_compiles_as_cuda(sources: list[str], tmp_path: Path) -> No
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
     assert (tmp_path / "kernels.fatbin").stat().st_size > 0
+
+
+@pytest.mark.skipif(NVCC is None, reason="nvcc is not installed")
+@pytest.mark.parametrize("n_hidden", [128, 200, 500, 1000, 2000])
+def test_registers_hold_what_a_thread_keeps(n_hidden: int, tmp_path: Path) -> None:
+    """What they do not hold would go to memory with every sample, without a word."""
+    backend = fake_cuda.load_cupy_backend().CupyBackend(0)
+    with texts_only() as texts:
+        learn_in_order(backend, "float32", (784, n_hidden, 10), BLOCK_ROWS)
+    (text,) = [text for text, name in texts.items() if name == "gpunn_learn_in_registers"]
+    source = tmp_path / "online.cu"
+    source.write_text(text)
+    command = [
+        *(str(NVCC), "-std=c++17", "-arch=sm_90", "-Xptxas", "-v"),
+        *("-cubin", str(source), "-o", str(tmp_path / "online.cubin")),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads" in done.stderr
 
 
 def test_the_sources_need_no_headers(sources: list[str]) -> None:

@@ -1,6 +1,6 @@
-"""The kernel that learns a block of samples in order, against the plain loop on the same device.
+"""The kernels that learn a block of samples in order, against the plain loop on the same device.
 
-On the double of CuPy the kernel's own source runs, twice, with its threads in either order; see
+On the double of CuPy the kernels' own source runs, twice, with its threads in either order; see
 `fake_cuda`. The bounds are those of test_online.py: both sum the same terms in another order.
 """
 
@@ -16,6 +16,7 @@ from gpunn.backends.base import Backend
 from gpunn.losses import LOSSES
 from gpunn.network import Network
 from gpunn.network.layers import Layer, add_gradient
+from gpunn.training import online
 from gpunn.training.online import BLOCK_ROWS, OnlineTrainer
 
 HIDDEN = [name for name, record in ACTIVATIONS.items() if record.elementwise]
@@ -103,6 +104,27 @@ def twins(sizes: tuple[int, ...], device: Backend, **kinds: Any) -> tuple[Networ
     return one, other
 
 
+REGISTERS, MEMORY = "gpunn_learn_in_registers", "gpunn_learn_in_order"
+
+
+def module_of_sequencers(backend: Backend) -> dict[str, Any]:
+    """Return what ``cupy_online`` consists of, over whichever CuPy."""
+    sequencer = type(backend).make_sequencer.__globals__["CupySequencer"]
+    names: dict[str, Any] = sequencer.__init__.__globals__
+    return names
+
+
+def kernel_of(network: Network) -> str:
+    sequencer: Any = OnlineTrainer(network)._sequencer
+    return str(sequencer._way.kernel.name)
+
+
+@pytest.fixture
+def memory_only(gpu: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel that others give way to, for networks of all sizes."""
+    monkeypatch.setitem(module_of_sequencers(gpu), "UNITS", ())
+
+
 @pytest.mark.parametrize("pair", PAIRS, ids="-".join)
 @pytest.mark.parametrize("hidden", HIDDEN)
 def test_every_kind_of_network(
@@ -130,15 +152,106 @@ def test_every_output_in_float32(
     assert_same_learning(*twins((7, 9, 3), gpu, output_activation=pair[0], loss=pair[1]), X, T)
 
 
-@pytest.mark.parametrize("n_outputs", [1, 10, 40])
-@pytest.mark.parametrize("n_hidden", [1, 31, 33, 70, 1100])
-def test_every_size(
-    gpu: Backend, rng: np.random.Generator, dtype: np.dtype[Any], n_hidden: int, n_outputs: int
+@pytest.mark.parametrize("pair", PAIRS, ids="-".join)
+def test_every_output_from_memory(
+    gpu: Backend, rng: np.random.Generator, memory_only: None, pair: tuple[str, str]
 ) -> None:
-    """A part of a warp, one more than a warp, several, and more units than threads."""
-    X, T = samples(rng, 6, 5, n_outputs)
+    X, T = samples(rng, 12, 7, 3)
+    networks = twins((7, 9, 3), gpu, output_activation=pair[0], loss=pair[1])
+    assert kernel_of(networks[1]) == MEMORY
+    assert_same_learning(*networks, X, T)
+
+
+SIZES = [
+    *((n_hidden, 10) for n_hidden in (1, 31, 32, 33, 200, 1000, 1500)),
+    *((70, n_outputs) for n_outputs in (1, 2, 3, 16, 17, 31, 32)),
+    *((700, 32), (2500, 1)),
+]
+
+
+def check_size(
+    gpu: Backend, rng: np.random.Generator, dtype: np.dtype[Any], sizes: tuple[int, int], way: str
+) -> None:
+    n_hidden, n_outputs = sizes
+    X, T = samples(rng, 19 if n_hidden <= 200 else 10, 5, n_outputs)
     kinds = {"output_activation": "softmax", "loss": "cross_entropy"} if n_outputs > 1 else {}
-    assert_same_learning(*twins((5, n_hidden, n_outputs), gpu, dtype=dtype, **kinds), X, T)
+    networks = twins((5, n_hidden, n_outputs), gpu, dtype=dtype, **kinds)
+    assert kernel_of(networks[1]) == way
+    assert_same_learning(*networks, X, T)
+
+
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+def test_every_size_in_registers(gpu: Backend, rng: np.random.Generator, sizes: Any) -> None:
+    """Parts of a warp and several, several units a thread, as many outputs as a warp has lanes."""
+    check_size(gpu, rng, np.dtype("float32"), sizes, REGISTERS)
+
+
+@pytest.mark.parametrize("sizes", [(33, 10), (200, 32), (1100, 10)], ids=str)
+def test_sizes_of_float64_in_registers(gpu: Backend, rng: np.random.Generator, sizes: Any) -> None:
+    check_size(gpu, rng, np.dtype("float64"), sizes, REGISTERS)
+
+
+@pytest.mark.parametrize("sizes", [(1, 1), (31, 10), (33, 2), (70, 40), (1100, 10)], ids=str)
+def test_every_size_from_memory(
+    gpu: Backend,
+    rng: np.random.Generator,
+    dtype: np.dtype[Any],
+    memory_only: None,
+    sizes: tuple[int, int],
+) -> None:
+    check_size(gpu, rng, dtype, sizes, MEMORY)
+
+
+@pytest.mark.parametrize("sizes", [(70, 33), (3500, 10), (1500, 32)], ids=str)
+def test_sizes_that_registers_do_not_hold(
+    gpu: Backend, rng: np.random.Generator, sizes: Any
+) -> None:
+    check_size(gpu, rng, np.dtype("float32"), sizes, MEMORY)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 21, 33])
+def test_blocks_that_are_not_whole_groups(
+    gpu: Backend, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    monkeypatch.setattr(online, "BLOCK_ROWS", rows)
+    X, T = samples(rng, 40, 5, 3)
+    networks = twins((5, 40, 3), gpu)
+    assert kernel_of(networks[1]) == REGISTERS
+    assert_same_learning(*networks, X, T)
+
+
+def test_a_rate_on_the_device(gpu: Backend, rng: np.random.Generator, dtype: np.dtype[Any]) -> None:
+    """It is read when the device comes to it; a number does the same."""
+    X, T = samples(rng, 20, 5, 3)
+    one, other = twins((5, 40, 3), gpu, dtype=dtype)
+    rate = gpu.asarray(np.full(1, 0.25), dtype)
+    for network, scale in ((one, 0.25), (other, rate)):
+        sequencer = OnlineTrainer(network)._sequencer
+        assert sequencer is not None
+        inputs, targets, losses, outputs = _arrays(network, X, T)
+        gpu.gemm(inputs, network.layers[0].weights, sequencer.z[: len(X)], transpose_b=True)
+        sequencer.learn(inputs, targets, scale, losses, outputs)
+    for name, values in one.parameters().items():
+        np.testing.assert_array_equal(other.parameters()[name], values)
+
+
+def test_learning_allocates_nothing(
+    gpu: Backend, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that it can be recorded."""
+    network = twins((5, 40, 3), gpu)[0]
+    inputs, targets, losses, outputs = _arrays(network, *samples(rng, 20, 5, 3))
+    sequencer = OnlineTrainer(network)._sequencer
+    assert sequencer is not None
+    sequencer.z.fill(0)
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("memory is allocated")
+
+    for name in ("empty", "zeros", "asarray"):
+        monkeypatch.setattr(type(gpu), name, refuse)
+    sequencer.learn(inputs, targets, 0.1, losses, outputs)
+    sequencer.learn(inputs, targets, 0.1, losses, None)
 
 
 @pytest.mark.parametrize("n", [1, 2, BLOCK_ROWS - 1, BLOCK_ROWS, 2 * BLOCK_ROWS + 5])
@@ -157,7 +270,38 @@ def test_the_textbooks_rule(
     one, other = (
         gpunn.ThreeLayerNetwork(20, n_hidden, 4, 0.1, dtype=dtype, device=gpu) for _ in "ab"
     )
+    assert kernel_of(other) == REGISTERS
     assert_same_learning(one, other, X, T)
+
+
+def test_the_textbooks_rule_from_memory(
+    gpu: Backend, rng: np.random.Generator, memory_only: None
+) -> None:
+    X, T = samples(rng, 9, 20, 4)
+    one, other = (gpunn.ThreeLayerNetwork(20, 40, 4, 0.1, device=gpu) for _ in "ab")
+    assert kernel_of(other) == MEMORY
+    assert_same_learning(one, other, X, T)
+
+
+@pytest.mark.parametrize("dropped", ["hidden", "top"])
+@pytest.mark.parametrize("way", [REGISTERS, MEMORY])
+def test_biases_of_one_layer(
+    double: Backend,
+    rng: np.random.Generator,
+    monkeypatch: pytest.MonkeyPatch,
+    way: str,
+    dropped: str,
+) -> None:
+    """The kernels take what layers have, each by itself."""
+    if way == MEMORY:
+        monkeypatch.setitem(module_of_sequencers(double), "UNITS", ())
+    X, T = samples(rng, 20, 5, 3)
+    networks = twins((5, 40, 3), double)
+    for network in networks:
+        index = 0 if dropped == "hidden" else 1
+        network.layers[index] = network.layers[index]._replace(biases=None)
+    assert kernel_of(networks[1]) == way
+    assert_same_learning(*networks, X, T)
 
 
 def test_what_the_cpu_learns_in_float64(gpu: Backend, rng: np.random.Generator) -> None:
