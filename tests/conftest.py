@@ -23,9 +23,11 @@ from gpunn.backends.numpy_backend import NumpyBackend
 from gpunn.network import Network
 from gpunn.testing import require_gpu
 from gpunn.training import batches, loaders
-from gpunn.training.online import BLOCK_ROWS
 
 pytest_plugins = ("gpunn.testing",)
+
+MOST_ROWS = 128
+"""Samples in a block of exact online training at most, on any device."""
 
 DEVICES = ("cpu", "double", pytest.param("cuda", marks=pytest.mark.gpu))
 
@@ -171,7 +173,7 @@ def assert_close_product(
 
 def bound(network: Network, n_steps: int) -> float:
     """Return how far parameters may differ after steps in another order of summation."""
-    n_terms = max(network.architecture.layer_sizes) + BLOCK_ROWS
+    n_terms = max(network.architecture.layer_sizes) + MOST_ROWS
     return float(n_steps * (n_terms + 2) * np.finfo(network.dtype).eps)
 
 

@@ -12,7 +12,7 @@ CuPy share; all arithmetic goes through the backend.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
@@ -262,6 +262,18 @@ class Backend(ABC):
         scale : Number
             What the delta, but not the error, is multiplied by beside that.
         """
+
+    def do_both(self, work: Callable[[], None], beside: Callable[[], None]) -> None:
+        """Do two things, neither of which reads or changes what the other one changes.
+
+        A device may do them at the same time.
+        """
+        work()
+        beside()
+
+    def rows_in_block(self, n_hidden: int) -> int:
+        """Return how many single samples are best learnt in a block; see `make_sequencer`."""
+        return 64
 
     def make_sequencer(self, n_rows: int, model: FusedModel) -> Sequencer | None:
         """Return the fused way through a block of single samples, if there is one.

@@ -11,7 +11,7 @@ This module must only be imported when a GPU is asked for; see `gpunn.backends.s
 
 import math
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any, TypeGuard
@@ -23,7 +23,7 @@ from numpy.typing import DTypeLike, NDArray
 from gpunn.activations import SOFTMAX, Activation
 from gpunn.backends.base import AdamStep, Backend, LayerParams, Number
 from gpunn.backends.cupy_batches import CupyBatchLearner
-from gpunn.backends.cupy_blas import BFLOAT16, WORKSPACE_BYTES, Cublas
+from gpunn.backends.cupy_blas import BFLOAT16, SIDE_WORKSPACE_BYTES, WORKSPACE_BYTES, Cublas
 from gpunn.backends.cupy_elementwise import (
     adam_kernel,
     add_number_kernel,
@@ -45,7 +45,7 @@ from gpunn.backends.cupy_formulas import (
     softmax_kernel,
 )
 from gpunn.backends.cupy_hidden import CupyHiddenPass
-from gpunn.backends.cupy_online import CupySequencer
+from gpunn.backends.cupy_online import CupySequencer, rows_in_block
 from gpunn.backends.cupy_recorder import RECORDING_BYTES, CupyRecorder
 from gpunn.backends.cupy_staging import CupyStagingBuffer
 from gpunn.backends.cupy_thin import CupyThinTop, top_bytes
@@ -78,8 +78,9 @@ class _OfThread(threading.local):
     """What each thread has of its own: what it computes must not be overwritten by another."""
 
     def __init__(self) -> None:
-        self.cublas: Cublas | None = None
-        self.scratch: dict[tuple[str, str], Any] = {}
+        self.beside = False
+        self.cublas: dict[bool, Cublas] = {}
+        self.scratch: dict[tuple[bool, str, str], Any] = {}
 
 
 def _is_there(number: Number) -> bool:
@@ -171,14 +172,16 @@ class CupyBackend(Backend):
 
     @property
     def _cublas(self) -> Cublas:
-        if self._of_thread.cublas is None:
-            with self._room_for(WORKSPACE_BYTES):
-                self._of_thread.cublas = Cublas()
-        return self._of_thread.cublas
+        mine, beside = self._of_thread.cublas, self._of_thread.beside
+        if beside not in mine:
+            n_bytes = SIDE_WORKSPACE_BYTES if beside else WORKSPACE_BYTES
+            with self._room_for(n_bytes):
+                mine[beside] = Cublas(n_bytes)
+        return mine[beside]
 
     def _scratch(self, name: str, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
         """Return memory that a method may use until it returns; it is kept for the next call."""
-        key, size = (name, np.dtype(dtype).char), math.prod(shape)
+        key, size = (self._of_thread.beside, name, np.dtype(dtype).char), math.prod(shape)
         memory = self._of_thread.scratch.get(key)
         if memory is None or memory.size < size:
             self._of_thread.scratch[key] = memory = self.empty((size,), dtype)
@@ -186,7 +189,8 @@ class CupyBackend(Backend):
 
     def kept_memory(self) -> list[Any]:
         """Return this thread's memory that its calls use beside their arguments."""
-        return [self._cublas.workspace, *self._of_thread.scratch.values()]
+        workspaces = [cublas.workspace for cublas in self._of_thread.cublas.values()]
+        return [*workspaces, *self._of_thread.scratch.values()]
 
     def sum_rows(self, a: Array, out: Array, *, alpha: float = 1.0, beta: float = 0.0) -> None:
         n_rows, n_columns = a.shape
@@ -241,6 +245,35 @@ class CupyBackend(Backend):
             output_kernel(activation, loss, bool(biases), bool(weights), _is_there(scale))(
                 *biases, *weights, targets, n_columns, share, scale, z, row_losses, size=n_rows
             )
+
+    def do_both(self, work: Callable[[], None], beside: Callable[[], None]) -> None:
+        with self._device:
+            main = cupy.cuda.get_current_stream()
+            if not main.is_capturing():
+                work()
+                self._do_beside(beside)
+                return
+            # In a recording the two are branches, which a GPU may follow at the same time.
+            side = cupy.cuda.Stream(non_blocking=True)
+            begun, done = (cupy.cuda.Event(disable_timing=True) for _ in "ab")
+            begun.record(main)
+            with side:
+                side.wait_event(begun)
+                self._do_beside(beside)
+                done.record(side)
+            work()
+            main.wait_event(done)
+
+    def _do_beside(self, work: Callable[[], None]) -> None:
+        """Do work with memory of its own for what its calls use beside their arguments."""
+        self._of_thread.beside = True
+        try:
+            work()
+        finally:
+            self._of_thread.beside = False
+
+    def rows_in_block(self, n_hidden: int) -> int:
+        return rows_in_block(n_hidden)
 
     def make_sequencer(self, n_rows: int, model: FusedModel) -> Sequencer | None:
         if not CupySequencer.suits(model):
@@ -301,7 +334,7 @@ class CupyBackend(Backend):
     def step_bytes(self, layer_sizes: Sequence[int], n_rows: int, dtype: DTypeLike) -> int:
         kept_in, itemsize = self.work_dtype(dtype), np.dtype(dtype).itemsize
         n_bytes = RECORDING_BYTES
-        if self._of_thread.cublas is None:
+        if not self._of_thread.cublas:
             n_bytes += WORKSPACE_BYTES
         if len(layer_sizes) > 2:
             processors = self._device.attributes["MultiProcessorCount"]

@@ -24,6 +24,9 @@ Array = Any
 WORKSPACE_BYTES = 2**25
 """32 MiB, as NVIDIA advises for its larger GPUs (cuBLAS's manual, cublasSetWorkspace)."""
 
+SIDE_WORKSPACE_BYTES = 2**22
+"""For small products beside others: 4 MiB, as for smaller GPUs."""
+
 BFLOAT16 = np.dtype(np.uint16)
 """NumPy has no bfloat16: its bits are kept as whole numbers."""
 
@@ -50,19 +53,24 @@ _FASTER = {"fp32": "", "tf32": "_FAST_TF32", "bf16": "_FAST_16BF"}
 class Cublas:
     """A handle on the current device, for one thread.
 
+    Parameters
+    ----------
+    workspace_bytes : int
+        What its products may use of the device's memory, which two may not share at a time.
+
     Raises
     ------
     DeviceError
         If cuBLAS cannot be had.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, workspace_bytes: int = WORKSPACE_BYTES) -> None:
         try:
             self._library = open_library()
         except OSError as error:
             raise DeviceError(f"cuBLAS cannot be loaded: {error}; see gpunn info") from error
         self._handle = ctypes.c_void_p()
-        self.workspace = cupy.empty(WORKSPACE_BYTES, np.uint8)
+        self.workspace = cupy.empty(workspace_bytes, np.uint8)
         self._call("cublasCreate_v2", ctypes.byref(self._handle))
         self._stream: int | None = None
 

@@ -1,11 +1,10 @@
-"""A hidden layer with a wide one above on an NVIDIA GPU, each way in one pass; see ``hidden.cu``.
+"""A hidden layer on an NVIDIA GPU, each way in one pass; see ``cuda/hidden.cu``.
 
 This module must only be imported when a GPU is asked for; see `gpunn.backends.select`.
 """
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,8 +16,6 @@ from gpunn.backends.fused import HiddenPass, UpdateRule
 
 Array = Any
 """``cupy.ndarray``, which has no type to be checked."""
-
-SOURCE = Path(__file__).with_name("hidden.cu")
 
 N_THREADS, UPDATE_THREADS = 128, 256
 BLOCKS_EACH = 2
@@ -54,7 +51,7 @@ class CupyHiddenPass(HiddenPass):
         n_groups = math.ceil(n_rows / rows)
         text = activation_formulas(dtype.char, "hidden", layer.activation)
         choices = {"PACK": pack, "DROPOUT": int(dropout_rate > 0), "RULE": rule.cuda}
-        module = load_passes(text + kept_numbers(kept_in) + defines(choices), SOURCE)
+        module = load_passes(text + kept_numbers(kept_in) + defines(choices), "hidden.cu")
         names = ("gpunn_hidden_forward", "gpunn_hidden_back", "gpunn_hidden_update")
         with device:
             self._forward, self._back, self._update = map(module.get_function, names)

@@ -18,7 +18,8 @@ from gpunn.losses import Loss
 
 WARP = 32
 
-FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).with_name("cuda")
+"""Where the kernels' texts are."""
 
 
 def suits(model: FusedModel) -> bool:
@@ -48,7 +49,7 @@ def load_kernel(
     model : FusedModel
         The network.
     files : str
-        The files of this folder, one after the other, that make the kernel's text.
+        The files of `FOLDER`, one after the other, that make the kernel's text.
     cooperative : bool
         Whether blocks of a grid wait for each other, and must all be running.
     sizes : iterable of (str, int)

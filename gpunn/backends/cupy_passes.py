@@ -5,22 +5,22 @@ This module must only be imported when a GPU is asked for; see `gpunn.backends.s
 
 from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import cupy
 import numpy as np
 
-SHARED = Path(__file__).with_name("passes.cuh")
+from gpunn.backends.cupy_kernels import FOLDER
 
 MOST_PACK_BYTES = 16
 """What a thread can read at once."""
 
 
 @cache
-def load_passes(text: str, source: Path) -> Any:
-    """Return the module of a source behind a text that says what it is for."""
-    code = text + "".join(path.read_text(encoding="utf-8") for path in (SHARED, source))
+def load_passes(text: str, file: str) -> Any:
+    """Return the module of a file in `FOLDER`, behind a text that says what it is for."""
+    files = ("passes.cu", file)
+    code = text + "".join((FOLDER / name).read_text(encoding="utf-8") for name in files)
     options: tuple[str, ...] = ("--std=c++17",)
     if BFLOAT16 in text:
         # What is rounded to 8 bits need not be computed to the last of 24.

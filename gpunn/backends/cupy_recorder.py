@@ -3,7 +3,7 @@
 A step on a network of some thousand units is less work than telling a GPU to do it. So it is done
 once in the usual way, call by call; the second time the same calls are recorded instead of done,
 and from then on the recording is played. What changes from step to step lies on the device, where a
-first kernel fetches it; see ``steps.cu``.
+first kernel fetches it; see ``cuda/steps.cu``.
 
 The recording holds addresses, not arrays. Whatever it uses is kept here as long as it is.
 
@@ -12,21 +12,18 @@ This module must only be imported when a GPU is asked for; see `gpunn.backends.s
 
 from contextlib import suppress
 from functools import cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import cupy
 import numpy as np
 
 from gpunn.backends.cupy_elementwise import add_one_kernel
-from gpunn.backends.cupy_kernels import pointer
+from gpunn.backends.cupy_kernels import FOLDER, pointer
 from gpunn.backends.fused import EpochSource, StepRecorder, StepShape, Work
 from gpunn.errors import one_line
 
 Array = Any
 """``cupy.ndarray``, which has no type to be checked."""
-
-SOURCE = Path(__file__).with_name("steps.cu")
 
 N_THREADS = 256
 
@@ -38,7 +35,7 @@ RECORDING_BYTES = 2**20
 def _fetch_kernel(dtype: str, kept_in: str) -> Any:
     types = {"float32": "float", "float64": "double", "uint16": "unsigned short"}
     text = f"typedef {types[dtype]} T;\ntypedef {types[kept_in]} S;\n"
-    text += SOURCE.read_text(encoding="utf-8")
+    text += (FOLDER / "steps.cu").read_text(encoding="utf-8")
     return cupy.RawModule(code=text, options=("--std=c++17",)).get_function("gpunn_fetch_step")
 
 

@@ -1,4 +1,4 @@
-"""The top of a network with few outputs on an NVIDIA GPU, in two passes; see ``thin.cu``.
+"""The top of a network with few outputs on an NVIDIA GPU, in two passes; see ``cuda/thin.cu``.
 
 How many samples and units a block of threads takes, and how many units a thread reads at once, is
 chosen by the sizes alone: enough blocks to keep every multiprocessor busy, and then as much work in
@@ -9,7 +9,6 @@ This module must only be imported when a GPU is asked for; see `gpunn.backends.s
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,8 +19,6 @@ from gpunn.backends.fused import FusedModel, ThinTop, UpdateRule
 
 Array = Any
 """``cupy.ndarray``, which has no type to be checked."""
-
-SOURCE = Path(__file__).with_name("thin.cu")
 
 MOST_OUTPUTS = 32
 """A thread keeps a number for each output; more would not find room in its registers."""
@@ -119,7 +116,7 @@ class CupyThinTop(ThinTop):
         names = ("gpunn_thin_forward", "gpunn_thin_back", "gpunn_thin_update")
         with device:
             self._forward, self._back, self._update = map(
-                load_passes(text, SOURCE).get_function, names
+                load_passes(text, "thin.cu").get_function, names
             )
         self._n_tiles = math.ceil(self._n_hidden / shape.tile_units)
         self._n_groups = math.ceil(n_rows / shape.rows)
@@ -261,7 +258,7 @@ def top_bytes(
 def _text(
     model: FusedModel, kept_in: np.dtype[Any], shape: Shape, rule: UpdateRule, *, dropout: bool
 ) -> str:
-    """Return what ``thin.cu`` says must stand in front of it."""
+    """Return what ``cuda/thin.cu`` says must stand in front of it."""
     numbers = {
         "N_OUT": model.top.weights.shape[0],
         "ROWS": shape.rows,

@@ -54,6 +54,10 @@ class Sequencer(ABC):
     deltas: Array
 
     @abstractmethod
+    def prepare(self, inputs: Array) -> None:
+        """Do what `learn` needs of the samples alone, and not of the network."""
+
+    @abstractmethod
     def learn(
         self,
         inputs: Array,
@@ -69,7 +73,7 @@ class Sequencer(ABC):
         Parameters
         ----------
         inputs : Array, shape (n, n_0)
-            The samples, whose sums are in the first n rows of `z`.
+            The samples that have been prepared, whose sums are in the first n rows of `z`.
         targets : Array, shape (n, n_2)
             Their targets.
         scale : float or Array, shape (1,)

@@ -96,6 +96,9 @@ class NumpySequencer(Sequencer):
             self._tops[t],
         )
 
+    def prepare(self, inputs: Values) -> None:
+        self._multiply_inputs(inputs)
+
     def learn(
         self,
         inputs: Values,
@@ -107,7 +110,6 @@ class NumpySequencer(Sequencer):
         n_rows, scale = len(inputs), float(np.asarray(scale).item())
         if self._hidden.biases is not None:
             np.add(self.z[:n_rows], self._hidden.biases, out=self.z[:n_rows])
-        self._multiply_inputs(inputs)
         with np.errstate(over="ignore"):
             if self.z.shape[1] < WIDE:
                 with self._blas.one_thread():

@@ -297,7 +297,7 @@ class _Way:
         # Where steps are recorded, a block of steps would only make larger recordings.
         most = 1 if network.backend.records_steps else LARGEST_STEP
         self._in_blocks = plain and self._launches is None and batch_size <= most
-        self.n_rows = rows_in_block(batch_size) if self._in_blocks else batch_size
+        self.n_rows = rows_in_block(network, batch_size) if self._in_blocks else batch_size
         self.step_rows, self.call_bytes = self.n_rows, 0
         if self._launches is not None:
             self.n_rows, self.call_bytes = self._launches.rows_in_call, self._launches.call_bytes

@@ -36,7 +36,7 @@ from gpunn.training.loaders import Order
 from gpunn.training.trainer import RateAt, Recordable
 
 BLOCK_ROWS = 64
-"""Samples in a block.
+"""Samples in a block of steps of several samples; of single ones, the device says how many.
 
 Enough for the products to be limited by arithmetic, not by memory; few enough that the products of
 the inputs with each other stay cheap, and that two arrays of a block's rows add little to the
@@ -47,8 +47,10 @@ LARGEST_STEP = 16
 """Steps of more samples than this make matrix products of a good size by themselves."""
 
 
-def rows_in_block(batch_size: int) -> int:
+def rows_in_block(network: Network, batch_size: int) -> int:
     """Return how many samples a block of steps of that many samples has: whole steps."""
+    if batch_size == 1 and len(network.layers) == 2:
+        return network.backend.rows_in_block(network.architecture.layer_sizes[1])
     return max(1, BLOCK_ROWS // batch_size) * batch_size
 
 
@@ -66,7 +68,7 @@ class OnlineTrainer(Recordable):
     def __init__(self, network: Network, batch_size: int = 1) -> None:
         self.network, self.batch_size = network, batch_size
         n_hidden = network.architecture.layer_sizes[1]
-        self.block_rows = rows_in_block(batch_size)
+        self.block_rows = rows_in_block(network, batch_size)
         self._sequencer = self._make_sequencer()
         if self._sequencer is not None:
             self._z, self._deltas = self._sequencer.z, self._sequencer.deltas
@@ -100,6 +102,7 @@ class OnlineTrainer(Recordable):
         *,
         row_losses: Array | None = None,
         outputs: Array | None = None,
+        there: Array | None = None,
     ) -> None:
         """Change the network in place by learning from a block of samples in their order.
 
@@ -116,15 +119,23 @@ class OnlineTrainer(Recordable):
             Gets each sample's error added, from before it was learnt from.
         outputs : Array, shape (n, n_L), optional
             Gets each sample's outputs, from before it was learnt from.
+        there : Array, shape (1,), optional
+            The step size of single samples on the device, so that it need not be brought there.
         """
         backend, first, n_rows = self.network.backend, self.network.layers[0], inputs.shape[0]
         scale = learning_rate / min(self.batch_size, n_rows)
         z, deltas = self._z[:n_rows], self._deltas[:n_rows]
         losses = self._row_losses[:n_rows] if row_losses is None else row_losses
-        backend.gemm(inputs, first.weights, z, transpose_b=True)
-        if self._sequencer is not None:
-            self._sequencer.learn(inputs, targets, scale, losses, outputs)
+
+        def multiply() -> None:
+            backend.gemm(inputs, first.weights, z, transpose_b=True)
+
+        sequencer = self._sequencer
+        if sequencer is not None:
+            backend.do_both(multiply, lambda: sequencer.prepare(inputs))
+            sequencer.learn(inputs, targets, scale if there is None else there, losses, outputs)
         else:
+            multiply()
             self._learn_stepwise(inputs, targets, scale, losses, outputs)
         add_gradient(backend, deltas, inputs, first.weights, first.biases, alpha=-scale)
 
@@ -192,5 +203,5 @@ class OnlineTrainer(Recordable):
         whole_numbers: Array,
         row_losses: Array,
     ) -> list[Any]:
-        self.learn(inputs, targets, self._rate, row_losses=row_losses)
+        self.learn(inputs, targets, self._rate, row_losses=row_losses, there=numbers)
         return self.network.step_memory(self.batch_size)

@@ -87,6 +87,8 @@ def learn_in_order(
     assert sequencer is not None
     samples = (zeros(n_rows, n_inputs), zeros(n_rows, n_outputs))
     losses = backend.zeros((n_rows,), np.float64)
+    sequencer.prepare(zeros(n_rows, sizes[0]))
+    sequencer.prepare(samples[0])
     sequencer.learn(*samples, 0.1, losses, zeros(n_rows, n_outputs))
 
 

@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """Kernels with something wrong in them: each fault must be noticed, by a bound, a race or a guard.
 
 The texts of the passes and of the recorder are changed in one place at a time, and go through the
@@ -18,7 +19,7 @@ from gpunn.backends.base import Backend
 from gpunn.network import Network
 from gpunn.optimizers import Momentum, exponential_decay
 
-BACKENDS = Path(gpunn.__file__).parent / "backends"
+FOLDER = Path(gpunn.__file__).parent / "backends" / "cuda"
 
 FAULTS = {
     "thin.cu": [
@@ -123,6 +124,6 @@ def test_each_fault_is_noticed(
     right: str,
     wrong: str,
 ) -> None:
-    changed_texts[BACKENDS / file] = (right, wrong)
+    changed_texts[FOLDER / file] = (right, wrong)
     with pytest.raises((AssertionError, RuntimeError, IndexError, ValueError)):
         assert_same(expected, learn(double), 6)

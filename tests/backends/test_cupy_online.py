@@ -16,7 +16,6 @@ from gpunn.backends.base import Backend
 from gpunn.losses import LOSSES
 from gpunn.network import Network
 from gpunn.network.layers import Layer, add_gradient
-from gpunn.training import online
 from gpunn.training.online import BLOCK_ROWS, OnlineTrainer
 
 HIDDEN = [name for name, record in ACTIVATIONS.items() if record.elementwise]
@@ -213,7 +212,7 @@ def test_sizes_that_registers_do_not_hold(
 def test_blocks_that_are_not_whole_groups(
     gpu: Backend, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, rows: int
 ) -> None:
-    monkeypatch.setattr(online, "BLOCK_ROWS", rows)
+    monkeypatch.setattr(type(gpu), "rows_in_block", lambda *_: rows)
     X, T = samples(rng, 40, 5, 3)
     networks = twins((5, 40, 3), gpu)
     assert kernel_of(networks[1]) == REGISTERS
@@ -230,6 +229,7 @@ def test_a_rate_on_the_device(gpu: Backend, rng: np.random.Generator, dtype: np.
         assert sequencer is not None
         inputs, targets, losses, outputs = _arrays(network, X, T)
         gpu.gemm(inputs, network.layers[0].weights, sequencer.z[: len(X)], transpose_b=True)
+        sequencer.prepare(inputs)
         sequencer.learn(inputs, targets, scale, losses, outputs)
     for name, values in one.parameters().items():
         np.testing.assert_array_equal(other.parameters()[name], values)
@@ -250,6 +250,7 @@ def test_learning_allocates_nothing(
 
     for name in ("empty", "zeros", "asarray"):
         monkeypatch.setattr(type(gpu), name, refuse)
+    sequencer.prepare(inputs)
     sequencer.learn(inputs, targets, 0.1, losses, outputs)
     sequencer.learn(inputs, targets, 0.1, losses, None)
 

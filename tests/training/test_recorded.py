@@ -107,6 +107,27 @@ def test_every_depth(
         )
 
 
+@pytest.mark.parametrize("sizes", [(7, 9, 3), (7, 9, 40), (7, 6, 5, 3)], ids=str)
+def test_blocks_of_single_samples(
+    gpu: Backend, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, sizes: Any
+) -> None:
+    """By either kernel, and for a deeper network sample by sample; the last block is shorter."""
+    monkeypatch.setattr(type(gpu), "rows_in_block", lambda *_: 20)
+    monkeypatch.setattr("gpunn.training.online.BLOCK_ROWS", 20)
+    for options in ("as it is", "schedule"):
+        for biases in (True, False):
+            assert_trains_alike(gpu, rng, sizes, batch_size=1, biases=biases, **OPTIONS[options])
+
+
+def test_a_block_is_one_call(
+    double: Backend, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, launches: list[str]
+) -> None:
+    monkeypatch.setattr(type(double), "rows_in_block", lambda *_: 20)
+    train(Network((4, 5, 2), device=double), *samples(rng, 4, 2), epochs=4, batch_size=1)
+    # Of 8 whole blocks and 4 short ones, the first of each is done call by call.
+    assert len(launches) == 7 + 3
+
+
 def test_a_step_is_one_call(double: Backend, rng: np.random.Generator, launches: list[str]) -> None:
     """Four steps an epoch, the last of two samples: three kinds of call by call, the rest not."""
     X, T = samples(rng, 4, 2)

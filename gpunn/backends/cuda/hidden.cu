@@ -1,6 +1,6 @@
 // A hidden layer with a wide one above: each way is one pass over the (n, n_units) numbers.
 //
-// gpunn/backends/cupy_hidden.py puts passes.cuh in front of this text, and in front of that
+// gpunn/backends/cupy_hidden.py puts passes.cu in front of this text, and in front of that
 //
 //     T, which sums are in; S, which activations are kept in; load(S) and store(T) between them
 //     hidden_forward(T x), hidden_derivative(T a)

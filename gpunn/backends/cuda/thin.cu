@@ -3,7 +3,7 @@
 // A step must go over the (n, H) numbers of the last hidden layer twice: to make activations of
 // weighted sums, and to make deltas of what comes back. The three products with the few outputs are
 // little work, but each would go over all those numbers once more. So they are done in these passes.
-// gpunn/backends/cupy_thin.py puts passes.cuh in front of this text, and in front of that
+// gpunn/backends/cupy_thin.py puts passes.cu in front of this text, and in front of that
 //
 //     T, which sums are in; S, which activations are kept in; load(S) and store(T) between them
 //     hidden_forward(T x), hidden_derivative(T a), top_forward(T x), top_derivative(T a)
