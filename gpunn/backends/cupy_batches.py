@@ -81,7 +81,7 @@ class CupyBatchLearner(BatchLearner):
         self._n_outputs = model.top.weights.shape[0]
         self._share = model.loss.share(self._n_outputs)
         self._kernel = load_kernel(
-            "gpunn_learn_batches", model, "outputs.cu", "batches.cu", cooperative=True
+            "gpunn_learn_batches", model, "warp.cu", "outputs.cu", "batches.cu", cooperative=True
         )
         with device:
             self._n_blocks = device.attributes["MultiProcessorCount"]

@@ -109,7 +109,9 @@ def _way_in_registers(model: FusedModel, n_rows: int, layout: Layout) -> _Way:
         "GROUP": layout.group,
         "KEEPS_DELTAS": int(layout.keeps_deltas),
     }
-    kernel = load_kernel("gpunn_learn_in_registers", model, "online.cu", sizes=sizes.items())
+    kernel = load_kernel(
+        "gpunn_learn_in_registers", model, "warp.cu", "online.cu", sizes=sizes.items()
+    )
     if layout.shared_bytes > MOST_SHARED_BYTES:
         kernel.max_dynamic_shared_size_bytes = layout.shared_bytes
     return _Way(kernel, layout.n_threads, layout.shared_bytes, ())
@@ -123,7 +125,7 @@ def _bytes_in_memory(model: FusedModel) -> int:
 
 def _way_in_memory(model: FusedModel) -> _Way:
     n_outputs, n_hidden = model.top.weights.shape
-    kernel = load_kernel("gpunn_learn_in_order", model, "outputs.cu", "in_order.cu")
+    kernel = load_kernel("gpunn_learn_in_order", model, "warp.cu", "outputs.cu", "in_order.cu")
     sizes = (np.int32(n_hidden), np.int32(n_outputs))
     n_threads = min(MOST_THREADS, _whole_warps(n_hidden))
     return _Way(kernel, n_threads, _bytes_in_memory(model), sizes)

@@ -19,7 +19,7 @@ MOST_PACK_BYTES = 16
 @cache
 def load_passes(text: str, file: str) -> Any:
     """Return the module of a file in `FOLDER`, behind a text that says what it is for."""
-    files = ("passes.cu", file)
+    files = ("warp.cu", "passes.cu", file)
     code = text + "".join((FOLDER / name).read_text(encoding="utf-8") for name in files)
     options: tuple[str, ...] = ("--std=c++17",)
     if BFLOAT16 in text:

@@ -28,9 +28,6 @@ FAULTS = {
         ("__syncthreads();  // a sample's sums are all there", ""),
         # Sums that miss something, or have it twice.
         ("for (int tile = 0; tile <", "for (int tile = 1; tile <"),
-        ("numbers[i] = kept + __shfl", "numbers[i] = __shfl"),
-        ("const T given = upper ? numbers[i] : second;", "const T given = upper ? second : second;"),
-        ("if (threadIdx.x & distance) i += (sizes[s] + 1) / 2;", "if (threadIdx.x & distance) i += sizes[s] / 2;"),
         ("gradient[k][u] += d[r * N_OUT + k] * value;", "gradient[k][u] = d[r * N_OUT + k] * value;"),
         ("for (int part = 0; part < n_parts; ++part) { g += parts[part * n_all + e]; }", "g = parts[e];"),
         # A factor forgotten, or in the wrong place.
@@ -41,6 +38,11 @@ FAULTS = {
         ("e - n_weights, g, numbers,\n                false", "e - n_weights, g, numbers,\n                true"),
         # Where others write, and beyond the end.
         ("const bool is_there = first_row + e / N_OUT < n;", "const bool is_there = true;"),
+    ],
+    "warp.cu": [
+        ("numbers[i] = kept + __shfl", "numbers[i] = __shfl"),
+        ("const T given = upper ? numbers[i] : second;", "const T given = second;"),
+        ("if (threadIdx.x & DISTANCE) index += half;", "if (threadIdx.x & DISTANCE) index += half - 1;"),
     ],
     "hidden.cu": [
         ("of_biases[u] += load(d.at[u]);", "of_biases[u] = load(d.at[u]);"),

@@ -69,7 +69,6 @@ def test_layouts(double: Backend) -> None:
 FAULTS = {
     "no barrier": ("    __syncthreads();\n\n    T x", "    T x"),
     "parts of one sample": ("row % 2 * N_WARPS * N_OUTPUTS", "0"),
-    "the wrong half": ("kept = is_upper ? in_upper : numbers[i]", "kept = numbers[i]"),
     "no correction by earlier groups": (
         "correct(z, block.products + s * PITCH + first, delta, 0);",
         "",

@@ -16,7 +16,6 @@
 // the block meets, and then each warp works out all outputs by itself, an output a lane. It would
 // be wrong if two warps did not get the same bits; so all sums have a fixed order.
 
-#define WARP 32
 #define EVERY_LANE 0xffffffffu
 #define N_WARPS (N_THREADS / WARP)
 #define BOUNDS N_THREADS, 1  // no other block is wanted beside it: it may have all registers
@@ -159,47 +158,6 @@ static __device__ void begin_group(
     }
 }
 
-// Which of n numbers a lane gets from `sum_over_warp`, or -1 if it gets none.
-static __device__ int number_of_lane(int n)
-{
-    int number = 0, n_mine = n;  // the lane's are n_mine numbers from this one on
-#pragma unroll
-    for (int distance = WARP / 2; distance > 0; distance /= 2) {
-        const int half = (n + 1) / 2;
-        if (lane_of_thread() & distance) {
-            number += half;
-            n_mine -= half;
-        } else {
-            n_mine = min(n_mine, half);
-        }
-        n = half;
-    }
-    return n_mine == 1 ? number : -1;
-}
-
-// Adds up N numbers over a warp, and leaves each sum in one lane; see `number_of_lane`.
-//
-// At each distance (16, 8, 4, 2, 1) two lanes share out their numbers: the lower one keeps the
-// first half, the upper one the rest, and each gives the other what it does not keep. So a lane's
-// numbers become half as many while the lanes that they come from become twice as many. 10 numbers
-// take 5 + 3 + 2 + 1 + 1 shuffles; one after the other they would take 5 each.
-template <int N, int DISTANCE>
-static __device__ T sum_over_warp(const T (&numbers)[N])
-{
-    constexpr int half = (N + 1) / 2;
-    const bool is_upper = lane_of_thread() & DISTANCE;
-    T sums[half];
-#pragma unroll
-    for (int i = 0; i < half; ++i) {
-        const T in_upper = i + half < N ? numbers[i + half] : T(0);
-        const T kept = is_upper ? in_upper : numbers[i];
-        const T given = is_upper ? numbers[i] : in_upper;
-        sums[i] = kept + __shfl_xor_sync(EVERY_LANE, given, DISTANCE);
-    }
-    if constexpr (DISTANCE > 1) return sum_over_warp<half, DISTANCE / 2>(sums);
-    return sums[0];
-}
-
 #if TOP_IS_SOFTMAX
 // The sum over the outputs' lanes, in each of them; lanes without an output bring nothing.
 // a + b is b + a to the last bit, so that all lanes get the same.
@@ -269,7 +227,7 @@ static __device__ Output go_through_outputs(T x, T target, T target_sum, T share
 // which they came when they had read this sample's. So one barrier a sample is enough.
 static __device__ T meet(const Kept& kept, const T (&a)[UNITS], T* parts)
 {
-    const int lane = lane_of_thread(), mine = number_of_lane(N_OUTPUTS);
+    const int lane = lane_of_thread(), mine = index_of_sum<N_OUTPUTS>(0);
     T numbers[N_OUTPUTS];
 #pragma unroll
     for (int k = 0; k < N_OUTPUTS; ++k) {
@@ -277,8 +235,8 @@ static __device__ T meet(const Kept& kept, const T (&a)[UNITS], T* parts)
 #pragma unroll
         for (int u = 0; u < UNITS; ++u) { numbers[k] += a[u] * kept.weights[u][k]; }
     }
-    const T sum = sum_over_warp<N_OUTPUTS, WARP / 2>(numbers);
-    if (mine >= 0) parts[threadIdx.x / WARP * N_OUTPUTS + mine] = sum;
+    add_up_over_warp<N_OUTPUTS>(numbers);
+    if (mine >= 0) parts[threadIdx.x / WARP * N_OUTPUTS + mine] = numbers[0];
     __syncthreads();
 
     T x = kept.bias;

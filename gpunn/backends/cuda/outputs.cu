@@ -9,8 +9,6 @@
 //
 // All sums have a fixed order, so that the same run gives the same bits.
 
-#define WARP 32
-
 // The sum over a warp, in its first thread. At each distance (16, 8, 4, 2, 1) a thread adds what
 // the one so far above it has come to. What the upper threads come to is of no use.
 static __device__ T sum_of_warp(T value)
@@ -61,6 +59,9 @@ static __device__ Outputs outputs_at(T* memory, int n_outputs)
     return {memory, z, z + n_outputs, z + 2 * n_outputs, z + 3 * n_outputs, z + 4 * n_outputs};
 }
 
+// Outputs whose sums over a warp are taken together.
+#define AT_ONCE 8
+
 // From a sample's hidden activations to its error and its output delta, by all threads of a block.
 // A thread reads the activations of units threadIdx.x, threadIdx.x + blockDim.x, ... alone.
 static __device__ void go_through_outputs(
@@ -68,12 +69,19 @@ static __device__ void go_through_outputs(
     int n_hidden, int n_outputs, Outputs out)
 {
     const int me = threadIdx.x, n_threads = blockDim.x, n_warps = n_threads / WARP;
-    for (int k = 0; k < n_outputs; ++k) {
-        const T* row = weights + (size_t)k * n_hidden;
-        T sum = T(0);
-        for (int j = me; j < n_hidden; j += n_threads) { sum += row[j] * hidden[j]; }
-        sum = sum_of_warp(sum);
-        if (me % WARP == 0) out.of_warps[me / WARP * n_outputs + k] = sum;
+    // Several outputs at a time: their sums over the warp then take few shuffles.
+    for (int first = 0; first < n_outputs; first += AT_ONCE) {
+        T sums[AT_ONCE] = {};
+        for (int j = me; j < n_hidden; j += n_threads) {
+#pragma unroll
+            for (int k = 0; k < AT_ONCE; ++k) {
+                const bool is_there = first + k < n_outputs;
+                if (is_there) sums[k] += weights[(size_t)(first + k) * n_hidden + j] * hidden[j];
+            }
+        }
+        add_up_over_warp<AT_ONCE>(sums);
+        const int index = index_of_sum<AT_ONCE>(0), k = first + index;
+        if (index >= 0 && k < n_outputs) out.of_warps[me / WARP * n_outputs + k] = sums[0];
     }
     __syncthreads();  // each output needs the sums of all warps
 

@@ -1,7 +1,5 @@
 // What the passes over the activations of a batch share; see thin.cu and hidden.cu.
 
-#define WARP 32
-
 // Neighbouring numbers that a thread reads and writes at once.
 template <typename V, int N> struct alignas(N * sizeof(V)) Pack { V at[N]; };
 

@@ -19,39 +19,6 @@
 #define BACK_THREADS 128
 #define N_SUMS (ROWS * N_OUT)
 
-// Adds up N numbers of each thread over its warp. At each distance two threads share the numbers
-// out between them: one keeps the first half and gives the other away, and the other way round. So
-// the numbers become fewer by half, where adding up one after the other would take five shuffles
-// for each. Afterwards a thread has the sums of those that `index_of_sum` names.
-template <int N, int DISTANCE> static __device__ void add_up_over_warp(T* numbers)
-{
-    constexpr int half = (N + 1) / 2;
-    const bool upper = threadIdx.x & DISTANCE;
-#pragma unroll
-    for (int i = 0; i < half; ++i) {
-        const T second = i + half < N ? numbers[i + half] : T(0);
-        const T kept = upper ? second : numbers[i];
-        const T given = upper ? numbers[i] : second;
-        numbers[i] = kept + __shfl_xor_sync(0xffffffffu, given, DISTANCE);
-    }
-    if constexpr (DISTANCE > 1) add_up_over_warp<half, DISTANCE / 2>(numbers);
-}
-
-// Which of N numbers the thread's sum i is of; -1 if of none.
-static __device__ int index_of_sum(int i, int n)
-{
-    int sizes[5];
-    for (int s = 0; s < 5; ++s) {
-        sizes[s] = n;
-        n = (n + 1) / 2;
-    }
-    for (int s = 4, distance = 1; s >= 0; --s, distance *= 2) {
-        if (threadIdx.x & distance) i += (sizes[s] + 1) / 2;
-        if (i >= sizes[s]) return -1;
-    }
-    return i;
-}
-
 // From a sample's weighted sums to its error; the sums become dE/dz.
 static __device__ double go_through_outputs(T* z, const T* target, T share)
 {
@@ -165,10 +132,10 @@ extern "C" __global__ void __launch_bounds__(FORWARD_THREADS) gpunn_thin_forward
             }
         }
     }
-    add_up_over_warp<N_SUMS, WARP / 2>(sum);
+    add_up_over_warp<N_SUMS>(sum);
 #pragma unroll
     for (int i = 0; i < (N_SUMS + WARP - 1) / WARP; ++i) {
-        const int index = index_of_sum(i, N_SUMS);
+        const int index = index_of_sum<N_SUMS>(i);
         if (index >= 0) of_warps[me / WARP * N_SUMS + index] = sum[i];
     }
     __syncthreads();  // each part needs the sums of all warps
