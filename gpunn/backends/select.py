@@ -263,7 +263,9 @@ def get_backend(device: str | Backend = "auto", precision: str = "fp32") -> Back
     precision : {"fp32", "tf32", "bf16"}
         What a GPU's tensor cores may round the factors of float32 products to. "fp32" leaves them
         as they are; "tf32" keeps 11 significant bits, which changes a factor by a part in 1,024 at
-        most, "bf16" 8 bits, a part in 128. Sums are in float32, and so is everything else.
+        most. With "bf16" samples, hidden activations, deltas and a copy of the weights are kept in
+        bfloat16, with 8 bits, each rounded by a part in 256 at most. Weights and sums are in
+        float32, and so is everything else.
 
     Returns
     -------

@@ -80,8 +80,9 @@ def add_precision(parser: ArgumentParser) -> None:
         "--precision",
         choices=PRECISIONS,
         default="fp32",
-        help="precision of float32 matrix products on a GPU. tf32 keeps 11 significant bits of the "
-        "factors, bf16 keeps 8; both are faster than fp32, but less exact (default: fp32)",
+        help="precision of float32 networks on a GPU. tf32 rounds the factors of products to 11 "
+        "significant bits; bf16 keeps samples, activations and copies of the weights in 8, which "
+        "also takes less memory. Both are faster than fp32, but less exact (default: fp32)",
     )
 
 
