@@ -271,7 +271,7 @@ class Backend(ABC):
         work()
         beside()
 
-    def rows_in_block(self, n_hidden: int) -> int:
+    def rows_in_block(self, model: FusedModel) -> int:
         """Return how many single samples are best learnt in a block; see `make_sequencer`."""
         return 64
 

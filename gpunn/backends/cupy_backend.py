@@ -272,8 +272,8 @@ class CupyBackend(Backend):
         finally:
             self._of_thread.beside = False
 
-    def rows_in_block(self, n_hidden: int) -> int:
-        return rows_in_block(n_hidden)
+    def rows_in_block(self, model: FusedModel) -> int:
+        return rows_in_block(model, self._device)
 
     def make_sequencer(self, n_rows: int, model: FusedModel) -> Sequencer | None:
         if not CupySequencer.suits(model):

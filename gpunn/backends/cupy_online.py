@@ -131,9 +131,16 @@ def _way_in_memory(model: FusedModel) -> _Way:
     return _Way(kernel, n_threads, _bytes_in_memory(model), sizes)
 
 
-def rows_in_block(n_hidden: int) -> int:
-    """Return how many single samples are best learnt in a block."""
-    return next((rows for most, rows in ROWS if n_hidden <= most), 64)
+def rows_in_block(model: FusedModel, device: Any) -> int:
+    """Return how many single samples are best learnt in a block; fewer in small shared memory."""
+    n_outputs, n_hidden = model.top.weights.shape
+    itemsize = int(model.top.weights.dtype.itemsize)
+    most_bytes = device.attributes["MaxSharedMemoryPerBlockOptin"]
+    best = next((rows for most, rows in ROWS if n_hidden <= most), 64)
+    for rows in (best, best // 2, best // 4):
+        if choose_layout(n_hidden, n_outputs, rows, itemsize, most_bytes) is not None:
+            return rows
+    return best
 
 
 class CupySequencer(Sequencer):

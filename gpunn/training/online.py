@@ -49,8 +49,9 @@ LARGEST_STEP = 16
 
 def rows_in_block(network: Network, batch_size: int) -> int:
     """Return how many samples a block of steps of that many samples has: whole steps."""
-    if batch_size == 1 and len(network.layers) == 2:
-        return network.backend.rows_in_block(network.architecture.layer_sizes[1])
+    model = network.fused_model()
+    if batch_size == 1 and model is not None:
+        return network.backend.rows_in_block(model)
     return max(1, BLOCK_ROWS // batch_size) * batch_size
 
 

@@ -21,7 +21,8 @@ from test_cupy_online import (
 )
 
 from gpunn.backends.base import Backend
-from gpunn.training.online import BLOCK_ROWS
+from gpunn.network import Network
+from gpunn.training.online import BLOCK_ROWS, OnlineTrainer
 
 
 @pytest.mark.parametrize(
@@ -40,6 +41,7 @@ def test_a_gpu_with_little_shared_memory(
     attributes = dict(fake_cuda.Device(0).attributes)
     attributes["MaxSharedMemoryPerBlockOptin"] = kibibytes * 1024
     monkeypatch.setattr(fake_cuda.Device, "attributes", attributes)
+    monkeypatch.setattr(type(double), "rows_in_block", lambda *_: BLOCK_ROWS)
     networks = twins((5, 40, 3), double)
     choose_layout = module_of_sequencers(double)["choose_layout"]
     layout = choose_layout(40, 3, BLOCK_ROWS, 4, kibibytes * 1024)
@@ -47,6 +49,19 @@ def test_a_gpu_with_little_shared_memory(
     assert kernel_of(networks[1]) == way
     X, T = samples(rng, 40, 5, 3)
     assert_same_learning(*networks, X, T)
+
+
+@pytest.mark.parametrize(
+    ("kibibytes", "n_hidden", "rows"),
+    [(227, 40, 128), (64, 40, 64), (16, 40, 32), (227, 500, 64), (227, 1000, 32), (227, 5000, 64)],
+)
+def test_rows_of_a_block(
+    double: Backend, monkeypatch: pytest.MonkeyPatch, kibibytes: int, n_hidden: int, rows: int
+) -> None:
+    attributes = dict(fake_cuda.Device(0).attributes)
+    attributes["MaxSharedMemoryPerBlockOptin"] = kibibytes * 1024
+    monkeypatch.setattr(fake_cuda.Device, "attributes", attributes)
+    assert OnlineTrainer(Network((2, n_hidden, 3), device=double)).block_rows == rows
 
 
 def test_layouts(double: Backend) -> None:
