@@ -10,6 +10,7 @@ The recording holds addresses, not arrays. Whatever it uses is kept here as long
 This module must only be imported when a GPU is asked for; see `gpunn.backends.select`.
 """
 
+import sys
 from contextlib import suppress
 from functools import cache
 from typing import Any, NamedTuple
@@ -172,5 +173,13 @@ class CupyRecorder(StepRecorder):
             add_one_kernel()(self._step)
 
     def forget(self) -> None:
+        if self._recordings:
+            # A recording may still be played, and with it go its memory and CUDA's own.
+            self._backend.synchronize()
         self._recordings.clear()
         self._done_before.clear()
+
+    def __del__(self) -> None:
+        # At the end of the program CUDA may be gone already.
+        if getattr(self, "_recordings", None) and not sys.is_finalizing():
+            self.forget()
