@@ -4,23 +4,37 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from gpu_baselines import Task, Weights
+from gpu_task import Task, Weights
 from made_samples import N_INPUTS
+
+ROUNDINGS = 12
+"""How often a step of one hidden layer rounds on the way from weights to their gradient: inputs,
+weights, sums and activations of the hidden layer; weights, sums and deltas of the outputs; weights
+again, deltas of the hidden layer twice, gradient, and the biases."""
+UNIT = {"fp32": 2.0**-24, "tf32": 2.0**-11, "bf16": 2.0**-8}
+"""The most by which a rounding changes a number, relative to it: half a place of the last bit of
+24, 11 and 8."""
+LOSS_WITH_DROPOUT = 0.1
+"""How far mean losses may be apart where units sit out by chance. They are means over thousands of
+samples, each with units of its own, so that chance is a few thousandths; to keep the scale of what
+is left, or to leave nothing out, changes the first losses by more than a tenth."""
 
 
 def allowed_difference(task: Task, n_steps: int, start: Any, change: Any) -> float:
     """Return how far two ways of training may be apart, relative to the change of an array.
 
-    Factors of products are rounded to a unit roundoff u, a few dozen times on the way through a
-    step; sums of K numbers have an error of K 2^-24 at most; each step stores each weight rounded
-    to float32, which counts more the less the weights have moved. Adam divides by 1 - 0.999^t,
-    which float32 knows to 2^-24 / 0.001. Another loss or rate is off by a multiple of the change.
+    On each side a step rounds `ROUNDINGS` times for each hidden layer, by a unit roundoff u at
+    most; a sigmoid of a sum, and the difference between output and target, may double what came
+    in: 2 x 2 x 12 u. Sums of K numbers have an error of K 2^-24 at most; each step stores each
+    weight rounded to float32, which counts more the less the weights have moved. Adam divides by
+    1 - 0.999^t, which float32 knows to 2^-24 / 0.001. Another loss or rule is off by a multiple of
+    the change.
     """
-    unit = {"fp32": 2.0**-24, "tf32": 2.0**-11, "bf16": 2.0**-9}[task.precision]
-    sums = max(N_INPUTS, task.hidden, task.batch) * 2.0**-24
+    rounded = 4 * ROUNDINGS * len(task.hidden) * UNIT[task.precision]
+    sums = max(N_INPUTS, *task.hidden, task.batch) * 2.0**-24
     stored = n_steps * 2.0**-23 * norm(start) / norm(change)
     adam = 2.0**-24 / 0.001 if task.optimizer == "adam" else 0.0
-    return float(64 * unit + sums + stored + adam)
+    return float(rounded + sums + stored + adam)
 
 
 def norm(array: Any) -> float:
@@ -48,3 +62,12 @@ def agreement(task: Task, start: Weights, ours: Pass, theirs: Pass) -> dict[str,
     # NaN is never below a bound.
     same = all(difference <= min(allowed, 0.5) for difference, allowed in found.values())
     return {"same": same, "steps": ours.n_steps, "differences": found}
+
+
+def dropout_agreement(ours: float, theirs: float) -> dict[str, Any]:
+    """Return by how much another's first mean loss with dropout differs from gpunn's."""
+    difference = abs(theirs - ours) / abs(ours)
+    return {
+        "loss_with_dropout": (difference, LOSS_WITH_DROPOUT),
+        "same_with_dropout": difference <= LOSS_WITH_DROPOUT,
+    }
