@@ -28,8 +28,9 @@ NO_WORK = {
     *("empty", "contiguous", "make_staging_buffer"),
 }
 """Methods that give the device nothing to do."""
-HELD = 1_500_000
-"""Multiplications one after the other, about 3 ms on a GPU: longer than any step's calls take."""
+HELD = 150_000
+"""Multiplications one after the other, about 0.3 ms on a GPU: longer than the host needs for a call
+of the backend. A call of what the backend made may be a whole step, and gets ten times as long."""
 REPS = 3
 
 Totals = dict[str, tuple[int, float]]
@@ -39,7 +40,7 @@ Totals = dict[str, tuple[int, float]]
 class Watch:
     """Times the methods of a backend while it is attached."""
 
-    def __init__(self, clock: Clock, hold: Callable[[], None]) -> None:
+    def __init__(self, clock: Clock, hold: Callable[[int], None]) -> None:
         self._clock, self._hold = clock, hold
         self._marks: list[tuple[str, Any, Any, int]] = []
         self._open: list[int] = []
@@ -79,7 +80,7 @@ class Watch:
         @wraps(method)
         def timed(*args: Any, **kwargs: Any) -> Any:
             if not self._open:
-                self._hold()
+                self._hold(10 * HELD if "." in name else HELD)
             label = name if "." in name else f"{name} {shapes_of([*args, *kwargs.values()])}"
             parent = self._open[-1] if self._open else -1
             place = len(self._marks)
@@ -125,16 +126,16 @@ def shapes_of(values: list[Any]) -> str:
     return " ".join(str(shape) for shape in shapes if isinstance(shape, tuple))
 
 
-def make_hold(device: str) -> Callable[[], None]:
+def make_hold(device: str) -> Callable[[int], None]:
     """Return what keeps a GPU busy, and leaves its caches alone; on a CPU there is no need."""
     if device != "cuda":
-        return lambda: None
+        return lambda n: None
     import cupy
 
     code = "for (long long i = 0; i < n; ++i) y = y * 0.999f + 1.0f"
     kernel = cupy.ElementwiseKernel("int64 n", "float32 y", code, "bench_hold")
     number = cupy.zeros(1, np.float32)
-    return lambda: kernel(HELD, number)
+    return lambda n: kernel(n, number)
 
 
 def measure_parts(task: Task, samples: Samples, plan: Plan, clock: Clock) -> dict[str, Any]:
@@ -143,7 +144,9 @@ def measure_parts(task: Task, samples: Samples, plan: Plan, clock: Clock) -> dic
     What a training does once, such as allocating, is as much in twice the steps, so that the
     difference shows the steps alone.
     """
-    n_steps = min(max(8, 640 // task.batch), len(samples.inputs) // task.batch // 2)
+    # Single samples go in blocks, of which this is a whole number.
+    n_steps = 512 if task.batch == 1 else max(8, 200 // task.batch)
+    n_steps = min(n_steps, len(samples.inputs) // task.batch // 2)
     with counted_captures() as launches:
         Gpunn(task, samples, plan.place).run(2 * n_steps)
     ours = Gpunn(task, samples, plan.place)
@@ -171,6 +174,8 @@ def differences(pairs: list[list[Totals]], n_steps: int) -> list[dict[str, Any]]
         calls = (each[0][1][0] - each[0][0][0]) / n_steps
         seconds = statistics.median(long[1] - short[1] for short, long in each) / n_steps
         # One call of a fused way may learn from many batches, so that more are no more calls.
-        if seconds > 0 and (calls > 0 or "." in label):
+        # Whatever else is done once a training shows as no more calls, or with other shapes.
+        each_step = calls > 0 and label in pairs[0][0]
+        if seconds > 0 and (each_step or "." in label):
             found.append({"call": label, "calls_a_step": calls, "seconds_a_step": seconds})
     return sorted(found, key=lambda part: -part["seconds_a_step"])

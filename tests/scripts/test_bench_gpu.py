@@ -435,7 +435,7 @@ def test_the_time_of_a_call_is_without_that_of_calls_within_it() -> None:
             time.sleep(0.01)
             inner.work()
 
-    watch, outer = gpu_parts.Watch(Clock("cpu"), lambda: None), Outer()
+    watch, outer = gpu_parts.Watch(Clock("cpu"), lambda n: None), Outer()
     with watch.attached(outer):
         found = watch.totals(lambda: outer.work(outer.make_inner()), 0.0)
     assert {name: n for name, (n, _) in found.items()} == {"work ": 1, "inner.work": 1}
@@ -456,7 +456,7 @@ def test_a_recorder_is_told_not_to_record() -> None:
             return Recorder()
 
     device = Device()
-    with gpu_parts.Watch(Clock("cpu"), lambda: None).attached(device):
+    with gpu_parts.Watch(Clock("cpu"), lambda n: None).attached(device):
         assert device.make_recorder().step() == "every call is timed"
 
 
