@@ -43,13 +43,14 @@ class Bench:
         self.clock = Clock(plan.device)
         self.samples = Samples(plan.n_samples)
         self.compile_seconds = plan.compile_seconds
+        self._others_seconds: list[float] = []
 
     def measure(self, row: Row, barred: dict[str, str], n_later: int = 0) -> dict[str, Any]:
         """Return the times of everyone who is there and computes what gpunn computes.
 
         So many rows come later: compiling for this one must leave them their time.
         """
-        runner = RowRunner(self, row, barred)
+        runner, began = RowRunner(self, row, barred), time.monotonic()
         try:
             runner.prepare(n_later)
             runner.take_turns()
@@ -57,7 +58,14 @@ class Bench:
             runner.measure_parts()
         finally:
             runner.close()
+        self._others_seconds.append(time.monotonic() - began - runner.compiled_seconds)
         return runner.result
+
+    @property
+    def row_seconds(self) -> float:
+        """What a row takes without torch.compile: a guess, until rows have taken longer."""
+        seen = self._others_seconds
+        return max(self.plan.row_seconds, sum(seen) / len(seen) if seen else 0.0)
 
 
 class RowRunner:
@@ -70,6 +78,7 @@ class RowRunner:
         self._start: Weights = {}
         self._ours: Pass | None = None
         self._absent = {**bench.absent, **barred}
+        self.compiled_seconds = 0.0
         self.result = {
             **dataclasses.asdict(row),
             "label": row.label,
@@ -86,7 +95,7 @@ class RowRunner:
         for name in baselines.CONTESTANTS:
             if {name, "gpunn"} & set(self._absent):
                 continue
-            needed = self._bench.compile_seconds + (1 + n_later) * self._plan.row_seconds
+            needed = self._bench.compile_seconds + (1 + n_later) * self._bench.row_seconds
             if name == "torch.compile" and self._plan.seconds_left() < needed:
                 self._absent[name] = "not enough time left to compile"
                 continue
@@ -98,7 +107,7 @@ class RowRunner:
                 self._absent[name] = one_line(error)
                 self._clock.synchronize()
             if name == "torch.compile":
-                self._bench.compile_seconds = time.monotonic() - began
+                self.compiled_seconds = self._bench.compile_seconds = time.monotonic() - began
 
     def _enter(self, name: str) -> None:
         row, n_steps = self._row, self._check_steps
@@ -111,7 +120,8 @@ class RowRunner:
             contestant.run(n_steps)
             if name == "gpunn":
                 self._loss_with_dropout = contestant.loss()
-            found |= dropout_agreement(self._loss_with_dropout, contestant.loss())
+            losses = self._loss_with_dropout, contestant.loss()
+            found |= dropout_agreement(n_steps * row.batch, *losses)
             found["same"] = found["same"] and found["same_with_dropout"]
         if name != "gpunn":
             self.result["agreement"][name] = found

@@ -195,16 +195,18 @@ def test_baselines_in_bf16_are_as_close_as_their_roundings_are(
 
 
 def test_a_wrong_dropout_shows_in_the_loss() -> None:
-    task, samples, place = Task((64, 64), 100, "adam"), Samples(2000), tiny_plan("cpu").place
+    task, samples, place = Task((64, 64), 100, "adam"), Samples(4000), tiny_plan("cpu").place
 
     def loss(dropout: float) -> float:
         ours = gpu_baselines.Gpunn(dataclasses.replace(task, dropout=dropout), samples, place)
-        ours.run(20)
+        ours.run(40)
         return ours.loss()
 
-    assert dropout_agreement(loss(0.5), 1.01 * loss(0.5))["same_with_dropout"]
+    right = loss(0.5)
+    assert dropout_agreement(4000, right, 1.01 * right)["same_with_dropout"]
     for wrong in (0.0, 0.75):
-        assert not dropout_agreement(loss(0.5), loss(wrong))["same_with_dropout"]
+        found = dropout_agreement(4000, right, loss(wrong))
+        assert not found["same_with_dropout"], found
 
 
 def dies_in_the_turn_of_jax(rows: list[Row], barred: Any, plan: Plan, send: Any) -> None:
