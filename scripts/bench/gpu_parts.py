@@ -172,10 +172,13 @@ def differences(pairs: list[list[Totals]], n_steps: int) -> list[dict[str, Any]]
     for label in {label for pair in pairs for label in pair[1]}:
         each = [[totals.get(label, (0, 0.0)) for totals in pair] for pair in pairs]
         calls = (each[0][1][0] - each[0][0][0]) / n_steps
-        seconds = statistics.median(long[1] - short[1] for short, long in each) / n_steps
-        # One call of a fused way may learn from many batches, so that more are no more calls.
-        # Whatever else is done once a training shows as no more calls, or with other shapes.
         each_step = calls > 0 and label in pairs[0][0]
-        if seconds > 0 and (each_step or "." in label):
+        if each_step and "." not in label:
+            seconds = calls * statistics.median(total / n for _, (n, total) in each)
+        else:
+            # One call of a fused way may learn from many batches, so that more are no more calls.
+            seconds = statistics.median(long[1] - short[1] for short, long in each) / n_steps
+        # Whatever else is done once a training shows as no more calls, or with other shapes.
+        if each_step or ("." in label and seconds > 0):
             found.append({"call": label, "calls_a_step": calls, "seconds_a_step": seconds})
     return sorted(found, key=lambda part: -part["seconds_a_step"])
