@@ -1,125 +1,42 @@
 """Measure how fast gpunn trains on an NVIDIA GPU, beside PyTorch, JAX and the GPU's own limits.
 
     python scripts/bench/bench_gpu.py                  all of it; needs a GPU that does nothing else
-    python scripts/bench/bench_gpu.py --quick          a short pass over the rows with a target
+    python scripts/bench/bench_gpu.py --seconds 170    in a short run the last rows may be left out
     python scripts/bench/bench_gpu.py --only adam      rows whose name contains a text
     python scripts/bench/bench_gpu.py --device cpu     a rehearsal; its numbers mean nothing
+    python scripts/bench/bench_gpu.py --page FILE.json write a run's tables into docs/benchmarks
 
 Exit status: 0 all that is asked was held, 1 something fell short or failed, 2 no usable GPU.
-``docs/benchmarks/README.md`` says what is measured and how.
+``docs/benchmarks/gpu.md`` says what is measured and how.
 """
 
 import argparse
 import dataclasses
 import json
-import os
-import platform
 import re
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import gpu_baselines as baselines
+import gpu_page
 import gpu_report
+from gpu_accuracy import Accuracy
 from gpu_baselines import one_line
 from gpu_children import events_of, patience
 from gpu_largest import Largest, search_largest
 from gpu_limits import copy_rate
-from gpu_plan import ROW_SECONDS, Plan, Row
+from gpu_machine import ROOT, describe, in_words
+from gpu_plan import LONG_RUN, SHORT, Plan, Row
+from gpu_race import race
+from gpu_results import Results
+from gpu_rows import ROWS, AnyRow, rehearsed
 from gpu_runner import EVERYWHERE, Bench, Send
-from machine_facts import cpu_model, version_of
+from gpu_verdicts import is_good
 
-import gpunn
 from gpunn.backends.select import cuda_problem
-from gpunn.cli.doctor import examine
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-WIDE: dict[str, Any] = {"least_ratio": 1.0, "least_share": 0.85, "products": True}
-# By importance, as a run that is short of time leaves out the last ones.
-ROWS: tuple[Row | Largest, ...] = (
-    Row(200, 1, least_ratio=20, least_rate=200_000),
-    Row(200, 100, least_ratio=2),
-    Row(65_536, 1024, **WIDE),
-    Row(65_536, 1024, precision="tf32", **WIDE),
-    Largest(100),
-    Row(65_536, 1024, precision="bf16", **WIDE),
-    Row(2048, 256, "adam"),
-    Row(2048, 256, "momentum"),
-    Row(1000, 1),
-    Row(200, 10),
-    Row(1000, 100),
-    Row(8192, 1024, products=True),
-    Row(8192, 1024, precision="tf32", products=True),
-    Row(8192, 1024, precision="bf16", products=True),
-    Largest(20),
-)
-
-
-def rehearsed(row: Row | Largest) -> Row | Largest:
-    """Return a row at a size that a CPU goes through at once."""
-    if isinstance(row, Largest):
-        return row
-    return dataclasses.replace(row, hidden=round(row.hidden**0.4), batch=min(row.batch, 128))
-
-
-def describe(device: str) -> dict[str, Any]:
-    """Return what machine and which versions this is; it opens the GPU."""
-    backend = gpunn.get_backend(device)
-    packages = ("numpy", "scipy", "cupy-cuda13x", "cupy-cuda12x", "torch", "triton", "jax")
-    return {
-        "name": gpu_name() if device == "cuda" else "CPU",
-        "device": backend.describe(),
-        "doctor": doctor(),
-        "nvidia_smi": nvidia_smi(),
-        "cpu": cpu_model(),
-        "cores": os.cpu_count(),
-        "memory_free": backend.memory_info().free,
-        "versions": {
-            "python": platform.python_version(),
-            "gpunn": gpunn.__version__,
-            **{package: version_of(package) for package in packages},
-        },
-    }
-
-
-def doctor() -> dict[str, Any]:
-    """Return what gpunn finds here; that it fails must not keep anything from being measured."""
-    try:
-        return examine()
-    except Exception as error:
-        return {"failed": one_line(error)}
-
-
-def gpu_name() -> str:
-    """Return what CUDA calls the first GPU."""
-    import cupy
-
-    return str(cupy.cuda.runtime.getDeviceProperties(0)["name"].decode())
-
-
-def nvidia_smi() -> str | None:
-    """Return name, driver, clocks, temperature and power as the driver's tool gives them."""
-    fields = "name,driver_version,memory.total,clocks.sm,clocks.max.sm,temperature.gpu,power.draw"
-    command = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv"]
-    return output_of(command)
-
-
-def output_of(command: list[str]) -> str | None:
-    """Return what a short command prints, or None if it cannot."""
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=20, check=True, cwd=ROOT
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
-
 
 # Processes. What breaks a GPU's context, or hangs, takes its whole process with it. So all of this
 # is done in a child that says what it begins; if it dies, another goes on without the culprit.
@@ -130,11 +47,11 @@ def work(rows: list[Row], barred: dict[str, dict[str, str]], plan: Plan, send: S
     bench = Bench(plan, barred.get(EVERYWHERE, {}), send)
     send(("absent", bench.absent))
     send(("copy", copy_rate(plan, bench.clock)))
-    for row in rows:
-        if plan.seconds_left() < ROW_SECONDS:
+    for n_later, row in zip(reversed(range(len(rows))), rows, strict=True):
+        if plan.seconds_left() < plan.row_seconds:
             send(("late", row.label))
         else:
-            send(("row", row.label, bench.measure(row, barred.get(row.label, {}))))
+            send(("row", row.label, bench.measure(row, barred.get(row.label, {}), n_later)))
 
 
 def measure_rows(
@@ -172,57 +89,8 @@ def measure_rows(
 # The command.
 
 
-class Results:
-    """What is found, written down whenever something is added."""
-
-    def __init__(self, options: argparse.Namespace, rows: Sequence[Row | Largest]) -> None:
-        self._out, self._began = options.out, time.monotonic()
-        self.values: dict[str, Any] = {
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "commit": output_of(["git", "describe", "--always", "--dirty"]),
-            "device": options.device,
-            "rehearsal": options.device != "cuda",
-            "quick": options.quick,
-            "timing": gpu_report.TIMING[options.device],
-            "asked": [dataclasses.asdict(row) | {"label": row.label} for row in rows],
-            "machine": {},
-            "absent": {},
-            "copy_bytes_per_second": None,
-            "rows": [],
-            "largest": [],
-            "late": [],
-            "failures": [],
-        }
-
-    def take(self, event: tuple[Any, ...]) -> None:
-        """Add what a process sends."""
-        kind, values = event[0], self.values
-        if kind in ("machine", "absent"):
-            values[kind] = event[1]
-        elif kind == "copy":
-            values["copy_bytes_per_second"] = event[1]
-        elif kind == "failure":
-            values["failures"].append(event[1])
-        elif kind == "late":
-            values["late"].append(event[1])
-        else:
-            values["largest" if kind == "largest" else "rows"].append(event[2])
-        what = f"{kind} {event[1]}" if isinstance(event[1], str) else kind
-        print(f"{time.monotonic() - self._began:6.0f} s  {what}", file=sys.stderr, flush=True)
-        self.save()
-
-    def save(self) -> None:
-        """Write the file, whole or not at all."""
-        self.values["verdicts"] = gpu_report.verdicts(self.values)
-        if self._out is not None:
-            self._out.parent.mkdir(parents=True, exist_ok=True)
-            part = self._out.with_suffix(".part")
-            part.write_text(json.dumps(self.values, indent=1) + "\n")
-            part.replace(self._out)
-
-
-def groups(rows: Sequence[Row | Largest]) -> Iterator[list[Row] | Largest]:
-    """Yield what goes into one process: rows together, a search for the largest network alone."""
+def groups(rows: Sequence[AnyRow]) -> Iterator[list[Row] | Accuracy | Largest]:
+    """Yield what goes into one process: rows together, and alone what has processes of its own."""
     together: list[Row] = []
     for row in rows:
         if isinstance(row, Row):
@@ -236,12 +104,15 @@ def groups(rows: Sequence[Row | Largest]) -> Iterator[list[Row] | Largest]:
         yield together
 
 
-def measure(rows: Sequence[Row | Largest], plan: Plan, results: Results) -> None:
+def measure(rows: Sequence[AnyRow], plan: Plan, results: Results) -> None:
     for group in groups(rows):
         if isinstance(group, list):
             measure_rows(group, plan, results.take)
-        elif plan.seconds_left() < 2 * ROW_SECONDS:
+        elif plan.seconds_left() < 2 * plan.row_seconds:
             results.take(("late", group.label))
+        elif isinstance(group, Accuracy):
+            absent = results.values["absent"]
+            results.take(("race", group.label, race(group, plan, absent)))
         else:
             values = results.values
             found = search_largest(group, plan, values["machine"]["memory_free"], values["absent"])
@@ -262,13 +133,18 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--seconds", type=float, default=1500, help="how long it may take; default: 1500"
     )
-    parser.add_argument("--quick", action="store_true", help="a short pass: rows with a target")
     parser.add_argument("--look", action="store_true", help="only print, as JSON, what is here")
     parser.add_argument(
         "--out",
         type=Path,
         help="JSON file to write, with a picture beside it; default: docs/benchmarks/gpu-NAME.json,"
-        " or nothing with --only, --quick or --device cpu, which must not replace a whole run",
+        " or nothing with --only or --device cpu, which must not replace a whole run",
+    )
+    parser.add_argument(
+        "--page",
+        type=Path,
+        metavar="FILE.json",
+        help="measure nothing, but write this run's tables into docs/benchmarks/gpu.md",
     )
     return parser.parse_args()
 
@@ -281,16 +157,16 @@ def look_at(device: str, send: Send) -> None:
 
 def default_out(options: argparse.Namespace, machine: dict[str, Any]) -> Path | None:
     """Return where a whole run's results go, and nothing for any other run."""
-    whole = not options.quick and options.only is None and options.device == "cuda"
+    whole = options.seconds >= LONG_RUN and options.only is None and options.device == "cuda"
     if not whole or options.contestants != [*baselines.CONTESTANTS]:
         return None
     name = re.sub("[^a-z0-9]+", "-", machine["name"].lower()).strip("-")
     return ROOT / "docs" / "benchmarks" / f"gpu-{name}.json"
 
 
-def chosen_rows(options: argparse.Namespace) -> list[Row | Largest]:
+def chosen_rows(options: argparse.Namespace) -> list[AnyRow]:
     """Return the rows that the command line asks for, by importance."""
-    rows = [row for row in ROWS if not options.quick or row.least_ratio is not None]
+    rows = list(ROWS)
     if options.device == "cpu":
         # The CPU computes in fp32 alone.
         rows = [rehearsed(row) for row in rows if getattr(row, "precision", "fp32") == "fp32"]
@@ -299,14 +175,18 @@ def chosen_rows(options: argparse.Namespace) -> list[Row | Largest]:
 
 def make_plan(options: argparse.Namespace) -> Plan:
     plan = Plan(options.device, time.monotonic() + options.seconds, tuple(options.contestants))
+    if options.seconds < LONG_RUN:
+        plan = dataclasses.replace(plan, **SHORT)
     if options.device == "cpu":
         tiny = {"n_samples": 2000, "reps": 2, "run_seconds": 0.01, "copy_bytes": 2**24}
-        return dataclasses.replace(plan, **tiny)
-    return dataclasses.replace(plan, reps=3, run_seconds=0.1) if options.quick else plan
+        plan = dataclasses.replace(plan, **tiny)
+    return plan
 
 
 def main() -> int:
     options = parse_arguments()
+    if options.page is not None:
+        return write_page(options.page)
     plan, rows = make_plan(options), chosen_rows(options)
     if not rows:
         print(f"no row's name contains {options.only!r}", file=sys.stderr)
@@ -317,17 +197,26 @@ def main() -> int:
         print(f"bench_gpu: no usable GPU: {found}", file=sys.stderr)
         return 2
     if options.look:
-        print(json.dumps(found))
+        print(json.dumps(found | {"words": in_words(found, found["commit"])}))
         return 0
     options.out = options.out or default_out(options, found)
     results = Results(options, rows)
     results.take(("machine", found))
+    print(in_words(found, results.values["commit"]), file=sys.stderr)
     measure(rows, plan, results)
     gpu_report.print_report(results.values)
     if options.out is not None:
         print(f"\nwrote {options.out}")
         draw_beside(options.out, results.values)
-    return 0 if gpu_report.is_good(results.values) else 1
+    return 0 if is_good(results.values) else 1
+
+
+def write_page(path: Path) -> int:
+    """Write the tables of a run into the page for readers."""
+    page = ROOT / "docs" / "benchmarks" / "gpu.md"
+    page.write_text(gpu_page.with_tables(page.read_text(), json.loads(path.read_text()), path.name))
+    print(f"wrote {page}")
+    return 0
 
 
 def draw_beside(path: Path, values: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from gpu_plan import Plan
 
-LONGEST_SILENCE, GRACE = 240.0, 30.0
+LONGEST_SILENCE, GRACE = 240.0, 15.0
 """Seconds without a word after which a process is taken to hang, and after the end of the time."""
 
 

@@ -7,19 +7,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import gpu_baselines as baselines
 import numpy as np
 from gpu_baselines import one_line
 from gpu_children import events_of, patience
 from gpu_plan import Plan
-from gpu_runner import Send
+from gpu_task import LOSS
 from made_samples import N_INPUTS, N_OUTPUTS, Samples
 
 import gpunn
 from gpunn.network.architecture import Architecture
 
-SECONDS, FACTOR = 90.0, 1.01
-"""How long a search may take, and how close it comes."""
+SECONDS, FACTOR = 45.0, 1.01
+"""How long a search for one library's network may take, and how close it comes."""
 REHEARSAL_BYTES = 2**28
 WARM_HIDDEN = 500
 """A training of so few units comes first: libraries and kernels are loaded while there is room."""
@@ -30,7 +29,7 @@ class Largest:
     """The search for the largest hidden layer that trains in the device's memory."""
 
     batch: int
-    least_ratio: float = 1.9
+    least_ratio: float = 1.8
 
     @property
     def label(self) -> str:
@@ -38,7 +37,9 @@ class Largest:
         return f"largest hidden layer, batch {self.batch}, sgd"
 
 
-def try_hidden(name: str, hidden: int, batch: int, device: str, send: Send) -> None:
+def try_hidden(
+    name: str, hidden: int, batch: int, device: str, send: Callable[[tuple[Any, ...]], None]
+) -> None:
     """Train three steps of a network that may be too large, and send how that went."""
     samples = Samples(3 * batch)
     train = {"gpunn": train_gpunn, "PyTorch": train_torch}[name]
@@ -73,11 +74,11 @@ def train_gpunn(samples: Samples, hidden: int, batch: int, device: str) -> bool:
             shuffle=False,
         )
 
-    train(gpunn.Network([N_INPUTS, WARM_HIDDEN, N_OUTPUTS], loss=baselines.LOSS, device=backend))
+    train(gpunn.Network([N_INPUTS, WARM_HIDDEN, N_OUTPUTS], loss=LOSS, device=backend))
     limit_memory(device)
     # The weights are made where they are, and zero: to draw them on the host would take minutes,
     # and as much memory there. Zeros move too, and what fits does not depend on values.
-    architecture = Architecture((N_INPUTS, hidden, N_OUTPUTS), loss=baselines.LOSS)
+    architecture = Architecture((N_INPUTS, hidden, N_OUTPUTS), loss=LOSS)
     parameters = [
         (backend.zeros((n_out, n_in), np.float32), backend.zeros((n_out,), np.float32))
         for n_out, n_in, _ in architecture.layers()
@@ -140,7 +141,7 @@ def find_largest(
                 break
             n = (low + high) // 2
         else:
-            n = int(n * 1.08) if low else int(n * 0.9)
+            n = int(n * 1.05) if low else int(n * 0.96)
     return low, high
 
 
@@ -167,7 +168,7 @@ def search_largest(row: Largest, plan: Plan, free: int, absent: dict[str, str]) 
 
 
 def _search(name: str, guess: int, row: Largest, plan: Plan) -> dict[str, Any]:
-    until = min(plan.deadline, time.monotonic() + SECONDS / 2)
+    until = min(plan.deadline, time.monotonic() + SECONDS)
     tries: list[tuple[int, str]] = []
 
     def trains(hidden: int) -> bool:

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from gpu_baselines import Task
 from gpu_plan import Plan
+from gpu_task import Task
 from gpu_timing import FEWEST_STEPS, Clock, calibrate
 from made_samples import N_INPUTS, N_OUTPUTS
 
@@ -36,8 +36,8 @@ class Product(NamedTuple):
 
 
 def products_of(task: Task) -> list[Product]:
-    """Return the products of a step. There are five, as nothing is sent back to the inputs."""
-    n, h, inputs, outputs = task.batch, task.hidden, N_INPUTS, N_OUTPUTS
+    """Return the five products of a step with one hidden layer; the inputs get nothing back."""
+    (h,), n, inputs, outputs = task.hidden, task.batch, N_INPUTS, N_OUTPUTS
     return [
         Product("Z_1 = X W_1^T", (n, inputs), (h, inputs), False, True, 0.0),
         Product("Z_2 = A_1 W_2^T", (n, h), (outputs, h), False, True, 0.0),
@@ -72,11 +72,14 @@ def measure_products(
 def gpunn_product(product: Product, precision: str, device: str) -> Callable[[], Any]:
     backend = gpunn.get_backend(device, precision)
     generator = np.random.default_rng(1)
-    a, b = (backend.asarray(generator.random(s, np.float32)) for s in (product.a, product.b))
-    out = backend.zeros(product.out, np.float32)
+    # A backend may keep samples, activations and deltas in another dtype than weights.
+    kept_in = getattr(backend, "work_dtype", np.dtype)(np.float32)
+    factors = [backend.empty(shape, kept_in) for shape in (product.a, product.b)]
+    for factor in factors:
+        backend.copy_into(backend.asarray(generator.random(factor.shape, np.float32)), factor)
+    out = backend.zeros(product.out, np.float32 if product.factor else kept_in)
     return lambda: backend.gemm(
-        a,
-        b,
+        *factors,
         out,
         transpose_a=product.transpose_a,
         transpose_b=product.transpose_b,

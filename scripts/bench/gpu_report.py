@@ -4,119 +4,22 @@ Everything here is made from the plain values of its JSON file, so an old file c
 """
 
 import statistics
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+from gpu_machine import in_words
+from gpu_verdicts import (
+    Values,
+    best_other,
+    own_absences,
+    rate,
+    share_of_products,
+    timed,
+    verdicts,
+)
 from ratio_plot import add_ratios, finish_axis
 from text_table import print_table
 
-Values = dict[str, Any]
-
-TIMING = {
-    "cuda": "CUDA events on an idle device before and after each run, the same for everyone",
-    "cpu": "wall clock: a rehearsal on the CPU, whose numbers mean nothing",
-}
 COLOURS = {"PyTorch": "#d1495b", "torch.compile": "#edae49", "JAX": "#00798c"}
-
-
-def rate(run: Values, seconds: float | None = None) -> float:
-    """Return samples a second of a run: the median one's, or that of so many seconds."""
-    return float(run["samples"] / (seconds or statistics.median(run["seconds"])))
-
-
-def timed(row: Values) -> dict[str, Values]:
-    """Return the runs that have times, by contestant."""
-    return {name: run for name, run in row["runs"].items() if run["seconds"]}
-
-
-def best_other(row: Values) -> str | None:
-    """Return the fastest contestant but gpunn."""
-    others = [name for name in timed(row) if name != "gpunn"]
-    return max(others, key=lambda name: rate(row["runs"][name]), default=None)
-
-
-def share_of_products(row: Values) -> float | None:
-    """Return the step's rate over that of its products by themselves, at the faster caller's."""
-    if not row["products"] or "gpunn" not in timed(row):
-        return None
-    alone = sum(
-        min(v for k, v in product.items() if k != "flops") for product in row["products"].values()
-    )
-    run = row["runs"]["gpunn"]
-    return float(alone / (row["batch"] / rate(run)))
-
-
-# What was asked, and whether it was held.
-
-
-def verdicts(values: Values) -> list[Values]:
-    """Return, for all that is asked, what was measured and whether it was held.
-
-    ``held`` is None where it could not be measured; ``note`` says why, or beside whom.
-    """
-    found = {row["label"]: row for row in values["rows"] + values["largest"]}
-    result = []
-    for asked in values["asked"]:
-        row = found.get(asked["label"])
-        if row is not None:
-            wide = "runs" not in row
-            judged = _largest(row) if wide else _row(row, _own_absences(row, values))
-        else:
-            note = "no time left" if asked["label"] in values["late"] else "failed or not reached"
-            judged = [
-                (what, asked.get(bound), None, note)
-                for bound, what in {
-                    "least_ratio": "x the best other",
-                    "least_rate": "samples/s",
-                    "least_share": "of cuBLAS",
-                }.items()
-            ]
-        result += [
-            {
-                "row": asked["label"],
-                "what": what,
-                "asked": bound,
-                "measured": measured,
-                "held": None if measured is None else measured >= bound,
-                "note": note,
-            }
-            for what, bound, measured, note in judged
-            if bound is not None
-        ]
-    return result
-
-
-def _row(
-    row: Values, own_absences: dict[str, str]
-) -> Iterator[tuple[str, float | None, float | None, str]]:
-    runs, other = timed(row), best_other(row)
-    absent = "; ".join(f"{name}: {why}" for name, why in own_absences.items())
-    ours = rate(runs["gpunn"]) if "gpunn" in runs else None
-    ratio = ours / rate(runs[other]) if ours and other else None
-    note = f"beside {other}" if other else "nobody to compare with"
-    yield "x the best other", row["least_ratio"], ratio, f"{note}; {absent}" if absent else note
-    yield "samples/s", row["least_rate"], ours, ""
-    yield "of cuBLAS", row["least_share"], share_of_products(row), ""
-
-
-def _largest(row: Values) -> Iterator[tuple[str, float | None, float | None, str]]:
-    ours, theirs = row.get("gpunn", {}), row.get("PyTorch", {})
-    ratio = None
-    if ours.get("trained") and theirs.get("trained"):
-        ratio = ours["trained"] / theirs["trained"]
-    note = f"{ours.get('trained')} units beside {theirs.get('trained', 'no PyTorch')}"
-    yield "x PyTorch's width", row["least_ratio"], ratio, note
-
-
-def is_good(values: Values) -> bool:
-    """Say whether nothing failed and, unless this is a rehearsal, all that is asked was held."""
-    failed = values["failures"] or any(
-        "gpunn" not in timed(row) or not all(a["same"] for a in row["agreement"].values())
-        for row in values["rows"]
-    )
-    held = all(verdict["held"] for verdict in verdicts(values))
-    return not failed and (held or values["rehearsal"])
 
 
 # Tables.
@@ -125,10 +28,14 @@ def is_good(values: Values) -> bool:
 def print_report(values: Values) -> None:
     """Print everything that was found."""
     for row in values["rows"]:
-        _print_row(row, _own_absences(row, values))
+        _print_row(row, own_absences(row, values))
+        print_parts(row)
+    for row in values["races"]:
+        _print_race(row)
     for row in values["largest"]:
         _print_largest(row)
-    print(f"\ntimes: {values['timing']}")
+    print(f"\n{in_words(values['machine'], values['commit'])}")
+    print(f"times: {values['timing']}")
     if values["copy_bytes_per_second"]:
         print(f"copying within the device: {values['copy_bytes_per_second'] / 1e9:.0f} GB/s")
     for name, why in values["absent"].items():
@@ -140,11 +47,6 @@ def print_report(values: Values) -> None:
     _print_verdicts(values)
 
 
-def _own_absences(row: Values, values: Values) -> dict[str, str]:
-    """Return who is absent in this row, but not from the whole run."""
-    return {n: why for n, why in row["absent"].items() if n not in values["absent"]}
-
-
 def _print_row(row: Values, absent: dict[str, str]) -> None:
     lines = [["samples/s", "median", "quartiles", "slowest", "fastest", "gpunn is", "differs by"]]
     runs = timed(row)
@@ -154,7 +56,7 @@ def _print_row(row: Values, absent: dict[str, str]) -> None:
         faster = rate(runs["gpunn"]) / rate(run) if "gpunn" in runs else float("nan")
         numbers = [f"{rate(run):,.0f}", f"{low:,.0f} - {high:,.0f}"]
         numbers += [f"{rates[0]:,.0f}", f"{rates[-1]:,.0f}", f"{faster:.2f} x"]
-        lines.append([name, *numbers, _difference(row["agreement"].get(name))])
+        lines.append([in_full(name, row), *numbers, _difference(row["agreement"].get(name))])
     print_table(row["label"], lines)
     for name, why in absent.items():
         print(f"{name} is out: {why}")
@@ -170,6 +72,45 @@ def _print_row(row: Values, absent: dict[str, str]) -> None:
         flops = sum(product["flops"] for product in row["products"].values())
         tera = flops * rate(runs["gpunn"]) / row["batch"] / 1e12
         print(f"gpunn's whole step: {tera:.3g} TFLOP/s, {share:.2f} of its products by themselves")
+
+
+def in_full(name: str, row: Values) -> str:
+    """Return a contestant's name, with the mode of torch.compile."""
+    return f"{name} ({row['compile_mode']})" if name == "torch.compile" else name
+
+
+def print_parts(row: Values) -> None:
+    """Print where gpunn's step spends its time, if that was measured."""
+    parts = row["parts"]
+    if "calls" not in parts:
+        if parts:
+            print(f"where a step's time goes is not known: {parts['failed']}")
+        return
+    total = sum(part["seconds_a_step"] for part in parts["calls"])
+    lines = [["call, one after the other", "calls a step", "us a step", "share"]]
+    for part in parts["calls"]:
+        seconds = part["seconds_a_step"]
+        numbers = [f"{part['calls_a_step']:.3g}", f"{1e6 * seconds:.2f}"]
+        lines.append([part["call"], *numbers, f"{seconds / total:.0%}"])
+    print_table(f"Where a step's time goes: {row['label']}", lines)
+    whole = 1e6 * row["batch"] / rate(row["runs"]["gpunn"])
+    launches = parts["launches_a_step"]
+    recorded = f", recorded with {launches} launches" if launches else ""
+    print(f"all calls {1e6 * total:.2f} us; a whole step {whole:.2f} us{recorded}")
+
+
+def _print_race(row: Values) -> None:
+    if "skipped" in row:
+        print(f"\n{row['label']}: skipped, {row['skipped']}")
+        return
+    lines = [["seconds", "since the process began", "since the first step", "epochs", "accuracy"]]
+    for name, run in row["races"].items():
+        numbers = [f"{run['seconds_of_process']:.2f}", f"{run['seconds_of_training']:.2f}"]
+        accuracy = f"{run['accuracies'][-1]:.4f}" + ("" if run["reached"] else ", NOT REACHED")
+        lines.append([in_full(name, row), *numbers, str(run["epochs"]), accuracy])
+    print_table(row["label"], lines)
+    for name, why in row["absent"].items():
+        print(f"{name} is out: {why}")
 
 
 def _difference(agreement: Values | None) -> str:

@@ -8,10 +8,12 @@ from collections.abc import Callable
 from typing import Any
 
 import gpu_baselines as baselines
-from gpu_agreement import Pass, agreement
-from gpu_baselines import Weights, one_line
+from gpu_agreement import Pass, agreement, dropout_agreement
+from gpu_baselines import one_line
 from gpu_limits import measure_products
-from gpu_plan import COMPILE_SECONDS, FEWEST_REPS, ROW_SECONDS, Plan, Row
+from gpu_parts import measure_parts
+from gpu_plan import FEWEST_REPS, Plan, Row
+from gpu_task import Contestant, Task, Weights
 from gpu_timing import Clock, calibrate
 from made_samples import Samples
 from turns import turns
@@ -40,18 +42,30 @@ class Bench:
                     self.absent[name] = problem
         self.clock = Clock(plan.device)
         self.samples = Samples(plan.n_samples)
-        self.compile_seconds = COMPILE_SECONDS
+        self.compile_seconds = plan.compile_seconds
+        self._others_seconds: list[float] = []
 
-    def measure(self, row: Row, barred: dict[str, str]) -> dict[str, Any]:
-        """Return the times of everyone who is there and computes what gpunn computes."""
-        runner = RowRunner(self, row, barred)
+    def measure(self, row: Row, barred: dict[str, str], n_later: int = 0) -> dict[str, Any]:
+        """Return the times of everyone who is there and computes what gpunn computes.
+
+        So many rows come later: compiling for this one must leave them their time.
+        """
+        runner, began = RowRunner(self, row, barred), time.monotonic()
         try:
-            runner.prepare()
+            runner.prepare(n_later)
             runner.take_turns()
             runner.measure_products()
+            runner.measure_parts()
         finally:
             runner.close()
+        self._others_seconds.append(time.monotonic() - began - runner.compiled_seconds)
         return runner.result
+
+    @property
+    def row_seconds(self) -> float:
+        """What a row takes without torch.compile: a guess, until rows have taken longer."""
+        seen = self._others_seconds
+        return max(self.plan.row_seconds, sum(seen) / len(seen) if seen else 0.0)
 
 
 class RowRunner:
@@ -60,25 +74,28 @@ class RowRunner:
     def __init__(self, bench: Bench, row: Row, barred: dict[str, str]) -> None:
         self._bench, self._row, self._plan = bench, row, bench.plan
         self._clock = bench.clock
-        self._contestants: dict[str, baselines.Contestant] = {}
+        self._contestants: dict[str, Contestant] = {}
         self._start: Weights = {}
         self._ours: Pass | None = None
         self._absent = {**bench.absent, **barred}
+        self.compiled_seconds = 0.0
         self.result = {
             **dataclasses.asdict(row),
             "label": row.label,
+            "compile_mode": self._plan.compile_mode,
             "absent": self._absent,
             "agreement": {},
             "runs": {},
             "products": {},
+            "parts": {},
         }
 
-    def prepare(self) -> None:
+    def prepare(self, n_later: int) -> None:
         """Make everyone, check their first pass, and find out how long each takes."""
         for name in baselines.CONTESTANTS:
             if {name, "gpunn"} & set(self._absent):
                 continue
-            needed = self._bench.compile_seconds + ROW_SECONDS
+            needed = self._bench.compile_seconds + (1 + n_later) * self._bench.row_seconds
             if name == "torch.compile" and self._plan.seconds_left() < needed:
                 self._absent[name] = "not enough time left to compile"
                 continue
@@ -90,37 +107,57 @@ class RowRunner:
                 self._absent[name] = one_line(error)
                 self._clock.synchronize()
             if name == "torch.compile":
-                self._bench.compile_seconds = time.monotonic() - began
+                self.compiled_seconds = self._bench.compile_seconds = time.monotonic() - began
 
     def _enter(self, name: str) -> None:
-        row, samples = self._row, self._bench.samples
-        contestant = baselines.CONTESTANTS[name](
-            row, samples, self._plan.device, self._start or None
-        )
-        self._contestants[name] = contestant
-        if self._ours is None:
-            self._start = contestant.weights()
-        # A few blocks of single samples, and steps enough that a wrong state would show.
-        n_steps = min(max(6400 // row.batch, 8), 100, len(samples.inputs) // row.batch)
-        contestant.run(n_steps)
-        first = Pass(n_steps, contestant.weights(), contestant.loss())
-        if self._ours is None:
-            self._ours = first
-        else:
-            found = agreement(row, self._start, self._ours, first)
+        row, n_steps = self._row, self._check_steps
+        # Where units sit out by chance, all but that chance is compared exactly, without it.
+        contestant = self._make(name, dataclasses.replace(row, dropout=0.0))
+        found = self._first_pass(contestant)
+        if row.dropout:
+            contestant.close()
+            contestant = self._make(name, row)
+            contestant.run(n_steps)
+            if name == "gpunn":
+                self._loss_with_dropout = contestant.loss()
+            losses = self._loss_with_dropout, contestant.loss()
+            found |= dropout_agreement(n_steps * row.batch, *losses)
+            found["same"] = found["same"] and found["same_with_dropout"]
+        if name != "gpunn":
             self.result["agreement"][name] = found
             if not found["same"]:
                 self._absent[name] = "computes something else: see agreement"
                 return
-        most = len(samples.inputs) // row.batch
+        most = len(self._bench.samples.inputs) // row.batch
         n_steps = calibrate(self._clock, contestant.run, n_steps, most, self._plan.run_seconds)
         self.result["runs"][name] = {"samples": n_steps * row.batch, "seconds": []}
+
+    def _make(self, name: str, task: Task) -> Contestant:
+        bench, kind = self._bench, baselines.CONTESTANTS[name]
+        contestant = kind(task, bench.samples, self._plan.place, self._start or None)
+        self._contestants[name] = contestant
+        return contestant
+
+    def _first_pass(self, contestant: Contestant) -> dict[str, Any]:
+        """Return how a first pass agrees with gpunn's, which comes first."""
+        if self._ours is None:
+            self._start = contestant.weights()
+        contestant.run(self._check_steps)
+        first = Pass(self._check_steps, contestant.weights(), contestant.loss())
+        self._ours = self._ours or first
+        return agreement(self._row, self._start, self._ours, first)
+
+    @property
+    def _check_steps(self) -> int:
+        """A few blocks of single samples, and steps enough that a wrong state would show."""
+        batch = self._row.batch
+        return min(max(6400 // batch, 8), 100, len(self._bench.samples.inputs) // batch)
 
     def take_turns(self) -> None:
         """Take times; each repetition begins with another one, so that all follow all."""
         runs = self.result["runs"]
         for rep in range(self._plan.reps if "gpunn" in runs else 0):
-            if rep >= FEWEST_REPS and self._plan.seconds_left() < ROW_SECONDS / 3:
+            if rep >= FEWEST_REPS and self._plan.seconds_left() < self._plan.row_seconds / 3:
                 break
             for name in turns(list(runs), rep):
                 self._bench.send(("begin", self._row.label, name))
@@ -137,6 +174,18 @@ class RowRunner:
             self.result["products"] = measure_products(
                 self._row, self._plan, self._clock, with_torch=with_torch
             )
+
+    def measure_parts(self) -> None:
+        """Measure where gpunn's step spends its time."""
+        in_time = self._plan.seconds_left() > self._plan.row_seconds / 3
+        if "gpunn" in self.result["runs"] and "parts" not in self._absent and in_time:
+            self._bench.send(("begin", self._row.label, "parts"))
+            try:
+                found = measure_parts(self._row, self._bench.samples, self._plan, self._clock)
+            except Exception as error:  # it must not cost the row's times
+                found = {"failed": one_line(error)}
+                self._clock.synchronize()
+            self.result["parts"] = found
 
     def close(self) -> None:
         """Give all memory back."""

@@ -26,20 +26,33 @@ class Clock:
         if self._cuda is not None:
             self._cuda.runtime.deviceSynchronize()
 
+    def mark(self) -> Any:
+        """Return a mark of this moment in the device's work; `between` reads two of them."""
+        if self._cuda is None:
+            return time.perf_counter()
+        event = self._cuda.Event()
+        event.record()
+        return event
+
+    def between(self, began: Any, ended: Any) -> float:
+        """Return the seconds between two marks that the device has passed."""
+        if self._cuda is None:
+            return float(ended - began)
+        return float(self._cuda.get_elapsed_time(began, ended)) / 1e3
+
     def seconds(self, run: Callable[[int], None], n: int) -> float:
         """Return how long ``run(n)`` takes."""
         if self._cuda is None:
             start = time.perf_counter()
             run(n)
             return time.perf_counter() - start
-        began, ended = self._cuda.Event(), self._cuda.Event()
         self.synchronize()
-        began.record()
+        began = self.mark()
         run(n)
         self.synchronize()
-        ended.record()
+        ended = self.mark()
         ended.synchronize()
-        return float(self._cuda.get_elapsed_time(began, ended)) / 1e3
+        return self.between(began, ended)
 
 
 def calibrate(clock: Clock, run: Callable[[int], None], n: int, most: int, seconds: float) -> int:

@@ -1,12 +1,22 @@
 """Run everything that needs an NVIDIA GPU, and write one JSON file about it.
 
     python scripts/gpu/gpu_check.py --out gpu_check.json
+    python scripts/gpu/gpu_check.py --all --out gpu_check.json
 
-The parts, each in a process of its own with a limit of its own: what machine this is; tests that
-need a GPU, which fail here where elsewhere they are skipped; parity with the CPU in each precision;
-the benchmark; the other tests. A part that fails or takes too long does not keep the
-others from running, and the file is written after each. It needs the package, CuPy and pytest, and
-PyTorch and JAX to compare with; with pytest-xdist the tests share the CPU's cores.
+The parts, each in a process of its own with a limit of its own; seconds as one H100 with 16 cores
+took them, or as they are estimated, and the limits:
+
+    machine       12, at most  60   what machine this is
+    tests_gpu     85, at most 110   tests that need a GPU, on 12 processes
+    parity_*      40, at most  70   parity with the CPU in fp32, tf32 and bf16
+    bench        210, at least 120  the benchmark, in what is left of 350 seconds
+
+A part that takes too long is cut, and the others still run; the file is written after each. Tests
+that need a GPU fail here where elsewhere they are skipped. All other tests run with ``--all`` only,
+last and in ten minutes more: they need no GPU, and pass or fail the same where there is none.
+
+It needs the package, CuPy and pytest, and PyTorch and JAX to compare with; with pytest-xdist the
+tests share the CPU's cores.
 
 Exit status: 0 all held, 1 something failed or fell short, 2 no usable GPU.
 """
@@ -32,12 +42,15 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 BENCH = ROOT / "scripts" / "bench" / "bench_gpu.py"
-SECONDS = 530
-"""Nine minutes, with some to spare."""
-PARITY = {"fp32": 80, "tf32": 40, "bf16": 40}
+SECONDS = 350
+"""Six minutes, with some to spare."""
+MACHINE, TESTS, OTHER_TESTS = 60, 110, 600
+PARITY = {"fp32": 30, "tf32": 20, "bf16": 20}
 """Seconds for each precision; fp32 has twice as many networks, as it has float64 beside it."""
-LAST_TESTS, SHORTEST_BENCH = 60, 120
-"""Seconds that the benchmark leaves to the last part, and that it gets at least."""
+SHORTEST_BENCH, BENCH_END = 120, 25
+"""Seconds that the benchmark gets at least, and how long before its limit it ends by itself."""
+WORKERS = 12
+"""Processes that share a GPU; with them the tests took 85 seconds."""
 TAIL = 8000
 """Characters of a part's output that are kept."""
 
@@ -196,18 +209,18 @@ def summarize_bench(path: Path) -> Callable[[Done], dict[str, Any]]:
 # The parts.
 
 
-def tests(name: str, marks: str, limit: float, folder: Path, *, most_workers: int) -> Part:
+def tests(name: str, marks: str, limit: float, folder: Path) -> Part:
     """Return the part that runs the tests of some marks."""
     report = folder / f"{name}.xml"
     command = [sys.executable, "-m", "pytest", "-q", "-m", marks, f"--junitxml={report}"]
     if find_spec("xdist") is not None:
-        command += ["-p", "xdist.plugin", "-n", str(min(most_workers, os.cpu_count() or 1))]
+        command += ["-p", "xdist.plugin", "-n", str(min(WORKERS, os.cpu_count() or 1))]
     return Part(name, command, limit, summarize_tests(report))
 
 
 def machine_part() -> Part:
     command = [sys.executable, str(BENCH), "--look"]
-    return Part("machine", command, 90, summarize_machine)
+    return Part("machine", command, MACHINE, summarize_machine)
 
 
 def parity_part(precision: str, limit: float) -> Part:
@@ -217,22 +230,20 @@ def parity_part(precision: str, limit: float) -> Part:
 
 def bench_part(limit: float, folder: Path) -> Part:
     out = folder / "bench.json"
-    # It ends by itself before its limit, and keeps what it has if it does not.
-    seconds = str(round(limit - 45))
+    seconds = str(round(limit - BENCH_END))
     command = [sys.executable, str(BENCH), "--seconds", seconds, "--out", str(out)]
     return Part("bench", command, limit, summarize_bench(out))
 
 
-def parts(folder: Path, seconds_left: Callable[[], float]) -> Iterable[Part]:
-    """Yield the parts, by what only a GPU can tell; each limit is set when its turn comes."""
-    # A GPU is shared by few processes at a time. They compile its kernels side by side, and CuPy
-    # keeps those, so that what comes next finds them.
-    yield tests("tests_gpu", "gpu", 150, folder, most_workers=8)
+def parts(folder: Path, seconds_left: Callable[[], float], *, every: bool) -> Iterable[Part]:
+    """Yield the parts, by what only a GPU can tell; the benchmark gets what the others leave."""
+    # They compile the GPU's kernels side by side, and CuPy keeps those for what comes next.
+    yield tests("tests_gpu", "gpu", TESTS, folder)
     for precision, limit in PARITY.items():
         yield parity_part(precision, limit)
-    yield bench_part(max(SHORTEST_BENCH, seconds_left() - LAST_TESTS), folder)
-    rest = max(LAST_TESTS, seconds_left())
-    yield tests("tests_other", "not gpu", rest, folder, most_workers=16)
+    yield bench_part(max(SHORTEST_BENCH, seconds_left()), folder)
+    if every:
+        yield tests("tests_other", "not gpu", OTHER_TESTS, folder)
 
 
 # The file.
@@ -259,6 +270,7 @@ def print_summary(results: dict[str, Any]) -> None:
     """Print what is worth reading at once, the most important last."""
     bench = results["parts"].get("bench", {})
     print(bench.get("output_tail", ""))
+    print(results["parts"].get("machine", {}).get("words", ""))
     for name, part in results["parts"].items():
         for failure in part.get("failures", [])[:10]:
             print(f"{name}: {failure['test']}\n    {failure['message']}")
@@ -272,6 +284,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("gpu_check.json"), help="JSON file")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="how long it may take")
+    parser.add_argument("--all", action="store_true", help="run the other tests too, after that")
     options = parser.parse_args()
     began = time.monotonic()
     results: dict[str, Any] = {
@@ -289,7 +302,9 @@ def main() -> int:
     results["parts"]["machine"] = machine
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        todo = parts(folder, lambda: options.seconds - (time.monotonic() - began))
+        todo = parts(
+            folder, lambda: options.seconds - (time.monotonic() - began), every=options.all
+        )
         run_parts(todo, results, options.out)
         with suppress(OSError):
             shutil.copy(folder / "bench.png", options.out.with_suffix(".png"))

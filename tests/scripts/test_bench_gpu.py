@@ -10,57 +10,39 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+import bench_gpu
 import fake_memory
-import numpy as np
+import gpu_baselines
+import gpu_largest
+import gpu_machine
+import gpu_parts
+import gpu_rows
+import gpu_runner
+import gpu_verdicts
 import pytest
-
-BENCH = Path(__file__).resolve().parents[2] / "scripts" / "bench" / "bench_gpu.py"
-sys.path.insert(0, str(BENCH.parent))
-
-import bench_gpu  # noqa: E402
-import gpu_baselines  # noqa: E402
-import gpu_largest  # noqa: E402
-import gpu_report  # noqa: E402
-import gpu_runner  # noqa: E402
-from gpu_agreement import Pass, agreement  # noqa: E402
-from gpu_children import events_of  # noqa: E402
-from gpu_plan import Plan, Row  # noqa: E402
-from gpu_runner import Bench  # noqa: E402
-from gpu_timing import Clock  # noqa: E402
-
-ROW = Row(8, 20, least_ratio=2.0, least_rate=1.0, least_share=1e-9, products=True)
-
-
-def tiny_plan(device: str, *contestants: str, seconds: float = 60) -> Plan:
-    return Plan(
-        device,
-        time.monotonic() + seconds,
-        contestants,
-        n_samples=200,
-        reps=3,
-        run_seconds=1e-4,
-        copy_bytes=2**12,
-    )
-
-
-def results_of(rows: list[Any], tmp_path: Path) -> bench_gpu.Results:
-    options = Namespace(out=tmp_path / "gpu.json", device="cpu", quick=False)
-    results = bench_gpu.Results(options, rows)
-    results.take(("machine", bench_gpu.describe("cpu")))
-    return results
+from bench_rehearsal import BENCH, ROW, results_of, tiny_plan
+from gpu_children import events_of
+from gpu_plan import Plan, Row
+from gpu_runner import Bench
+from gpu_timing import Clock
 
 
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
 @pytest.mark.parametrize(("batch", "optimizer"), [(1, "sgd"), (20, "sgd"), (20, "adam")])
 def test_gpunns_part_runs_as_on_a_gpu(
-    installed_double: Any, precision: str, batch: int, optimizer: str
+    installed_double: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    precision: str,
+    batch: int,
+    optimizer: str,
 ) -> None:
     del installed_double  # in place as cupy
-    row = Row(8, batch, optimizer, precision, products=batch > 1)
+    monkeypatch.setattr(gpu_parts, "HELD", 10)
+    row = Row((8,), batch, optimizer, precision, products=batch > 1)
     events: list[tuple[Any, ...]] = []
     bench_gpu.work([row], {}, tiny_plan("cuda", "gpunn"), events.append)
     found = {event[0]: event for event in events}
-    assert bench_gpu.describe("cuda")["name"].startswith("Host memory")
+    assert gpu_machine.describe("cuda")["name"].startswith("Host memory")
     assert found["copy"][1] > 0
     run = found["row"][2]["runs"]["gpunn"]
     assert run["samples"] % batch == 0
@@ -68,6 +50,7 @@ def test_gpunns_part_runs_as_on_a_gpu(
     assert min(run["seconds"]) > 0
     flops = sum(product["flops"] for product in found["row"][2]["products"].values())
     assert flops == (batch > 1) * 2 * batch * 8 * (2 * 784 + 3 * 10)
+    assert "calls" in found["row"][2]["parts"], found["row"][2]["parts"]
 
 
 def test_a_gpu_that_is_too_small_is_told_from_one_that_is_not(
@@ -86,8 +69,8 @@ def test_a_gpu_that_is_too_small_is_told_from_one_that_is_not(
 class Wrong(gpu_baselines.Gpunn):
     """What somebody else might do by mistake: nearly the same step size."""
 
-    def __init__(self, task: Any, samples: Any, device: str, weights: Any = None) -> None:
-        super().__init__(task, samples, device, weights)
+    def __init__(self, task: Any, samples: Any, place: Any, weights: Any = None) -> None:
+        super().__init__(task, samples, place, weights)
 
         class Faster(type(task)):  # type: ignore[misc]
             learning_rate = 1.01 * task.learning_rate
@@ -117,32 +100,8 @@ def test_who_computes_something_else_or_fails_is_named_and_not_compared_with(
     assert found["agreement"]["PyTorch"]["same"]
     results = results_of([row], tmp_path)
     results.take(("row", row.label, found))
-    assert gpu_report.best_other(found) == "PyTorch"
-    assert not gpu_report.is_good(results.values)
-
-
-def test_agreement_is_measured_in_units_of_what_was_learnt() -> None:
-    start = {"w": np.ones(1000, np.float32)}
-    ours = Pass(10, {"w": start["w"] + np.float32(0.1)}, 0.5)
-    for off, same in ((1e-6, True), (1e-3, False), (float("nan"), False)):
-        theirs = Pass(10, {"w": ours.weights["w"] + np.float32(off)}, 0.5)
-        assert agreement(ROW, start, ours, theirs)["same"] == same
-    assert not agreement(ROW, start, ours, Pass(10, ours.weights, 0.501))["same"]
-
-
-@pytest.mark.parametrize("name", ["PyTorch", "JAX"])
-@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
-def test_baselines_compute_the_same(
-    monkeypatch: pytest.MonkeyPatch, name: str, optimizer: str
-) -> None:
-    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-    problem = gpu_baselines.problem_of(name, "cpu")
-    if problem is not None:
-        pytest.skip(problem)
-    row = Row(8, 20, optimizer)
-    found = Bench(tiny_plan("cpu", "gpunn", name), {}, lambda event: None).measure(row, {})
-    assert found["agreement"][name]["same"], found
-    assert min(found["runs"][name]["seconds"]) > 0
+    assert gpu_verdicts.best_other(found) == "PyTorch"
+    assert not gpu_verdicts.is_good(results.values)
 
 
 def dies_in_the_turn_of_jax(rows: list[Row], barred: Any, plan: Plan, send: Any) -> None:
@@ -164,7 +123,7 @@ def dies_in_the_turn_of_jax(rows: list[Row], barred: Any, plan: Plan, send: Any)
 def test_the_benchmark_goes_on_without_a_contestant_that_kills_or_hangs_its_process(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("gpu_children.LONGEST_SILENCE", 3.0)
+    monkeypatch.setattr("gpu_children.LONGEST_SILENCE", 10.0)
     taken: list[tuple[Any, ...]] = []
     bench_gpu.measure_rows([ROW], tiny_plan("cpu"), taken.append, dies_in_the_turn_of_jax)
     assert [event[0] for event in taken] == ["failure", "failure", "failure", "row"]
@@ -181,43 +140,6 @@ def test_rows_that_time_does_not_allow_are_named(tmp_path: Path) -> None:
     assert written["late"] == [ROW.label]
     assert [v["held"] for v in written["verdicts"]] == [None] * 3
     assert {v["note"] for v in written["verdicts"]} == {"no time left"}
-
-
-def test_what_is_asked_is_held_or_short() -> None:
-    def run(seconds: float) -> dict[str, Any]:
-        return {"samples": 1000, "seconds": [seconds, 2 * seconds, 9 * seconds]}
-
-    products = {
-        "a": {"flops": 1.0, "gpunn": 0.2, "PyTorch": 0.1},
-        "b": {"flops": 1.0, "gpunn": 0.3},
-    }
-    row = {
-        **{"label": "row", "batch": 100, "absent": {}, "agreement": {}, "products": products},
-        **{"least_ratio": 2.0, "least_rate": 100.0, "least_share": 0.85},
-        "runs": {"gpunn": run(2.0), "JAX": run(6.0), "PyTorch": run(5.0)},
-    }
-    wide = {
-        "label": "wide",
-        "least_ratio": 1.9,
-        "gpunn": {"trained": 19},
-        "PyTorch": {"trained": 10},
-    }
-    values: dict[str, Any] = {
-        **{"rows": [row], "largest": [wide], "late": [], "absent": {}, "failures": []},
-        **{"asked": [{"label": "row"}, {"label": "wide"}], "rehearsal": False},
-    }
-    found = [(v["row"], v["asked"], v["measured"], v["held"]) for v in gpu_report.verdicts(values)]
-    # 1000 samples in 4 s beside 10 s; a batch in 0.4 s, whose products alone take 0.1 + 0.3 s.
-    assert found == [
-        ("row", 2.0, 2.5, True),
-        ("row", 100.0, 250.0, True),
-        ("row", 0.85, pytest.approx(1.0), True),
-        ("wide", 1.9, 1.9, True),
-    ]
-    assert gpu_report.is_good(values)
-    row["least_ratio"] = 2.6
-    assert not gpu_report.is_good(values)
-    assert gpu_report.is_good({**values, "rehearsal": True})
 
 
 @pytest.mark.parametrize("guess", [50, 990, 1000, 1010, 2000])
@@ -241,13 +163,21 @@ def test_the_whole_command_runs_on_a_cpu(tmp_path: Path) -> None:
         "--seconds",
         "100",
     ]
-    command += ["--only", "batch 128, sgd", "--contestants", "gpunn", "PyTorch", "--out", str(out)]
+    command += [
+        "--only",
+        "batch 128, sgd, fp32",
+        "--contestants",
+        "gpunn",
+        "PyTorch",
+        "--out",
+        str(out),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "these numbers mean nothing" in done.stdout
     written = json.loads(out.read_text())
     assert written["rehearsal"]
-    assert [row["hidden"] for row in written["rows"]] == [84, 37]
+    assert [row["hidden"] for row in written["rows"]] == [[37], [84], [21]]
     assert written["failures"] == written["late"] == []
 
 
@@ -271,21 +201,10 @@ def test_no_gpu_is_one_line(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_picture_is_drawn(tmp_path: Path) -> None:
-    runs = {
-        name: {"samples": 10, "seconds": [1.0 + i, 2.0 + i]}
-        for i, name in enumerate(gpu_baselines.CONTESTANTS)
-    }
-    values = {"rows": [{"label": "a row", "runs": runs}], "rehearsal": True}
-    assert gpu_report.draw(values, tmp_path / "gpu.png")
-    assert (tmp_path / "gpu.png").read_bytes().startswith(b"\x89PNG")
-    assert not gpu_report.draw({"rows": []}, tmp_path / "none.png")
-
-
 def test_the_rehearsal_promises_no_more_rows_than_there_are() -> None:
-    labels = [row.label for row in bench_gpu.ROWS]
+    labels = [row.label for row in gpu_rows.ROWS]
     assert len(set(labels)) == len(labels)
-    small = [bench_gpu.rehearsed(row) for row in bench_gpu.ROWS]
+    small = [gpu_rows.rehearsed(row) for row in gpu_rows.ROWS]
     assert len({row.label for row in small}) == len(small)
 
 
@@ -299,3 +218,33 @@ def test_times_are_those_of_the_run() -> None:
     clock = Clock("cpu")
     assert clock.seconds(time.sleep, 0) < 0.05  # type: ignore[arg-type]
     assert 0.1 <= clock.seconds(lambda n: time.sleep(n / 10), 1) < 1.0
+
+
+def test_a_short_run_compiles_in_the_quick_mode_and_leaves_later_rows_their_time() -> None:
+    modes = {
+        seconds: bench_gpu.make_plan(
+            Namespace(device="cuda", seconds=seconds, contestants=["gpunn"])
+        ).compile_mode
+        for seconds in (170, 599, 600, 1500)
+    }
+    assert modes == {
+        **{170: "reduce-overhead", 599: "reduce-overhead", 600: "max-autotune"},
+        1500: "max-autotune",
+    }
+
+
+def test_torch_compile_gives_way_to_rows_that_come_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    everyone = dict.fromkeys(("gpunn", "torch.compile"), gpu_baselines.Gpunn)
+    monkeypatch.setattr(gpu_baselines, "CONTESTANTS", everyone)
+    monkeypatch.setattr(gpu_baselines, "problem_of", lambda name, device: None)
+    plan = dataclasses.replace(
+        tiny_plan("cpu", *everyone, seconds=100), row_seconds=10, compile_seconds=20
+    )
+    bench = Bench(plan, {}, lambda event: None)
+    row = dataclasses.replace(ROW, products=False)
+    assert bench.measure(row, {}, n_later=9)["absent"] == {
+        "torch.compile": "not enough time left to compile"
+    }
+    found = bench.measure(row, {}, n_later=2)
+    assert found["absent"] == {}
+    assert found["compile_mode"] == "reduce-overhead"
