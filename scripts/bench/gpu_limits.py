@@ -73,7 +73,7 @@ def gpunn_product(product: Product, precision: str, device: str) -> Callable[[],
     backend = gpunn.get_backend(device, precision)
     generator = np.random.default_rng(1)
     # A backend may keep samples, activations and deltas in another dtype than weights.
-    kept_in = getattr(backend, "work_dtype", np.dtype)(np.float32)
+    kept_in = backend.work_dtype(np.float32)
     factors = [backend.empty(shape, kept_in) for shape in (product.a, product.b)]
     for factor in factors:
         backend.copy_into(backend.asarray(generator.random(factor.shape, np.float32)), factor)

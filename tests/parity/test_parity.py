@@ -120,11 +120,26 @@ def wrong_learning_rate(base):
 
         def adam_update(self, *arrays_and_step):
             *arrays, step = arrays_and_step
-            super().adam_update(*arrays, step._replace(size=step.size * 1.001))
+            if isinstance(step.size, float):  # that of a recorded step is on the device
+                step = step._replace(size=step.size * 1.001)
+            super().adam_update(*arrays, step)
 
         def make_batch_learner(self, *arguments, **options):
             right = super().make_batch_learner(*arguments, **options)
             return right and Learner(right)
+
+        def make_recorder(self, shape):
+            recorder = super().make_recorder(shape)
+            begin = recorder.begin_epoch
+
+            def begin_wrongly(source, first_step):
+                # What scales the deltas, or of Adam the step itself.
+                numbers = source.numbers.copy()
+                numbers[:, int(shape.n_numbers > 4)] *= 1.001
+                begin(source._replace(numbers=numbers), first_step)
+
+            recorder.begin_epoch = begin_wrongly
+            return recorder
 
     return Backend
 
