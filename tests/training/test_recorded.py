@@ -137,6 +137,43 @@ def test_a_step_is_one_call(double: Backend, rng: np.random.Generator, launches:
     assert len(launches) == 14 + 4
 
 
+@pytest.mark.parametrize(
+    ("sizes", "options", "n_launches"),
+    [
+        # Fetch, product, forward, back, the small parameters' step, product.
+        ((8, 16, 3), {"optimizer": "sgd"}, 6),
+        # And the wide weights' step; with a look ahead, one more before it.
+        ((8, 16, 3), {"optimizer": "momentum"}, 7),
+        ((8, 16, 3), {"optimizer": "nesterov"}, 8),
+        ((8, 16, 3), {"optimizer": "adam"}, 7),
+        # Another wide layer: pass, product; product back, product and step, pass, biases' step; and
+        # that of the first layer's biases.
+        ((8, 16, 12, 3), {"optimizer": "adam", "dropout": 0.5}, 14),
+        # Fetch, the dot products beside the first product, the samples, product, biases.
+        ((8, 16, 3), {"optimizer": "sgd", "batch_size": 1}, 6),
+    ],
+    ids=str,
+)
+def test_how_many_launches_a_recording_has(
+    double: Backend,
+    rng: np.random.Generator,
+    monkeypatch: pytest.MonkeyPatch,
+    sizes: tuple[int, ...],
+    options: dict[str, Any],
+    n_launches: int,
+) -> None:
+    found: set[int] = set()
+    launch = fake_captures.Graph.launch
+
+    def counted(self: Any, stream: Any = None) -> None:
+        found.add(len(self._nodes))
+        launch(self, stream)
+
+    monkeypatch.setattr(fake_captures.Graph, "launch", counted)
+    train(Network(sizes, device=double), *samples(rng, sizes[0], sizes[-1]), **options)
+    assert found == {n_launches}
+
+
 def test_nothing_crosses_in_a_recorded_step(
     double: Backend, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
