@@ -142,9 +142,8 @@ class CupyRecorder(StepRecorder):
             return None
         try:
             graph, memory = self._capture(n_rows, work)
-        except (
-            Exception
-        ) as error:  # whatever CUDA, cuBLAS or CuPy raises: the step can still be done
+        except Exception as error:
+            # Whatever CUDA, cuBLAS or CuPy has against it, the step can still be done.
             self.problem = one_line(error)
             self._recordings.clear()
             return None
