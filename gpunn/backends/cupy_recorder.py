@@ -20,7 +20,7 @@ import numpy as np
 
 from gpunn.backends.cupy_elementwise import add_one_kernel
 from gpunn.backends.cupy_kernels import FOLDER, pointer
-from gpunn.backends.fused import EpochSource, StepRecorder, StepShape, Work
+from gpunn.backends.fused import EpochSource, StepArrays, StepRecorder, StepShape, Work
 from gpunn.errors import one_line
 
 Array = Any
@@ -124,13 +124,9 @@ class CupyRecorder(StepRecorder):
         )
         with self._device:
             _fetch_kernel(shape.dtype, shape.kept_in)((n_rows,), (N_THREADS,), arguments)
-        return work(
-            self.inputs[:n_rows],
-            self.targets[:n_rows],
-            None if self._row_weights is None else self._row_weights[:n_rows],
-            self._numbers,
-            self._whole_numbers,
-        )
+        row_weights = None if self._row_weights is None else self._row_weights[:n_rows]
+        samples = (self.inputs[:n_rows], self.targets[:n_rows])
+        return work(StepArrays(*samples, row_weights, self._numbers, self._whole_numbers))
 
     def _record(self, n_rows: int, work: Work, row_losses: Array) -> _Recording | None:
         """Return a recording of a step; None if it is to be done call by call."""

@@ -188,10 +188,28 @@ class EpochSource(NamedTuple):
     numbers: NDArray[np.float64]
 
 
-Work = Callable[[Array, Array, Array | None, Array, Array], list[Any]]
-"""What a step does with its inputs, targets and samples' weights, with its numbers, and with the
-same as whole numbers, all on the device. It returns memory that it uses and that others may give
-up, so that it is kept."""
+class StepArrays(NamedTuple):
+    """What a recorded step works with, all on the device.
+
+    Attributes
+    ----------
+    inputs, targets : Array, shape (n, n_0) and (n, n_L)
+        Its samples.
+    row_weights : Array, shape (n,), or None
+        What each counts.
+    numbers, whole_numbers : Array, shape (n_numbers,)
+        Its numbers, in the network's dtype and as uint32.
+    """
+
+    inputs: Array
+    targets: Array
+    row_weights: Array | None
+    numbers: Array
+    whole_numbers: Array
+
+
+Work = Callable[[StepArrays], list[Any]]
+"""What a step does. It returns memory that it uses and that others may give up, to be kept."""
 
 
 class StepRecorder(ABC):

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.backends.base import Array
-from gpunn.backends.fused import Sequencer
+from gpunn.backends.fused import Sequencer, StepArrays
 from gpunn.backends.gram import Gram
 from gpunn.data.matrices import row_blocks
 from gpunn.network import Network
@@ -195,14 +195,7 @@ class OnlineTrainer(Recordable):
     def recorded_choices(self) -> tuple[object, ...]:
         return (self._rate,)
 
-    def work(
-        self,
-        inputs: Array,
-        targets: Array,
-        row_weights: Array | None,
-        numbers: Array,
-        whole_numbers: Array,
-        row_losses: Array,
-    ) -> list[Any]:
+    def work(self, arrays: StepArrays, row_losses: Array) -> list[Any]:
+        inputs, targets, _, numbers, _ = arrays
         self.learn(inputs, targets, self._rate, row_losses=row_losses, there=numbers)
         return self.network.step_memory(self.batch_size)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.backends.base import Array
-from gpunn.backends.fused import EpochSource, StepRecorder, StepShape
+from gpunn.backends.fused import EpochSource, StepArrays, StepRecorder, StepShape
 from gpunn.data.matrices import row_blocks
 from gpunn.errors import DeviceWarning
 from gpunn.training.loaders import Batch, Loader, Order, ResidentLoader
@@ -123,14 +123,5 @@ class RecordedTrainer(Trainer):
                 stacklevel=2,
             )
 
-    def _work(
-        self,
-        inputs: Array,
-        targets: Array,
-        row_weights: Array | None,
-        numbers: Array,
-        whole_numbers: Array,
-    ) -> list[Any]:
-        return self._trainer.work(
-            inputs, targets, row_weights, numbers, whole_numbers, self._row_losses
-        )
+    def _work(self, arrays: StepArrays) -> list[Any]:
+        return self._trainer.work(arrays, self._row_losses)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.backends.base import Array
+from gpunn.backends.fused import StepArrays
 from gpunn.errors import ParameterError
 from gpunn.network import Dropout, Network
 from gpunn.network.layers import FusedUpdate
@@ -206,16 +207,9 @@ class StepTrainer(Recordable):
         self.optimizer.n_steps += 1
         return True
 
-    def work(
-        self,
-        inputs: Array,
-        targets: Array,
-        row_weights: Array | None,
-        numbers: Array,
-        whole_numbers: Array,
-        row_losses: Array,
-    ) -> list[Any]:
+    def work(self, arrays: StepArrays, row_losses: Array) -> list[Any]:
         network, optimizer, n_own = self.network, self.optimizer, self._n_own
+        inputs, targets, row_weights, numbers, whole_numbers = arrays
 
         def number(index: int) -> Array:
             return numbers[index : index + 1]  # type: ignore[no-any-return]

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.backends.base import Array
+from gpunn.backends.fused import StepArrays
 from gpunn.network import Network
 from gpunn.training.loaders import Batch, Loader, Order
 
@@ -112,13 +113,5 @@ class Recordable(Trainer):
         return True
 
     @abstractmethod
-    def work(
-        self,
-        inputs: Array,
-        targets: Array,
-        row_weights: Array | None,
-        numbers: Array,
-        whole_numbers: Array,
-        row_losses: Array,
-    ) -> list[Any]:
+    def work(self, arrays: StepArrays, row_losses: Array) -> list[Any]:
         """Do what is recorded, as `gpunn.backends.fused.Work` says."""
