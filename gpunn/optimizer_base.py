@@ -93,7 +93,8 @@ class Optimizer(ABC):
     def begin_step(self, learning_rate: float) -> None:
         """Begin a step of that size; `update` follows once for each layer.
 
-        A rule's numbers, such as its weight decay, may be changed before a step begins.
+        A rule's numbers, such as its weight decay, may be changed before a step begins. Where steps
+        are recorded, a change counts from the next epoch on.
         """
 
     @abstractmethod
@@ -114,8 +115,8 @@ class Optimizer(ABC):
 
     # For devices that record a step; see `gpunn.training.recorded`.
 
-    rule: UpdateRule = UpdateRule(0, "")
-    """The whole rule for a gradient that lies ready, as CUDA."""
+    rule: UpdateRule | None = None
+    """The whole rule for a gradient that lies ready, as CUDA; None to leave all to `update`."""
 
     def step_numbers(self, learning_rate: Any, n_rows: Any, step: Any) -> tuple[Any, ...]:
         """Return the numbers that each step of an epoch takes.
@@ -155,6 +156,16 @@ class Optimizer(ABC):
     def memories(self, index: int) -> LayerMemories:
         """Return what `rule` remembers of a layer, in its order."""
         return LayerMemories((), ())
+
+
+def rule_of(optimizer: Optimizer) -> UpdateRule | None:
+    """Return an optimizer's whole rule; None if a class over the one that has it updates anew."""
+    for kind in type(optimizer).__mro__:
+        if "rule" in vars(kind):
+            return optimizer.rule
+        if "update" in vars(kind):
+            return None
+    return None
 
 
 def is_recordable(optimizer: Optimizer) -> bool:

@@ -79,6 +79,7 @@ class _OfThread(threading.local):
 
     def __init__(self) -> None:
         self.beside = False
+        self.side: Any = None
         self.cublas: dict[bool, Cublas] = {}
         self.scratch: dict[tuple[bool, str, str], Any] = {}
 
@@ -254,8 +255,10 @@ class CupyBackend(Backend):
                 self._do_beside(beside)
                 return
             # In a recording the two are branches, which a GPU may follow at the same time.
-            side = cupy.cuda.Stream(non_blocking=True)
-            begun, done = (cupy.cuda.Event(disable_timing=True) for _ in "ab")
+            if self._of_thread.side is None:
+                events = (cupy.cuda.Event(disable_timing=True) for _ in "ab")
+                self._of_thread.side = (cupy.cuda.Stream(non_blocking=True), *events)
+            side, begun, done = self._of_thread.side
             begun.record(main)
             with side:
                 side.wait_event(begun)

@@ -10,6 +10,7 @@ The recording holds addresses, not arrays. Whatever it uses is kept here as long
 This module must only be imported when a GPU is asked for; see `gpunn.backends.select`.
 """
 
+import gc
 import sys
 from contextlib import suppress
 from functools import cache
@@ -150,12 +151,19 @@ class CupyRecorder(StepRecorder):
 
     def _capture(self, n_rows: int, work: Work) -> tuple[Any, list[Any]]:
         with self._device, self._stream:
+            # What Python would collect meanwhile may be another recording, whose end waits for
+            # the device, which nothing may do now.
+            collects = gc.isenabled()
+            gc.disable()
             self._stream.begin_capture()
             try:
                 memory = self._run(n_rows, work)
             except BaseException:
                 self._end_broken_capture()
                 raise
+            finally:
+                if collects:
+                    gc.enable()
             return self._stream.end_capture(), memory
 
     def _end_broken_capture(self) -> None:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpunn.backends.cupy_kernels import formulas, pointer, suits
-from gpunn.backends.cupy_passes import defines, kept_numbers, load_passes, pack_of
+from gpunn.backends.cupy_passes import MOST_PACK_BYTES, defines, kept_numbers, load_passes, pack_of
 from gpunn.backends.fused import FusedModel, ThinTop, UpdateRule
 
 Array = Any
@@ -35,6 +35,9 @@ BLOCKS_EACH = 2
 """Blocks of threads that keep a multiprocessor busy."""
 
 MOST_SHARED_BYTES = 32 * 1024
+
+MOST_GROUPS = 65_535
+"""What CUDA allows of a grid's second length."""
 
 MOST_TILE = 16
 """Activations that a thread has at a time on the way forward."""
@@ -147,6 +150,9 @@ class CupyThinTop(ThinTop):
         n_outputs, n_hidden = model.top.weights.shape
         if not suits(model) or model.textbook_rule or n_outputs > MOST_OUTPUTS:
             return None
+        weights: Any = model.top.weights
+        if weights.data.ptr % MOST_PACK_BYTES:
+            return None  # A user's own array, which threads cannot read several numbers of at once.
         dtype = model.top.weights.dtype
         itemsizes = (dtype.itemsize, backend.work_dtype(dtype).itemsize)
         n_processors = device.attributes["MultiProcessorCount"]
@@ -248,6 +254,8 @@ def top_bytes(
     if n_outputs > MOST_OUTPUTS:
         return 0
     shape = choose_shape(n_rows, n_hidden, n_outputs, itemsizes, n_processors)
+    if math.ceil(n_rows / shape.rows) > MOST_GROUPS:
+        return 0
     gradients = math.ceil(n_rows / shape.back_rows) * _n_small(n_hidden, n_outputs)
     if gradients * itemsizes[0] > MOST_PART_BYTES:
         return 0

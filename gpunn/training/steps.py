@@ -14,7 +14,7 @@ from gpunn.backends.fused import StepArrays
 from gpunn.errors import ParameterError
 from gpunn.network import Dropout, Network
 from gpunn.network.layers import FusedUpdate
-from gpunn.optimizer_base import is_recordable
+from gpunn.optimizer_base import is_recordable, rule_of
 from gpunn.optimizers import Optimizer
 from gpunn.training.loaders import Order
 from gpunn.training.trainer import RateAt, Recordable
@@ -187,6 +187,7 @@ class StepTrainer(Recordable):
         learnt = totals != 0
         taken = np.cumsum(learnt)
         steps = self.optimizer.n_steps + taken - (taken[self._step - 1] if self._step else 0)
+        steps = np.maximum(steps, 1)  # those before the first that counts are left out
         columns: list[Any] = []
         if self._alpha is not None:
             decay = np.divide(self._alpha, totals, out=np.zeros_like(totals), where=learnt)
@@ -210,6 +211,7 @@ class StepTrainer(Recordable):
     def work(self, arrays: StepArrays, row_losses: Array) -> list[Any]:
         network, optimizer, n_own = self.network, self.optimizer, self._n_own
         inputs, targets, row_weights, numbers, whole_numbers = arrays
+        rule = rule_of(optimizer)
 
         def number(index: int) -> Array:
             return numbers[index : index + 1]  # type: ignore[no-any-return]
@@ -229,6 +231,6 @@ class StepTrainer(Recordable):
             row_weights=row_weights,
             dropout=dropout,
             scale=number(0),
-            fused=FusedUpdate(optimizer.rule, numbers, optimizer.memories),
+            fused=None if rule is None else FusedUpdate(rule, numbers, optimizer.memories),
         )
         return network.step_memory(inputs.shape[0])

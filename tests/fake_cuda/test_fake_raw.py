@@ -216,7 +216,7 @@ def test_whole_kernels_refuse_what_does_not_fit() -> None:
     alone.max_dynamic_shared_size_bytes = 100_000
     alone((1,), (32,), (np.int32(0),), shared_mem=100_000)
     with pytest.raises(NotImplementedError, match="options"):
-        cupy.RawModule(code="", options=("--use_fast_math",))
+        cupy.RawModule(code="", options=("--device-debug",))
     with pytest.raises(RuntimeError, match="CUDA_ERROR_NOT_FOUND"):
         cupy.RawModule(code="").get_function("tried")
 

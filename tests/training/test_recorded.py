@@ -257,6 +257,37 @@ def test_rules_of_others_are_not_recorded(
     assert launches == []
 
 
+class Own(SGD):
+    """A rule of a user's own that may be recorded, without CUDA for it: biases stay as they are."""
+
+    def step_numbers(self, learning_rate: Any, n_rows: Any, step: Any) -> tuple[Any, ...]:
+        return super().step_numbers(learning_rate, n_rows, step)
+
+    def update(self, index: int, layer: Any, delta: Any, inputs: Any) -> None:
+        super().update(index, layer._replace(biases=None), delta, inputs)
+
+
+def test_a_rule_without_cuda_of_its_own_is_recorded_without_passes(
+    double: Backend, rng: np.random.Generator, launches: list[str]
+) -> None:
+    assert_trains_alike(double, rng, optimizer=Own())
+    assert launches
+
+
+def test_a_network_whose_layers_are_replaced_trains_the_new_ones(
+    double: Backend, rng: np.random.Generator
+) -> None:
+    X, T = samples(rng, 7, 3)
+    one, other = (Network((7, 6, 5, 3), dtype="float64", device=double) for _ in "ab")
+    train(one, X, T, optimizer="adam")
+    for network in (one, other):
+        twin = Network((7, 6, 5, 3), dtype="float64", device=double, seed=5)
+        network.layers[:] = twin.layers
+        train(network, X, T, optimizer="adam")
+    for name, values in one.parameters().items():
+        np.testing.assert_array_equal(other.parameters()[name], values)
+
+
 def test_a_training_is_resumed_within_an_epoch(
     gpu: Backend, rng: np.random.Generator, tmp_path: Any
 ) -> None:
