@@ -12,6 +12,10 @@ from gpunn.ranges import check_positive, check_range
 Shape = Callable[[float], float]
 
 
+def _stays(t: float) -> float:
+    return 1.0
+
+
 @dataclass(frozen=True)
 class Schedule:
     """A step size as a function of the time: ``lr(t) = learning_rate * warm(t) * shape(t)``.
@@ -35,12 +39,17 @@ class Schedule:
     """
 
     learning_rate: float
-    shape: Shape = field(default=lambda t: 1.0, repr=False)
+    shape: Shape = field(default=_stays, repr=False)
     warmup: float = 0.0
 
     def __post_init__(self) -> None:
         check_positive("learning_rate", self.learning_rate)
         check_range("warmup", self.warmup, 0.0)
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether the step size is known to be the same at all times."""
+        return self.shape is _stays and not self.warmup
 
     def __call__(self, t: float) -> float:
         """Return the step size at time `t`, in epochs."""

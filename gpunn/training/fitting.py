@@ -180,7 +180,7 @@ def fit(
             "on divergence": on_divergence,
             **way.fingerprint(),
         }
-    trainer = way.make_trainer(loader)
+    trainer = way.make_trainer(loader, schedule)
     plan = Plan(
         network,
         loader,
@@ -302,12 +302,15 @@ class _Way:
         if self._launches is not None:
             self.n_rows, self.call_bytes = self._launches.rows_in_call, self._launches.call_bytes
 
-    def make_trainer(self, loader: Loader) -> Trainer:
+    def make_trainer(self, loader: Loader, schedule: Schedule) -> Trainer:
         """Return what does the steps."""
         if self._launches is not None:
             return self._launches
         if self._in_blocks:
-            return recorded(OnlineTrainer(self._network, self._batch_size), loader)
+            online = OnlineTrainer(
+                self._network, self._batch_size, has_one_rate=schedule.is_constant
+            )
+            return recorded(online, loader)
         steps = StepTrainer(
             self._network,
             self._optimizer,

@@ -8,6 +8,7 @@ training can go on from is in `gpunn.training.state`.
 import time
 from typing import NamedTuple
 
+from gpunn.schedules import Schedule
 from gpunn.training.callbacks import EpochRecord, History
 from gpunn.training.evaluation import measure
 from gpunn.training.plan import Plan
@@ -40,7 +41,8 @@ class Loop:
 
     def __init__(self, plan: Plan) -> None:
         self.plan, self.state = plan, TrainingState(plan)
-        checkpoints = plan.checkpoints
+        schedule, checkpoints = plan.learning_rate, plan.checkpoints
+        self._has_one_rate = isinstance(schedule, Schedule) and schedule.is_constant
         self._saver = None if checkpoints is None else CheckpointSaver(self.state, checkpoints)
 
     def run(self) -> History:
@@ -115,6 +117,10 @@ class Loop:
         Only whole steps go together; an epoch's last step, if it is shorter, stays alone.
         """
         plan = self.plan
+        if self._has_one_rate:
+            rate, whole = self._rate_at(start), stop - (stop - start) % plan.batch_size
+            parts = [(start, whole), (whole, stop)]
+            return [_Steps(*part, rate) for part in parts if part[0] < part[1]]
         steps: list[_Steps] = []
         for first in range(start, stop, plan.batch_size):
             rate = self._rate_at(first)

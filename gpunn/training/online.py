@@ -64,9 +64,14 @@ class OnlineTrainer(Recordable):
         The network, which is changed in place.
     batch_size : int
         Samples in a step.
+    has_one_rate : bool
+        Whether the step size is known to be the same in a whole epoch.
     """
 
-    def __init__(self, network: Network, batch_size: int = 1) -> None:
+    def __init__(
+        self, network: Network, batch_size: int = 1, *, has_one_rate: bool = False
+    ) -> None:
+        self._has_one_rate = has_one_rate
         self.network, self.batch_size = network, batch_size
         n_hidden = network.architecture.layer_sizes[1]
         self.block_rows = rows_in_block(network, batch_size)
@@ -186,7 +191,8 @@ class OnlineTrainer(Recordable):
         rate_at: RateAt,
         n_samples: int,
     ) -> NDArray[np.float64] | None:
-        rates = {rate_at(start) for start in range(first, n_samples, self.batch_size)}
+        starts = range(first, n_samples, self.batch_size)
+        rates = {rate_at(start) for start in (starts[:1] if self._has_one_rate else starts)}
         if len(rates) > 1:
             return None  # A recording of a block has one step size.
         self._rate = next(iter(rates), 0.0)
