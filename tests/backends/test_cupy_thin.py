@@ -12,7 +12,7 @@ import fake_memory
 import numpy as np
 import pytest
 from conftest import bound, make_backend
-from test_cupy_online import HIDDEN, PAIRS, samples, with_biases
+from test_cupy_online import HIDDEN, KINDS, samples, with_biases
 
 from gpunn.backends.base import Backend
 from gpunn.backends.fused import FusedModel, ThinTop
@@ -118,8 +118,7 @@ def assert_agree(twins: Twins, found: list[tuple[Any, Any, str]], n_steps: int =
         np.testing.assert_allclose(got, expected, rtol=0, atol=tolerance, err_msg=name)
 
 
-@pytest.mark.parametrize("pair", PAIRS, ids="-".join)
-@pytest.mark.parametrize("hidden", HIDDEN)
+@pytest.mark.parametrize(("hidden", "pair"), KINDS, ids=str)
 def test_every_kind_of_network(
     gpu: Backend, rng: np.random.Generator, hidden: str, pair: tuple[str, str]
 ) -> None:
@@ -139,8 +138,8 @@ def test_every_rule(
     assert_agree(twins, learn(twins, rule, X, T, n_steps=3), 3)
 
 
-@pytest.mark.parametrize("n_rows", [1, 3, 130])
-@pytest.mark.parametrize("n_outputs", [1, 2, 10, 11, 32])
+@pytest.mark.parametrize("n_rows", [1, 130])
+@pytest.mark.parametrize("n_outputs", [1, 10, 11, 32])
 @pytest.mark.parametrize("n_hidden", [1, 33, 520])
 def test_every_size(
     gpu: Backend, rng: np.random.Generator, n_hidden: int, n_outputs: int, n_rows: int
