@@ -71,9 +71,14 @@ Who puts another dict here for a while, does so in this module, where it is look
 
 @cache
 def _build_folder() -> Path:
-    folder = tempfile.mkdtemp(prefix="gpunn-host-cupy-")
+    """Return where libraries lie: the processes of one run of the tests share them."""
+    if known := os.environ.get("GPUNN_HOST_BUILD"):
+        return Path(known)  # It belongs to the process that began this one.
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
+    folder = Path(tempfile.gettempdir()) / f"gpunn-host-cupy-{run}"
+    os.environ["GPUNN_HOST_BUILD"] = str(folder)
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return Path(folder)
+    return folder
 
 
 @cache
@@ -96,14 +101,21 @@ def compile_kernel(source: str, *flags: str) -> ctypes.CDLL:
     """Return the library of a source, which is compiled once."""
     if CXX is None:
         raise RuntimeError("no C++ compiler")
-    stem = _build_folder() / hashlib.sha256(source.encode()).hexdigest()[:24]
-    stem.with_suffix(".cpp").write_text(source)
-    library = str(stem.with_suffix(".so"))
-    command = [CXX, *CXX_FLAGS, *flags, str(stem.with_suffix(".cpp")), "-o", library, "-lm", "-lc"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"the kernel does not compile:\n{done.stderr}\n{source}")
-    return ctypes.CDLL(library)
+    chosen = (*CXX_FLAGS, *flags)
+    name = hashlib.sha256("\n".join((source, *chosen)).encode()).hexdigest()[:24]
+    library = _build_folder() / f"{name}.so"
+    if not library.exists():
+        # Under a name of its own until it is whole. A process that ends takes the folder with it,
+        # but not what others have loaded.
+        library.parent.mkdir(exist_ok=True)
+        text, part = (library.with_suffix(f".{os.getpid()}.{kind}") for kind in ("cpp", "part"))
+        text.write_text(source)
+        command = [CXX, *chosen, str(text), "-o", str(part), "-lm", "-lc"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"the kernel does not compile:\n{done.stderr}\n{source}")
+        part.replace(library)
+    return ctypes.CDLL(str(library))
 
 
 @contextmanager
