@@ -12,7 +12,8 @@ This module must only be imported when a GPU is asked for; see `gpunn.backends.s
 
 import gc
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -47,6 +48,21 @@ class _Recording(NamedTuple):
     graph: Any
     row_losses: int
     memory: list[Any]
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Let Python collect nothing: it may be another recording, whose end waits for the device.
+
+    Nothing may wait while a step is recorded.
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 class CupyRecorder(StepRecorder):
@@ -150,20 +166,13 @@ class CupyRecorder(StepRecorder):
         return recording
 
     def _capture(self, n_rows: int, work: Work) -> tuple[Any, list[Any]]:
-        with self._device, self._stream:
-            # What Python would collect meanwhile may be another recording, whose end waits for
-            # the device, which nothing may do now.
-            collects = gc.isenabled()
-            gc.disable()
+        with self._device, self._stream, _uncollected():
             self._stream.begin_capture()
             try:
                 memory = self._run(n_rows, work)
             except BaseException:
                 self._end_broken_capture()
                 raise
-            finally:
-                if collects:
-                    gc.enable()
             return self._stream.end_capture(), memory
 
     def _end_broken_capture(self) -> None:

@@ -1,10 +1,12 @@
 """Recorded steps: the same training as on the CPU, in one call a step."""
 
+import gc
 import warnings
 from typing import Any
 
 import fake_captures
 import fake_cuda
+import fake_streams
 import numpy as np
 import pytest
 from conftest import assert_same, bound, make_backend
@@ -367,3 +369,30 @@ def test_the_estimators_steps_are_recorded(
     for ours, theirs in zip(found[0][1], found[1][1], strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-12)
     assert launches
+
+
+def test_nothing_is_collected_while_a_step_is_recorded(
+    double: Backend, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A training whose recordings lie in a circle is given up late, perhaps in another's."""
+    X, T = samples(rng, 7, 3)
+    held: list[Any] = []
+    make, end = type(double).make_recorder, fake_streams.Stream.end_capture
+
+    def circle(self: Any, shape: Any) -> Any:
+        recorder = make(self, shape)
+        recorder.itself = recorder
+        held.append(recorder)
+        return recorder
+
+    def end_late(self: Any) -> Any:
+        # The recorders of earlier trainings go, and Python may look at any time.
+        del held[:-1]
+        if gc.isenabled():
+            gc.collect()
+        return end(self)
+
+    monkeypatch.setattr(type(double), "make_recorder", circle)
+    monkeypatch.setattr(fake_streams.Stream, "end_capture", end_late)
+    for _ in range(3):
+        train(Network((7, 9, 3), device=double), X, T, optimizer="adam")
