@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 
 from gpunn.backends.arrays import LayerParams
-from gpunn.backends.cupy_kernels import activation_formulas, pointer
+from gpunn.backends.cupy_kernels import activation_formulas, pointer, whole_warps
 from gpunn.backends.cupy_passes import defines, kept_numbers, load_passes, pack_of
 from gpunn.backends.fused import HiddenPass, UpdateRule
 
 Array = Any
 """``cupy.ndarray``, which has no type to be checked."""
 
-N_THREADS, UPDATE_THREADS = 128, 256
+MOST_THREADS, MOST_UPDATE = 128, 256
+"""Threads of a block; narrow layers have no use for so many."""
 BLOCKS_EACH = 2
 """Blocks of threads that keep a multiprocessor busy."""
 
@@ -46,18 +47,25 @@ class CupyHiddenPass(HiddenPass):
         dtype = layer.weights.dtype
         n_units, kept_in = layer.weights.shape[0], backend.work_dtype(dtype)
         pack = pack_of(n_units, (dtype.itemsize, kept_in.itemsize), 4)
-        n_columns = math.ceil(n_units / (N_THREADS * pack))
+        self._n_threads = whole_warps(n_units, MOST_THREADS)
+        n_columns = math.ceil(n_units / (self._n_threads * pack))
         rows = rows_of_group(n_rows, n_columns, device.attributes["MultiProcessorCount"])
         n_groups = math.ceil(n_rows / rows)
         text = activation_formulas(dtype.char, "hidden", layer.activation)
-        choices = {"PACK": pack, "DROPOUT": int(dropout_rate > 0), "RULE": rule.cuda}
+        choices = {
+            "N_THREADS": self._n_threads,
+            "PACK": pack,
+            "DROPOUT": int(dropout_rate > 0),
+            "RULE": rule.cuda,
+        }
         module = load_passes(text + kept_numbers(kept_in) + defines(choices), "hidden.cu")
         names = ("gpunn_hidden_forward", "gpunn_hidden_back", "gpunn_hidden_update")
         with device:
             self._forward, self._back, self._update = map(module.get_function, names)
         self._parts = backend.empty((n_groups, n_units), dtype)
         self._grid = (n_columns, n_groups)
-        self._update_grid = (math.ceil(n_units / UPDATE_THREADS),)
+        self._update_threads = whole_warps(n_units, MOST_UPDATE)
+        self._update_grid = (math.ceil(n_units / self._update_threads),)
         # As `Backend.dropout` has it.
         dropout = (dtype.type(1 - dropout_rate), np.uint32(int(dropout_rate * 2**32)))
         self._rest = (*dropout, *map(np.int32, (n_rows, n_units, rows)))
@@ -80,12 +88,12 @@ class CupyHiddenPass(HiddenPass):
     def go_forward(self, z: Array, key: Array | None) -> None:
         arguments = (z, pointer(self._layer.biases), pointer(key), *self._rest)
         with self._device:
-            self._forward(self._grid, (N_THREADS,), arguments)
+            self._forward(self._grid, (self._n_threads,), arguments)
 
     def go_back(self, delta: Array, a: Array, key: Array | None) -> None:
         arguments = (a, pointer(key), delta, self._parts, *self._rest)
         with self._device:
-            self._back(self._grid, (N_THREADS,), arguments)
+            self._back(self._grid, (self._n_threads,), arguments)
 
     def update(self, numbers: Array, biases: Sequence[Array]) -> None:
         if self._layer.biases is None:
@@ -94,4 +102,4 @@ class CupyHiddenPass(HiddenPass):
         sizes = map(np.int32, self._parts.shape)
         arguments = (self._parts, numbers, *map(pointer, arrays), *sizes)
         with self._device:
-            self._update(self._update_grid, (UPDATE_THREADS,), arguments)
+            self._update(self._update_grid, (self._update_threads,), arguments)

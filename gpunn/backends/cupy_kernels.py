@@ -104,6 +104,11 @@ def formulas(
     return text
 
 
+def whole_warps(n: int, most: int) -> int:
+    """Return the threads of a block that has so much for them to do, each one thing, at most."""
+    return min(most, -(-n // WARP) * WARP)
+
+
 def outputs_numbers(n_threads: int, n_outputs: int) -> int:
     """Return how many numbers of shared memory a sample's way through the outputs takes."""
     return (n_threads // WARP + 5) * n_outputs

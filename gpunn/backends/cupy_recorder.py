@@ -21,14 +21,14 @@ import cupy
 import numpy as np
 
 from gpunn.backends.cupy_elementwise import add_one_kernel
-from gpunn.backends.cupy_kernels import FOLDER, pointer
+from gpunn.backends.cupy_kernels import FOLDER, pointer, whole_warps
 from gpunn.backends.fused import EpochSource, StepArrays, StepRecorder, StepShape, Work
 from gpunn.errors import one_line
 
 Array = Any
 """``cupy.ndarray``, which has no type to be checked."""
 
-N_THREADS = 256
+MOST_THREADS = 256
 
 RECORDING_BYTES = 2**20
 """Set aside for what CUDA keeps of recordings on the device, of which it says nothing."""
@@ -139,8 +139,9 @@ class CupyRecorder(StepRecorder):
             self._arrived,
             *map(np.int32, (shape.n_rows, shape.n_inputs, shape.n_outputs, shape.n_numbers)),
         )
+        n_threads = whole_warps(max(shape.n_inputs, shape.n_outputs), MOST_THREADS)
         with self._device:
-            _fetch_kernel(shape.dtype, shape.kept_in)((n_rows,), (N_THREADS,), arguments)
+            _fetch_kernel(shape.dtype, shape.kept_in)((n_rows,), (n_threads,), arguments)
         row_weights = None if self._row_weights is None else self._row_weights[:n_rows]
         samples = (self.inputs[:n_rows], self.targets[:n_rows])
         return work(StepArrays(*samples, row_weights, self._numbers, self._whole_numbers))

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpunn.backends.cupy_kernels import formulas, pointer, suits
+from gpunn.backends.cupy_kernels import WARP, formulas, pointer, suits, whole_warps
 from gpunn.backends.cupy_passes import MOST_PACK_BYTES, defines, kept_numbers, load_passes, pack_of
 from gpunn.backends.fused import FusedModel, ThinTop, UpdateRule
 
@@ -30,7 +30,8 @@ MOST_PART_BYTES = 2**25
 """For the parts of gradients. Networks so wide that these take more go without, so that the widest
 one that a GPU can train does not get narrower."""
 
-WARP, FORWARD_THREADS, BACK_THREADS, UPDATE_THREADS = 32, 256, 128, 256
+MOST_FORWARD, MOST_BACK, MOST_UPDATE = 256, 128, 256
+"""Threads of a block in each pass; narrow layers have no use for so many."""
 BLOCKS_EACH = 2
 """Blocks of threads that keep a multiprocessor busy."""
 
@@ -72,9 +73,9 @@ def choose_shape(
     n_tiles = max(1, math.ceil(wanted / math.ceil(n_rows / rows)), math.ceil(n_hidden / 4096))
     units = math.ceil(n_hidden / n_tiles)
     # With more at a time, registers would leave room for a single block on a multiprocessor.
-    most = max(1, min(units // FORWARD_THREADS, MOST_TILE // rows))
+    most = max(1, min(units // MOST_FORWARD, MOST_TILE // rows))
     forward_pack = pack_of(n_hidden, itemsizes, most)
-    step = FORWARD_THREADS * forward_pack
+    step = whole_warps(n_hidden, MOST_FORWARD) * forward_pack
     tile_units = math.ceil(units / step) * step
 
     registers = 4 if n_outputs <= 10 else 2 if n_outputs <= 20 else 1
@@ -96,7 +97,7 @@ def choose_shape(
 
 
 def _back_blocks(n_hidden: int, pack: int) -> int:
-    return math.ceil(n_hidden / (BACK_THREADS * pack))
+    return math.ceil(n_hidden / (whole_warps(n_hidden, MOST_BACK) * pack))
 
 
 class CupyThinTop(ThinTop):
@@ -130,7 +131,10 @@ class CupyThinTop(ThinTop):
         n_small = _n_small(self._n_hidden, self._n_outputs)
         self._gradients = backend.empty((self._n_parts, n_small), dtype)
         n_blocks = device.attributes["MultiProcessorCount"]
-        self._update_blocks = min(4 * n_blocks, math.ceil(n_small / UPDATE_THREADS))
+        self._forward_threads = whole_warps(self._n_hidden, MOST_FORWARD)
+        self._back_threads = whole_warps(self._n_hidden, MOST_BACK)
+        self._update_threads = whole_warps(n_small, MOST_UPDATE)
+        self._update_blocks = min(4 * n_blocks, math.ceil(n_small / self._update_threads))
         number = dtype.type
         self._share = number(model.loss.share(self._n_outputs))
         # As `Backend.dropout` has it.
@@ -192,10 +196,10 @@ class CupyThinTop(ThinTop):
             *self._dropout,
             *map(np.int32, (self._n_rows, self._n_hidden, self._shape.tile_units)),
         )
-        shared = ((FORWARD_THREADS // WARP + 1) * n_sums + 1) * self._dtype.itemsize
+        shared = ((self._forward_threads // WARP + 1) * n_sums + 1) * self._dtype.itemsize
         grid = (self._n_tiles, self._n_groups)
         with self._device:
-            self._forward(grid, (FORWARD_THREADS,), arguments, shared_mem=shared)
+            self._forward(grid, (self._forward_threads,), arguments, shared_mem=shared)
 
     def go_back(self, a: Array, delta: Array, key: Array | None) -> None:
         rows = self._shape.back_rows
@@ -212,7 +216,7 @@ class CupyThinTop(ThinTop):
         shared = rows * self._n_outputs * self._dtype.itemsize
         grid = (_back_blocks(self._n_hidden, self._shape.back_pack), self._n_parts)
         with self._device:
-            self._back(grid, (BACK_THREADS,), arguments, shared_mem=shared)
+            self._back(grid, (self._back_threads,), arguments, shared_mem=shared)
 
     def update(
         self,
@@ -235,7 +239,7 @@ class CupyThinTop(ThinTop):
             np.int32(self._n_hidden),
         )
         with self._device:
-            self._update((self._update_blocks,), (UPDATE_THREADS,), arguments)
+            self._update((self._update_blocks,), (self._update_threads,), arguments)
 
 
 def _n_small(n_hidden: int, n_outputs: int) -> int:
@@ -270,6 +274,8 @@ def _text(
     numbers = {
         "N_OUT": model.top.weights.shape[0],
         "ROWS": shape.rows,
+        "FORWARD_THREADS": whole_warps(model.top.weights.shape[1], MOST_FORWARD),
+        "BACK_THREADS": whole_warps(model.top.weights.shape[1], MOST_BACK),
         "FORWARD_PACK": shape.forward_pack,
         "BACK_PACK": shape.back_pack,
         "DROPOUT": int(dropout),

@@ -69,16 +69,19 @@ Who puts another dict here for a while, does so in this module, where it is look
 """
 
 
-@cache
 def _build_folder() -> Path:
     """Return where libraries lie: the processes of one run of the tests share them."""
     if known := os.environ.get("GPUNN_HOST_BUILD"):
         return Path(known)  # It belongs to the process that began this one.
     run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
     folder = Path(tempfile.gettempdir()) / f"gpunn-host-cupy-{run}"
-    os.environ["GPUNN_HOST_BUILD"] = str(folder)
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
+
+
+BUILD = _build_folder()
+# At once, so that whatever this process begins knows that the folder is not its own.
+os.environ["GPUNN_HOST_BUILD"] = str(BUILD)
 
 
 @cache
@@ -103,7 +106,7 @@ def compile_kernel(source: str, *flags: str) -> ctypes.CDLL:
         raise RuntimeError("no C++ compiler")
     chosen = (*CXX_FLAGS, *flags)
     name = hashlib.sha256("\n".join((source, *chosen)).encode()).hexdigest()[:24]
-    library = _build_folder() / f"{name}.so"
+    library = BUILD / f"{name}.so"
     if not library.exists():
         # Under a name of its own until it is whole. A process that ends takes the folder with it,
         # but not what others have loaded.

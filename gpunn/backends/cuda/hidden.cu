@@ -4,10 +4,9 @@
 //
 //     T, which sums are in; S, which activations are kept in; load(S) and store(T) between them
 //     hidden_forward(T x), hidden_derivative(T a)
+//     N_THREADS: threads of a block
 //     DROPOUT: 0 or 1; PACK: neighbouring units of a thread, which it reads and writes at once
 //     RULE: how a parameter learns, see UpdateRule in gpunn/backends/fused.py
-
-#define N_THREADS 128
 
 // Z becomes A. A thread goes with its units through the samples of a group of `rows`.
 extern "C" __global__ void __launch_bounds__(N_THREADS) gpunn_hidden_forward(

@@ -10,13 +10,12 @@
 //     loss_value(T x, T a, T t, T log_sum), loss_derivative(T a, T t, T t_sum)
 //     TOP_IS_SOFTMAX, LOSS_IS_FUSED, DROPOUT: 0 or 1
 //     N_OUT: the outputs; ROWS: samples that a block of the way forward takes at a time
+//     FORWARD_THREADS, BACK_THREADS: threads of a block
 //     FORWARD_PACK, BACK_PACK: neighbouring units of a thread, which it reads and writes at once
 //     RULE: how a parameter learns, see UpdateRule in gpunn/backends/fused.py
 //
 // All sums have a fixed order, so that the same run gives the same bits.
 
-#define FORWARD_THREADS 256
-#define BACK_THREADS 128
 #define N_SUMS (ROWS * N_OUT)
 
 // From a sample's weighted sums to its error; the sums become dE/dz.
