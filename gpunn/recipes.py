@@ -9,7 +9,7 @@ which gives the layers and the cost, but no step size.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gpunn.backends.base import Backend
 from gpunn.errors import ParameterError
@@ -45,6 +45,8 @@ class Recipe:
         Whether each epoch takes the samples in a new order.
     input_low, input_high : float
         What the lowest and the highest possible raw input become.
+    standardizes : bool
+        Whether inputs of unknown range get mean 0 and variance 1 instead.
     target_low, target_high : float
         The targets of the wrong classes and of the right one.
     n_train : int or None
@@ -55,6 +57,8 @@ class Recipe:
         Whether errors go back as in `ThreeLayerNetwork`.
     published_accuracy : float or None
         The test accuracy on MNIST that its source reports for it.
+    predicts_numbers : bool
+        Whether it is for a regression: outputs are linear, and no classes.
     """
 
     hidden: tuple[int, ...] = (100,)
@@ -69,29 +73,33 @@ class Recipe:
     shuffle: bool = True
     input_low: float = 0.0
     input_high: float = 1.0
+    standardizes: bool = False
     target_low: float = 0.0
     target_high: float = 1.0
     n_train: int | None = None
     best_test_epoch: bool = False
     textbook_rule: bool = False
     published_accuracy: float | None = None
+    predicts_numbers: bool = False
 
     @property
     def output_activation(self) -> str:
         """The outputs' activation, which follows from the loss function."""
+        if self.predicts_numbers:
+            return "identity"
         loss = LOSSES.get(self.loss)
         return (loss.required_activation if loss else None) or "sigmoid"
 
     def make_network(
         self,
         n_inputs: int,
-        n_classes: int,
+        n_outputs: int,
         *,
         dtype: str = "float32",
         device: str | Backend = "auto",
         seed: int | Sequence[int] = 0,
     ) -> Network:
-        """Return a new network for so many inputs and classes.
+        """Return a new network for so many inputs, and classes or numbers to predict.
 
         Raises
         ------
@@ -113,7 +121,7 @@ class Recipe:
             return ThreeLayerNetwork(
                 n_inputs,
                 self.hidden[0],
-                n_classes,
+                n_outputs,
                 self.learning_rate,
                 initializer=initializer,
                 dtype=dtype,
@@ -121,7 +129,7 @@ class Recipe:
                 seed=seed,
             )
         return Network(
-            [n_inputs, *self.hidden, n_classes],
+            [n_inputs, *self.hidden, n_outputs],
             hidden_activation=self.activation,
             output_activation=self.output_activation,
             loss=self.loss,
@@ -133,8 +141,11 @@ class Recipe:
         )
 
 
-STANDARD = Recipe()
+STANDARD = Recipe(standardizes=True)
 """What is used without a recipe: it learns most classification tasks quickly and well."""
+
+REGRESSION = replace(STANDARD, loss="squared_error", predicts_numbers=True)
+"""The same for numbers to predict."""
 
 RECIPES = {
     "rashid": Recipe(

@@ -1,21 +1,32 @@
 """``gpunn evaluate``: how right a saved network is, and which classes it confuses."""
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.cli.console import Console
-from gpunn.cli.options import add_data, add_device, add_json, add_model
-from gpunn.cli.saved_network import check_features, labels_of, load, row_chunks
-from gpunn.cli.train_data import HELD_OUT
-from gpunn.data.formats import is_table, load_dataset, table_fits
-from gpunn.data.labels import class_numbers
-from gpunn.data.long_table import TablePart
+from gpunn.cli.number_scores import NumberScorer
+from gpunn.cli.options import add_data, add_delimiter, add_device, add_json, add_model
+from gpunn.cli.saved_network import (
+    check_features,
+    class_numbers_of,
+    class_words_of,
+    labels_of,
+    load,
+    open_prepared,
+    row_chunks,
+    target_names_of,
+)
+from gpunn.cli.train_data import HELD_OUT, inverse
+from gpunn.data.formats import is_table
+from gpunn.data.formats import load as load_data
 from gpunn.data.matrices import Matrix
+from gpunn.data.tables.layout import table_options
+from gpunn.errors import DataError, one_line
 from gpunn.network import Network
 from gpunn.training.evaluation import evaluate
 
@@ -23,101 +34,165 @@ from gpunn.training.evaluation import evaluate
 def add_options(parser: ArgumentParser) -> None:
     """Add the options of ``gpunn evaluate``."""
     parser.description = (
-        "Measure a saved network: its accuracy, a table by class, and which classes it confuses. "
-        "If the data have a test part, only that part is used."
+        "Measure a saved network: its accuracy, a table by class, and which classes it confuses; "
+        "or, if it predicts numbers, R^2 and the root mean squared error. If the data have a test "
+        "part, only that part is used."
     )
     add_model(parser)
     add_data(parser)
+    add_delimiter(parser)
     add_device(parser)
     add_json(parser)
 
 
+class _Measured(NamedTuple):
+    """The samples to measure on: what they are called, and their parts, raw.
+
+    Attributes
+    ----------
+    name, part : str
+        The data, and which part of them.
+    names : sequence of int or str, or None
+        What the labels stand for, if not for themselves.
+    chunks : iterable of (inputs, labels)
+        The samples.
+    """
+
+    name: str
+    part: str
+    names: Sequence[int | str] | None
+    chunks: Iterable[tuple[Matrix, NDArray[Any]]]
+
+
 def run(options: Namespace, console: Console) -> int:
-    """Measure a model on labelled samples: accuracy, a table by class, the confusion matrix."""
+    """Measure a model on samples with labels, or with the numbers that it is to predict."""
     network = load(options, console)
-    name, part, chunks = _labelled(options, network)
-    classes = labels_of(network)
-    confusion = np.zeros((len(classes), len(classes)), np.int64)
-    loss, n_samples = 0.0, 0
-    for inputs, labels in chunks:
-        y = class_numbers(labels, classes, name)
-        check_features(inputs, network, name)
-        X = network.scaling.rows(inputs, network.dtype)
-        outcome = evaluate(network, X, y)
-        np.add.at(confusion, (y, np.asarray(outcome.outputs).argmax(axis=1)), 1)
-        n_samples += len(y)
-        loss += (outcome.loss - loss) * (len(y) / n_samples)
-    result = {
-        "device": network.backend.name,
-        "samples": n_samples,
-        "accuracy": int(confusion.trace()) / n_samples,
-        "loss": loss,
-        "classes": _by_class(confusion, classes),
-        "confusion_matrix": confusion.tolist(),
-    }
-    heading = f"{name}, {part}: {n_samples:,} samples"
-    console.report(_evaluation_text(heading, result, confusion, classes), result)
+    measured = _measured(options, network)
+    if network.output_scaling is None:
+        text, result = _measure_classes(network, measured)
+    else:
+        text, result = _measure_numbers(network, measured)
+    heading = f"{measured.name}, {measured.part}: {result['samples']:,} samples"
+    console.report(f"{heading}\n{text}", {"device": network.backend.name, **result})
     return 0
 
 
-def _labelled(
-    options: Namespace, network: Network
-) -> tuple[str, str, Iterable[tuple[Matrix, NDArray[np.int64]]]]:
-    """Return the name of the data, which part of them is measured, and that part in chunks."""
-    if is_table(options.data) and not table_fits(options.data):
-        return Path(options.data).name, "all samples", TablePart(options.data, 0)
-    dataset = load_dataset(options.data, options.data_dir)
+def _measured(options: Namespace, network: Network) -> _Measured:
+    if is_table(options.data):
+        table = open_prepared(options.data, network, options.delimiter, with_targets=True)
+        return _Measured(Path(options.data).name, "all samples", class_words_of(network), table)
+    predicts_numbers = network.output_scaling is not None
+    wanted = table_options(
+        task="regression" if predicts_numbers else None, delimiter=options.delimiter
+    )
+    dataset = load_data(options.data, options.data_dir, wanted)
     if options.data == "digits":
         # The very samples that training on the digits held out.
         dataset = dataset.split(HELD_OUT, network.training_record.get("seed", 0))
     inputs, labels, part = dataset.inputs, dataset.labels, "all samples"
     if dataset.test_inputs is not None and dataset.test_labels is not None:
         inputs, labels, part = dataset.test_inputs, dataset.test_labels, "the test part"
-    return dataset.name, part, ((inputs[rows], labels[rows]) for rows in row_chunks(inputs))
+    chunks = ((inputs[rows], labels[rows]) for rows in row_chunks(inputs))
+    return _Measured(dataset.name, part, dataset.class_names, chunks)
 
 
-def _by_class(
-    confusion: NDArray[np.int64], classes: NDArray[np.int64]
-) -> list[dict[str, float | int | None]]:
+def _measure_classes(network: Network, measured: _Measured) -> tuple[str, dict[str, Any]]:
+    classes = labels_of(network)
+    confusion = np.zeros((len(classes), len(classes)), np.int64)
+    loss, n_samples = 0.0, 0
+    for inputs, labels in measured.chunks:
+        y = class_numbers_of(labels, measured.names, network, measured.name)
+        check_features(inputs, network, measured.name)
+        X = network.scaling.rows(inputs, network.dtype)
+        outcome = evaluate(network, X, y)
+        np.add.at(confusion, (y, np.asarray(outcome.outputs).argmax(axis=1)), 1)
+        n_samples += len(y)
+        loss += (outcome.loss - loss) * (len(y) / n_samples)
+    result = {
+        "samples": n_samples,
+        "accuracy": int(confusion.trace()) / n_samples,
+        "loss": loss,
+        "classes": _by_class(confusion, classes),
+        "confusion_matrix": confusion.tolist(),
+    }
+    return _evaluation_text(result, confusion, classes), result
+
+
+def _measure_numbers(network: Network, measured: _Measured) -> tuple[str, dict[str, Any]]:
+    assert network.output_scaling is not None
+    scorer, loss, n_samples = NumberScorer(network), 0.0, 0
+    for inputs, numbers in measured.chunks:
+        check_features(inputs, network, measured.name)
+        if numbers.shape[1] != network.n_outputs:
+            raise DataError(
+                f"{measured.name}: has {numbers.shape[1]} numbers to predict for each sample, but "
+                f"the model predicts {network.n_outputs}; use the data that it was trained for"
+            )
+        X = network.scaling.rows(inputs, network.dtype)
+        y = inverse(network.output_scaling).apply(numbers, network.dtype)
+        outcome = evaluate(network, X, y)
+        scorer.add(np.asarray(outcome.outputs), y)
+        n_samples += len(y)
+        loss += (outcome.loss - loss) * (len(y) / n_samples)
+    scores = scorer.scores()
+    names = target_names_of(network)
+    each = [
+        {"target": name, "r2": float(r2), "rmse": float(rmse)}
+        for name, r2, rmse in zip(names, scores.r2_of_each, scores.rmse_of_each, strict=True)
+    ]
+    result = {
+        "samples": n_samples,
+        "loss": loss,
+        "r2": scores.r2,
+        "rmse": scores.rmse,
+        "targets": each,
+    }
+    lines = [f"R^2 {scores.r2:.4f}, RMSE {scores.rmse:.6g}, loss {loss:.6f}"]
+    if len(each) > 1:
+        lines += [f"{row['target']}: R^2 {row['r2']:.4f}, RMSE {row['rmse']:.6g}" for row in each]
+    lines += ["", "R^2: the share of the variance that is predicted; 1 is best, 0 is the mean"]
+    lines += ["RMSE: the root of the mean squared error, in the units of the data"]
+    return "\n".join(lines), result
+
+
+def _by_class(confusion: NDArray[np.int64], classes: NDArray[Any]) -> list[dict[str, Any]]:
     def share(part: int, whole: int) -> float | None:
         return part / whole if whole else None
 
     return [
         {
-            "label": int(label),
+            "label": label,
             "samples": int(confusion[k].sum()),
             "right": int(confusion[k, k]),
             "recall": share(confusion[k, k], confusion[k].sum()),
             "precision": share(confusion[k, k], confusion[:, k].sum()),
         }
-        for k, label in enumerate(classes)
+        for k, label in enumerate(classes.tolist())
     ]
 
 
 def _evaluation_text(
-    heading: str,
-    result: dict[str, Any],
-    confusion: NDArray[np.int64],
-    classes: NDArray[np.int64],
+    result: dict[str, Any], confusion: NDArray[np.int64], classes: NDArray[Any]
 ) -> str:
+    names = [one_line(label, 30) for label in classes.tolist()]
+    longest = max(5, *map(len, names))
     lines = [
-        heading,
         f"accuracy {result['accuracy']:.4f}, loss {result['loss']:.6f}",
         "",
-        "class   samples   right   recall   precision",
+        f"{'class':<{longest}}   samples   right   recall   precision",
     ]
-    for row in result["classes"]:
+    for name, row in zip(names, result["classes"], strict=True):
         recall, precision = (
             "-" if row[key] is None else f"{row[key]:.4f}" for key in ("recall", "precision")
         )
         lines.append(
-            f"{row['label']:>5}{row['samples']:>10}{row['right']:>8}{recall:>9}{precision:>12}"
+            f"{name:>{longest}}{row['samples']:>10}{row['right']:>8}{recall:>9}{precision:>12}"
         )
     lines += ["", "recall: the share of this class that was recognised"]
     lines += ["precision: the share of samples predicted as this class that belong to it"]
-    width = max(6, len(str(confusion.max())) + 2)
+    width = max(6, len(str(confusion.max())) + 2, *(len(name) + 2 for name in names))
     lines += ["", "confusion matrix (row: the true class, column: the predicted class)"]
-    lines.append(" " * 6 + "".join(f"{label:>{width}}" for label in classes))
-    for label, row in zip(classes, confusion, strict=True):
-        lines.append(f"{label:>6}" + "".join(f"{n:>{width}}" for n in row))
+    lines.append(" " * (longest + 1) + "".join(f"{name:>{width}}" for name in names))
+    for name, counts in zip(names, confusion, strict=True):
+        lines.append(f"{name:>{longest + 1}}" + "".join(f"{n:>{width}}" for n in counts))
     return "\n".join(lines)

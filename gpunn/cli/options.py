@@ -1,10 +1,12 @@
 """Options of several commands, and the numbers that options take."""
 
-from argparse import ArgumentParser, ArgumentTypeError
+from argparse import ArgumentParser, ArgumentTypeError, _ArgumentGroup
 from typing import Any
 
 from gpunn.backends.base import PRECISIONS
 from gpunn.data.formats import describe_formats
+from gpunn.data.tables.csv_dialect import delimiter_of
+from gpunn.errors import ParameterError
 
 DATA = describe_formats()
 
@@ -62,6 +64,23 @@ def add_data(parser: ArgumentParser, *, default: str | None = None, more: str = 
         help="folder that holds mnist/ and fashion-mnist/ (default: $GPUNN_DATA_DIR; without it "
         "they are downloaded once)",
     )
+
+
+def add_delimiter(parser: ArgumentParser | _ArgumentGroup) -> None:
+    """Add what stands between the fields of a CSV file."""
+    parser.add_argument(
+        "--delimiter",
+        metavar="CHAR",
+        type=_delimiter,
+        help="what is between the fields of a CSV file, such as ';' or tab (default: found out)",
+    )
+
+
+def _delimiter(text: str) -> str:
+    try:
+        return delimiter_of(text)
+    except ParameterError as error:
+        raise ArgumentTypeError(str(error)) from None
 
 
 def add_device(parser: ArgumentParser) -> None:

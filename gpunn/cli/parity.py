@@ -98,8 +98,9 @@ def run(options: Namespace, console: Console) -> int:
 
 def _samples(options: Namespace) -> tuple[NDArray[Any], NDArray[np.int64], int]:
     """Return scaled inputs and class numbers of some samples, and how many classes there are."""
-    dataset = load_dataset(options.data, options.data_dir)
+    dataset = load_dataset(options.data, options.data_dir, task="classification")
     classes = classes_of(dataset)
+    assert classes is not None
     some = np.random.default_rng(0).permutation(len(dataset.labels))[:SAMPLES]
     inputs = scaling_of(dataset, STANDARD).apply(dataset.inputs[some], np.float32)
     return inputs, class_numbers(dataset.labels[some], classes, dataset.name), len(classes)

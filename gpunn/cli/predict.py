@@ -1,6 +1,7 @@
 """``gpunn predict``: which class each sample is."""
 
 import csv
+import itertools
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,12 +12,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.cli.console import Console
-from gpunn.cli.options import add_data, add_device, add_json, add_model
-from gpunn.cli.saved_network import check_features, labels_of, load, row_chunks
-from gpunn.data.formats import is_table, load_dataset, table_chunks, table_fits
+from gpunn.cli.options import add_data, add_delimiter, add_device, add_json, add_model
+from gpunn.cli.saved_network import (
+    check_features,
+    labels_of,
+    load,
+    open_prepared,
+    row_chunks,
+    target_names_of,
+)
+from gpunn.data.formats import is_table, open_table
+from gpunn.data.formats import load as load_data
 from gpunn.data.matrices import Matrix
 from gpunn.data.numpy_files import read_npy
-from gpunn.errors import DataError, OutputError, one_line
+from gpunn.data.tables.layout import Task, table_options
+from gpunn.data.tables.prepared import texts_of
+from gpunn.errors import DataError, OutputError, ParameterError, one_line
 from gpunn.model_file import check_writable, replacing
 from gpunn.network import Network
 
@@ -24,50 +35,73 @@ from gpunn.network import Network
 def add_options(parser: ArgumentParser) -> None:
     """Add the options of ``gpunn predict``."""
     parser.description = (
-        "Say which class each sample is. Labels in the data are ignored; a CSV, Parquet or .npy "
-        "file needs none."
+        "Say which class each sample is, or predict its numbers. Labels in the data are ignored; "
+        "a CSV, Parquet or .npy file needs none."
     )
     add_model(parser)
     add_data(parser, more=", or X.npy alone")
+    add_delimiter(parser)
     parser.add_argument(
         "--out",
         metavar="FILE.csv",
         help="write predictions and outputs to this file, not to the screen",
+    )
+    parser.add_argument(
+        "--columns",
+        metavar="ID,PREDICTION",
+        help="write only these columns to the file of --out, as competitions want them: the first "
+        "is the column of DATA of that name, or else the number of the row, from 1 on",
     )
     add_device(parser)
     add_json(parser)
 
 
 def run(options: Namespace, console: Console) -> int:
-    """Say which class each sample is, with the network's outputs."""
+    """Say which class each sample is, with the network's outputs; or the numbers it predicts."""
     network = load(options, console)
     if options.out:
         check_writable(options.out)
-    labels, n_samples = labels_of(network), 0
-    kept: list[NDArray[np.int64]] = []
-    with _predictions_file(options.out, labels) as write:
-        for inputs in read_inputs(options.data, options.data_dir, network):
+    columns = _wanted_columns(options, network)
+    n_samples, kept = 0, []
+    with _predictions_file(options.out, network, columns, _ids(options, columns)) as write:
+        for inputs in read_inputs(options.data, options.data_dir, network, options.delimiter):
             outputs = network.predict(network.scaling.rows(inputs, network.dtype))
-            predictions = labels[outputs.argmax(axis=1)]
+            predictions = _predictions(network, outputs)
             write(predictions, outputs)
             n_samples += len(predictions)
             if options.json or not options.out:
-                kept.append(predictions)
-    shown = np.concatenate(kept).tolist() if kept else []
+                kept += predictions.tolist()
     result = {
         "device": network.backend.name,
         "samples": n_samples,
-        "predictions": shown,
+        "predictions": kept,
         "out": options.out,
     }
-    text = "\n".join(map(str, shown))
+    text = "\n".join(map(_shown, kept))
     if options.out:
         text = f"wrote {n_samples:,} predictions to {options.out}"
     console.report(text, result)
     return 0
 
 
-def read_inputs(data: str, data_dir: str | None, network: Network) -> Iterator[Matrix]:
+def _predictions(network: Network, outputs: NDArray[Any]) -> NDArray[Any]:
+    """Return the most likely labels, shape (n,); or the numbers, (n,) or (n, n_targets)."""
+    if network.output_scaling is None:
+        labels: NDArray[Any] = labels_of(network)[outputs.argmax(axis=1)]
+        return labels
+    numbers = network.output_scaling.apply(outputs, np.float64)
+    return numbers[:, 0] if network.n_outputs == 1 else numbers
+
+
+def _shown(prediction: Any) -> str:
+    if isinstance(prediction, list):
+        return ",".join(map(_shown, prediction))
+    return f"{prediction:.9g}" if isinstance(prediction, float) else str(prediction)
+
+
+def read_inputs(
+    data: str, data_dir: str | None, network: Network, delimiter: str | None = None
+) -> Iterator[Matrix]:
     """Yield raw inputs; the files may have labels, which are not looked at, or none.
 
     Raises
@@ -76,7 +110,7 @@ def read_inputs(data: str, data_dir: str | None, network: Network) -> Iterator[M
         If they cannot be read, or are not numbers that the network takes.
     """
     n_seen = 0
-    for inputs in _raw_inputs(data, data_dir, network):
+    for inputs in _raw_inputs(data, data_dir, network, delimiter):
         check_features(inputs, network, data)
         if inputs.dtype.kind == "f" and not np.isfinite(inputs).all():
             row = n_seen + int(np.argwhere(~np.isfinite(inputs))[0, 0])
@@ -85,13 +119,13 @@ def read_inputs(data: str, data_dir: str | None, network: Network) -> Iterator[M
         n_seen += len(inputs)
 
 
-def _raw_inputs(data: str, data_dir: str | None, network: Network) -> Iterator[Matrix]:
-    """Yield what the file holds, at once if it fits the memory."""
+def _raw_inputs(
+    data: str, data_dir: str | None, network: Network, delimiter: str | None
+) -> Iterator[Matrix]:
+    """Yield what the file holds; a table in parts, all else at once if it fits the memory."""
     if is_table(data):
-        tables = table_chunks(data, labelled=False)
-        for table in [np.concatenate(list(tables))] if table_fits(data) else tables:
-            has_labels = table.shape[1] == network.n_inputs + 1
-            yield table[:, 1:] if has_labels else table
+        table = open_prepared(data, network, delimiter, with_targets=False)
+        yield from (inputs for inputs, _ in table)
     elif data.endswith(".npy") and "," not in data:
         array = read_npy(data)
         if array.dtype.kind not in "biuf" or not array.size:
@@ -102,16 +136,44 @@ def _raw_inputs(data: str, data_dir: str | None, network: Network) -> Iterator[M
         inputs: Matrix = array.reshape((1, -1) if array.ndim < 2 else (len(array), -1))
         yield from (inputs[rows] for rows in row_chunks(inputs))
     else:
-        dataset = load_dataset(data, data_dir)
+        task: Task | None = None if network.output_scaling is None else "regression"
+        dataset = load_data(data, data_dir, table_options(task=task))
         inputs = dataset.inputs if dataset.test_inputs is None else dataset.test_inputs
         yield from (inputs[rows] for rows in row_chunks(inputs))
 
 
-Write = Callable[[NDArray[np.int64], NDArray[Any]], None]
+def _wanted_columns(options: Namespace, network: Network) -> list[str] | None:
+    """Return the names of --columns: an id, and what is predicted."""
+    if options.columns is None:
+        return None
+    if not options.out:
+        raise ParameterError("--columns says how the file of --out looks: give --out FILE.csv, too")
+    names = [name.strip() for name in options.columns.split(",")]
+    n_predictions = 1 if network.output_scaling is None else network.n_outputs
+    if len(names) != 1 + n_predictions or not all(names):
+        raise ParameterError(
+            f"--columns {options.columns}: expected {1 + n_predictions} names with commas between: "
+            "one for the ids, and one for each prediction"
+        )
+    return names
+
+
+def _ids(options: Namespace, columns: list[str] | None) -> Iterator[str]:
+    """Yield the id of each row: from the column of that name if there is one, else its number."""
+    if columns is not None and is_table(options.data):
+        file = open_table(options.data, options.delimiter)
+        if file.names is not None and columns[0] in file.names:
+            return texts_of(file, file.names.index(columns[0]))
+    return map(str, itertools.count(1))
+
+
+Write = Callable[[NDArray[Any], NDArray[Any]], None]
 
 
 @contextmanager
-def _predictions_file(path: str | None, labels: NDArray[np.int64]) -> Iterator[Write]:
+def _predictions_file(
+    path: str | None, network: Network, columns: list[str] | None, ids: Iterator[str]
+) -> Iterator[Write]:
     """Give what adds predictions and outputs to a file, if one is wanted."""
     if path is None:
         yield lambda predictions, outputs: None
@@ -122,12 +184,28 @@ def _predictions_file(path: str | None, labels: NDArray[np.int64]) -> Iterator[W
             temporary.open("w", newline="", encoding="utf-8") as file,
         ):
             writer = csv.writer(file)
-            writer.writerow(["prediction", *(f"output_{label}" for label in labels)])
+            writer.writerow(columns or _heading(network))
 
-            def write(predictions: NDArray[np.int64], outputs: NDArray[Any]) -> None:
-                for prediction, row in zip(predictions, outputs, strict=True):
-                    writer.writerow([prediction, *(f"{value:.6g}" for value in row)])
+            def write(predictions: NDArray[Any], outputs: NDArray[Any]) -> None:
+                shown = [[_shown(p) for p in np.atleast_1d(row)] for row in predictions.tolist()]
+                if columns is not None:
+                    some = list(itertools.islice(ids, len(shown)))
+                    if len(some) < len(shown):
+                        raise DataError("the data changed while they were read; read them again")
+                    rows = zip(some, shown, strict=True)
+                    writer.writerows([id_, *prediction] for id_, prediction in rows)
+                elif network.output_scaling is not None:
+                    writer.writerows(shown)
+                else:
+                    for prediction, row in zip(shown, outputs, strict=True):
+                        writer.writerow([*prediction, *(f"{value:.6g}" for value in row)])
 
             yield write
     except OSError as error:
         raise OutputError(f"cannot write {path}: {one_line(error)}") from error
+
+
+def _heading(network: Network) -> list[str]:
+    if network.output_scaling is None:
+        return ["prediction", *(f"output_{label}" for label in labels_of(network))]
+    return ["prediction"] if network.n_outputs == 1 else target_names_of(network)

@@ -1,13 +1,17 @@
 """What the commands share that take a saved network."""
 
 from argparse import Namespace
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.cli.console import Console, choose_device
+from gpunn.data.formats import open_table
+from gpunn.data.labels import class_numbers
 from gpunn.data.matrices import Matrix, blocks, stays_on_disk
+from gpunn.data.tables.prepared import PreparedTable, label_first
 from gpunn.errors import DataError
 from gpunn.network import Network
 
@@ -17,12 +21,104 @@ def load(options: Namespace, console: Console) -> Network:
     return Network.load(options.model, choose_device(options.device, console))
 
 
-def labels_of(network: Network) -> NDArray[np.int64]:
-    """Return the label of each output."""
-    return np.asarray(
-        range(network.n_outputs) if network.class_labels is None else network.class_labels,
-        np.int64,
+def labels_of(network: Network) -> NDArray[Any]:
+    """Return the label of each output: a number or a word."""
+    labels = network.class_labels
+    if labels is None:
+        return np.arange(network.n_outputs)
+    has_words = any(isinstance(label, str) for label in labels)
+    return np.array(labels, object if has_words else np.int64)
+
+
+def class_words_of(network: Network) -> list[str] | None:
+    """Return the words of the classes, if they are words."""
+    labels = network.class_labels
+    if labels is None or not all(isinstance(label, str) for label in labels):
+        return None
+    return [str(label) for label in labels]
+
+
+def target_names_of(network: Network) -> list[str]:
+    """Return what the numbers that a network predicts are called."""
+    names = network.training_record.get("targets")
+    if isinstance(names, list) and len(names) == network.n_outputs:
+        return list(map(str, names))
+    return [f"number {k}" for k in range(1, network.n_outputs + 1)]
+
+
+def open_prepared(
+    data: str, network: Network, delimiter: str | None, *, with_targets: bool
+) -> PreparedTable:
+    """Return a table as the network was trained to read it.
+
+    Parameters
+    ----------
+    data : str
+        The path of the table.
+    network : Network
+        Its record of preparation is used; without one, the table has numbers, label first.
+    delimiter : str or None
+        What stands between the fields of a CSV file; None to find out.
+    with_targets : bool
+        Whether the columns that were learnt are read, too; they must then be there.
+
+    Raises
+    ------
+    DataError
+        If the table does not have the columns that it must have.
+    """
+    file = open_table(data, delimiter)
+    preparation = network.preparation or label_first(network.n_inputs)
+    layout = preparation.layout_of(file, with_targets=with_targets)
+    missing = preparation.missing
+    return PreparedTable(
+        file,
+        layout,
+        preparation,
+        "regression" if network.output_scaling is not None else "classification",
+        class_words_of(network),
+        # Each row is to be answered.
+        missing if with_targets or missing != "drop" else None,
     )
+
+
+def class_numbers_of(
+    labels: NDArray[np.int64],
+    names: Sequence[int | str] | None,
+    network: Network,
+    where: str,
+) -> NDArray[np.int64]:
+    """Return which of the network's classes each label is.
+
+    Parameters
+    ----------
+    labels : ndarray of int64, shape (n,)
+        Labels, or places in `names`.
+    names : sequence of int or str, or None
+        What the labels stand for, if not for themselves.
+    network : Network
+        Whose classes they must be.
+    where : str
+        What the data are called, for the error.
+
+    Raises
+    ------
+    DataError
+        If a label is none of the classes.
+    """
+    classes = labels_of(network)
+    if names is None:
+        if class_words_of(network) is not None:
+            raise DataError(f"{where}: has numbers as labels, but the model's classes are words")
+        return class_numbers(labels, classes, where)
+    known = {label: number for number, label in enumerate(classes.tolist())}
+    numbers = np.array([known.get(name, -1) for name in names], np.int64)
+    found: NDArray[np.int64] = numbers[labels]
+    if (found < 0).any():
+        unknown = names[int(labels[np.argmin(found)])]
+        shown = ", ".join(map(str, classes[:10])) + (", ..." if len(classes) > 10 else "")
+        raise DataError(f"{where}: {unknown!r} is no class of the model, which knows {shown}")
+    return found
 
 
 def check_features(inputs: Matrix, network: Network, where: str) -> None:

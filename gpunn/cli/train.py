@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from gpunn import __version__
 from gpunn.backends.base import Backend
 from gpunn.cli.console import Console, choose_device, plain
+from gpunn.cli.number_scores import score_numbers
 from gpunn.cli.train_data import (
     Data,
     Samples,
@@ -23,7 +24,10 @@ from gpunn.cli.train_data import (
     class_weight_of,
     classes_of,
     counts,
+    n_outputs_of,
+    names_of,
     open_data,
+    output_scaling_of,
     scaling_of,
     test_part,
     training_part,
@@ -31,13 +35,17 @@ from gpunn.cli.train_data import (
 )
 from gpunn.cli.train_options import Settings, settings_of
 from gpunn.cli.train_options import add_options as add_options
+from gpunn.data.tables.task import MANY_CLASSES
 from gpunn.errors import DivergenceError, OutputError, ParameterError
 from gpunn.model_file import check_writable
 from gpunn.network import Network
 from gpunn.training.callbacks import Callback, EarlyStopping, EpochRecord, History
 from gpunn.training.checkpoints import Checkpoints
-from gpunn.training.evaluation import evaluate
+from gpunn.training.evaluation import Evaluation, evaluate
 from gpunn.training.fitting import fit
+
+MOST_LINES = 100
+"""How many lines there are for epochs; where they are more, only every few have one."""
 
 _STATUS = {"interrupted": 130, "terminated": 143, "diverged": 1}
 
@@ -52,6 +60,7 @@ class _Progress(Callback):
         from tqdm import tqdm
 
         self.n_epochs = n_epochs
+        self.epochs_a_line = 1 if n_epochs <= MOST_LINES else math.ceil(n_epochs / MOST_LINES)
         self.bar = tqdm(
             total=n_epochs * n_samples,
             unit=" samples",
@@ -77,6 +86,8 @@ class _Progress(Callback):
         self.console.say(f"samples: streamed from the host in each epoch, because {reason}")
 
     def on_epoch_end(self, network: Network, record: EpochRecord) -> None:
+        if record.epoch % self.epochs_a_line and record.epoch != self.n_epochs:
+            return
         text = f"epoch {record.epoch:>3}/{self.n_epochs}  training loss {record.train_loss:.6f}"
         if record.validation_loss is not None:
             text += f"  validation loss {record.validation_loss:.6f}"
@@ -97,26 +108,44 @@ def run(options: Namespace, console: Console) -> int:
 
 
 def _train(settings: Settings, backend: Backend, console: Console) -> int:
-    recipe, out, seed = settings.recipe, settings.out, settings.source.seed
+    out, seed = settings.out, settings.source.seed
     check_writable(out)
     if settings.checkpoints is not None:
         settings.checkpoints.check()
     dataset = open_data(settings.source)
-    classes = classes_of(dataset)
-    scaling = scaling_of(dataset, recipe)
-    network = recipe.make_network(
-        dataset.n_features, len(classes), dtype=settings.dtype, device=backend, seed=seed
-    )
-    network.scaling, network.class_labels = scaling, classes.tolist()
-    _check_space(out, network)
     n_train, n_test = counts(dataset)
+    settings = settings.for_data(dataset.task, n_train, is_table=dataset.preparation is not None)
+    recipe = settings.recipe
+    classes = classes_of(dataset)
+    network = recipe.make_network(
+        dataset.n_features,
+        n_outputs_of(dataset, classes),
+        dtype=settings.dtype,
+        device=backend,
+        seed=seed,
+    )
+    network.scaling, network.output_scaling = (
+        scaling_of(dataset, recipe),
+        output_scaling_of(dataset),
+    )
+    network.preparation = dataset.preparation
+    if classes is not None:
+        network.class_labels = names_of(dataset, classes)
+    _check_space(out, network)
+    for note in dataset.notes:
+        console.say(note)
     console.say(
         f"{dataset.name}: {n_train:,} samples to train on, {n_test:,} held out for testing, "
-        f"{len(classes)} classes"
+        + ("numbers to predict" if classes is None else f"{len(classes)} classes")
     )
+    if classes is not None and len(classes) > MANY_CLASSES:
+        console.say(
+            f"classes: {len(classes):,} are many; if they are quantities, predict them with --task "
+            "regression"
+        )
     if where := where_samples_stay(dataset, network, recipe):
         console.say(f"samples: {where}")
-    console.say(f"inputs: {scaling.describe()}")
+    console.say(f"inputs: {network.scaling.describe()}")
     console.say(f"network: {network!r}, {network.n_parameters:,} parameters")
 
     # Before the training, so that a bad label in it does not come to light hours later.
@@ -124,11 +153,11 @@ def _train(settings: Settings, backend: Backend, console: Console) -> int:
     parts = _parts(network, dataset, test, classes, settings, console)
     history = _fit(network, parts, settings, console)
     tested = None if test is None else evaluate(network, test.X, test.y)
-    test_accuracy = None if tested is None else tested.accuracy
     # What the last steps did shows in no epoch's loss.
     if history.stopped == "diverged" or (tested is not None and not math.isfinite(tested.loss)):
         _say_diverged(history, settings.checkpoints)
-    result = _train_result(network, parts.samples.n, history, test_accuracy, out)
+    figures = _test_figures(network, test, tested)
+    result = _train_result(network, parts.samples.n, history, figures, out)
     network.training_record = {
         **{key: value for key, value in result.items() if key != "model"},
         "gpunn": __version__,
@@ -137,12 +166,35 @@ def _train(settings: Settings, backend: Backend, console: Console) -> int:
         "settings": _recorded(settings),
         "seed": seed,
         "image_shape": None if dataset.image_shape is None else list(dataset.image_shape),
+        "targets": _target_names(network),
         "history": [dataclasses.asdict(record) for record in history.epochs],
     }
     network.training_record = plain(network.training_record)
     _save(network, out)
     console.report(_train_text(result, history, settings.source.data), result)
     return _STATUS.get(history.stopped, 0)
+
+
+def _target_names(network: Network) -> list[str] | None:
+    """Return what the columns that were learnt are called, if they have names."""
+    preparation = network.preparation
+    if preparation is None or any(column.name is None for column in preparation.targets):
+        return None
+    return [str(column.name) for column in preparation.targets]
+
+
+def _test_figures(
+    network: Network, test: Samples | None, tested: Evaluation | None
+) -> dict[str, float | None]:
+    """Return how good the network is on the test samples: accuracy, or R^2 and its error."""
+    scores = None
+    if network.output_scaling is not None and test is not None:
+        scores = score_numbers(network, test)
+    return {
+        "test_accuracy": None if tested is None else tested.accuracy,
+        "test_r2": None if scores is None else scores.r2,
+        "test_rmse": None if scores is None else scores.rmse,
+    }
 
 
 def _check_space(out: Path, network: Network) -> None:
@@ -185,7 +237,7 @@ def _parts(
     network: Network,
     dataset: Data,
     test: Samples | None,
-    classes: NDArray[np.int64],
+    classes: NDArray[np.int64] | None,
     settings: Settings,
     console: Console,
 ) -> _Parts:
@@ -219,7 +271,7 @@ def _fit(network: Network, parts: _Parts, settings: Settings, console: Console) 
         epochs=settings.recipe.epochs,
         batch_size=settings.recipe.batch_size,
         optimizer=settings.optimizer,
-        learning_rate=settings.schedule,
+        learning_rate=settings.make_schedule(),
         validation_data=as_given(parts.validation),
         early_stopping=parts.early_stopping,
         shuffle=settings.recipe.shuffle,
@@ -256,11 +308,16 @@ def _say_diverged(history: History, checkpoints: Checkpoints | None) -> None:
 
 
 def _train_result(
-    network: Network, n_train: int, history: History, test_accuracy: float | None, out: Path
+    network: Network,
+    n_train: int,
+    history: History,
+    figures: dict[str, float | None],
+    out: Path,
 ) -> dict[str, Any]:
     n_trained = history.n_samples_trained
     return {
         "device": network.backend.name,
+        "task": "classification" if network.output_scaling is None else "regression",
         "layer_sizes": list(network.architecture.layer_sizes),
         "parameters": network.n_parameters,
         "epochs": len(history.epochs),
@@ -270,7 +327,7 @@ def _train_result(
         "samples_per_second": n_trained / history.seconds if history.seconds else None,
         "train_loss": history.train_loss[-1] if history.epochs else None,
         "validation_accuracy": history.epochs[-1].validation_accuracy if history.epochs else None,
-        "test_accuracy": test_accuracy,
+        **figures,
         "model": str(out),
     }
 
@@ -282,14 +339,19 @@ def _train_text(result: dict[str, Any], history: History, data: str) -> str:
     ]
     if result["test_accuracy"] is not None:
         lines.append(f"test accuracy {result['test_accuracy']:.4f}")
+    if result["test_r2"] is not None:
+        lines.append(f"test R^2 {result['test_r2']:.4f}, RMSE {result['test_rmse']:.6g}")
     model = result["model"]
     lines += [
         f"saved {model}",
         "",
         "next:",
         f"  gpunn evaluate {model} {data}     where is it right and wrong?",
-        f"  gpunn backquery {model} --out classes.png     what does a class look like to it?",
     ]
+    if result["task"] == "classification":
+        lines.append(
+            f"  gpunn backquery {model} --out classes.png     what does a class look like to it?"
+        )
     return "\n".join(lines)
 
 

@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 
 from gpunn.cli.train_options import DataSettings
 from gpunn.data.datasets import Dataset
-from gpunn.data.formats import is_table, load_dataset, table_fits
+from gpunn.data.files import fits
+from gpunn.data.formats import is_table, load, open_table
 from gpunn.data.labels import class_numbers
-from gpunn.data.long_table import LongTable, Prepared, TablePart, go_through
 from gpunn.data.matrices import Matrix, SelectedRows, select
 from gpunn.data.numpy_files import read_npy
 from gpunn.data.scaling import Scaling
+from gpunn.data.tables.long_table import LongTable, Prepared, TablePart, go_through
 from gpunn.errors import DataError, ParameterError
 from gpunn.host_memory import free_memory, in_gib
 from gpunn.network import Network
@@ -32,14 +33,16 @@ Data = Dataset | LongTable
 
 def open_data(source: DataSettings) -> Data:
     """Return the data; a table that does not fit the memory has been gone through once."""
-    if is_table(source.data) and not table_fits(source.data):
-        if source.sample_weight is not None or source.class_weight is not None:
-            raise ParameterError(
-                f"{source.data} is larger than the memory, and data that are read in chunks "
-                "cannot have weights; leave out --sample-weight and --class-weight"
-            )
-        return go_through(source.data, HELD_OUT, source.seed)
-    dataset = load_dataset(source.data, source.data_dir)
+    if is_table(source.data):
+        table = open_table(source.data, source.table.delimiter)
+        if not fits(table.n_bytes()):
+            if source.sample_weight is not None or source.class_weight is not None:
+                raise ParameterError(
+                    f"{source.data} is larger than the memory, and data that are read in chunks "
+                    "cannot have weights; leave out --sample-weight and --class-weight"
+                )
+            return go_through(table, HELD_OUT, source.seed, source.table)
+    dataset = load(source.data, source.data_dir, source.table)
     if source.sample_weight is not None:
         weights = _read_weights(source.sample_weight, len(dataset.labels))
         dataset = replace(dataset, sample_weight=weights)
@@ -74,16 +77,18 @@ def class_weight_of(source: DataSettings, network: Network) -> ClassWeight:
         If there is no such label.
     """
     weights, labels = source.class_weight, network.class_labels
-    if not isinstance(weights, Mapping) or labels is None:
+    if not isinstance(weights, Mapping):
         return weights
+    assert labels is not None
+    numbers = {str(label): number for number, label in enumerate(labels)}
     for label in weights:
-        if label not in labels:
-            known = ", ".join(map(str, labels[:50])) + (", ..." if len(labels) > 50 else "")
+        if label not in numbers:
+            known = ", ".join(list(numbers)[:50]) + (", ..." if len(numbers) > 50 else "")
             raise ParameterError(
                 f"--class-weight {label}=...: {source.data} has no label {label} to train on; "
                 f"its labels are {known}"
             )
-    return {labels.index(label): weight for label, weight in weights.items()}
+    return {numbers[label]: weight for label, weight in weights.items()}
 
 
 def counts(dataset: Data) -> tuple[int, int]:
@@ -113,40 +118,83 @@ def where_samples_stay(dataset: Data, network: Network, recipe: Recipe) -> str |
     )
 
 
-def classes_of(dataset: Data) -> NDArray[np.int64]:
-    """Return the labels that there are.
+def classes_of(dataset: Data) -> NDArray[np.int64] | None:
+    """Return the labels that there are; None for numbers to predict.
 
     Raises
     ------
     DataError
         If there is only one.
     """
+    if dataset.task == "regression":
+        return None
     classes = dataset.classes if isinstance(dataset, LongTable) else np.unique(dataset.labels)
+    assert classes is not None
     if len(classes) < 2:
         raise DataError(
-            f"{dataset.name}: all training samples have label {classes[0]}; "
+            f"{dataset.name}: all training samples have label {names_of(dataset, classes)[0]}; "
             "a classifier needs at least two classes"
         )
     return classes
+
+
+def names_of(dataset: Data, classes: NDArray[np.int64]) -> list[int | str]:
+    """Return what classes are called: their words, or the labels themselves."""
+    names = dataset.class_names
+    return classes.tolist() if names is None else [names[k] for k in classes.tolist()]
+
+
+def n_outputs_of(dataset: Data, classes: NDArray[np.int64] | None) -> int:
+    """Return how many outputs a network needs: one a class, or one a number to predict."""
+    if classes is not None:
+        return len(classes)
+    targets = dataset.targets.mean if isinstance(dataset, LongTable) else dataset.labels
+    return int(targets.shape[-1])
 
 
 def scaling_of(dataset: Data, recipe: Recipe) -> Scaling:
     """Return how a data set's values become a recipe's inputs and targets."""
     ends = {"target_low": recipe.target_low, "target_high": recipe.target_high}
     low, high = recipe.input_low, recipe.input_high
-    if dataset.value_range is None:
-        inputs = dataset.extremes if isinstance(dataset, LongTable) else dataset.inputs
+    if dataset.value_range is not None:
+        return Scaling.to_range(*dataset.value_range, low, high, **ends)
+    if isinstance(dataset, LongTable):
+        moments = dataset.inputs
+        # Two rows that have the moments of all.
+        rows = moments.low, moments.high
+        if recipe.standardizes:
+            rows = moments.mean - moments.deviation, moments.mean + moments.deviation
+        inputs: Matrix = np.stack(rows)
+    else:
+        inputs = dataset.inputs
         if isinstance(inputs, SelectedRows):
             inputs = inputs.as_in_file()
-        return Scaling.per_feature(inputs, low, high, **ends)
-    return Scaling.to_range(*dataset.value_range, low, high, **ends)
+    if recipe.standardizes:
+        return Scaling.standard(inputs, **ends)
+    return Scaling.per_feature(inputs, low, high, **ends)
+
+
+def output_scaling_of(dataset: Data) -> Scaling | None:
+    """Return how outputs become the numbers to predict, which have mean 0 and variance 1 there."""
+    if dataset.task == "classification":
+        return None
+    if isinstance(dataset, LongTable):
+        mean, deviation = dataset.targets.mean, dataset.targets.deviation
+    else:
+        mean, deviation = dataset.labels.mean(axis=0), dataset.labels.std(axis=0)
+    return Scaling(np.where(deviation > 0, deviation, 1.0), mean)
+
+
+def inverse(scaling: Scaling) -> Scaling:
+    """Return the scaling that undoes another one."""
+    return Scaling(1 / np.asarray(scaling.scale), -np.asarray(scaling.shift) / scaling.scale)
 
 
 class Samples(NamedTuple):
     """Samples, and how many they are; a stream has its labels in it."""
 
     X: Matrix | Stream
-    y: NDArray[np.int64] | None
+    y: NDArray[Any] | None
     n: int
     weights: NDArray[Any] | None = None
 
@@ -154,7 +202,7 @@ class Samples(NamedTuple):
 def training_part(
     network: Network,
     dataset: Data,
-    classes: NDArray[np.int64],
+    classes: NDArray[np.int64] | None,
     recipe: Recipe,
     fraction: float,
     seed: int,
@@ -167,7 +215,7 @@ def training_part(
     if n_samples < len(inputs):
         inputs = select(inputs, np.arange(n_samples))
     X = _scaled(network, dataset, inputs)
-    y = class_numbers(dataset.labels[:n_samples], classes, dataset.name)
+    y = _answers(network, dataset.labels[:n_samples], classes, dataset.name)
     weights = dataset.sample_weight
     if weights is not None:
         weights = weights[:n_samples]
@@ -185,6 +233,16 @@ def training_part(
     )
 
 
+def _answers(
+    network: Network, labels: NDArray[Any], classes: NDArray[np.int64] | None, where: str
+) -> NDArray[Any]:
+    """Return class numbers, or targets as the network's outputs have them."""
+    if classes is not None:
+        return class_numbers(labels, classes, where)
+    assert network.output_scaling is not None
+    return inverse(network.output_scaling).apply(labels, network.dtype)
+
+
 def _scaled(network: Network, dataset: Dataset, inputs: Matrix) -> Matrix:
     rows = network.scaling.rows(inputs, network.dtype)
     too_large = why_no_room(rows.size * network.dtype.itemsize) is not None
@@ -194,7 +252,7 @@ def _scaled(network: Network, dataset: Dataset, inputs: Matrix) -> Matrix:
 def _streamed_part(
     network: Network,
     table: LongTable,
-    classes: NDArray[np.int64],
+    classes: NDArray[np.int64] | None,
     recipe: Recipe,
     fraction: float,
 ) -> tuple[Samples, Samples | None]:
@@ -219,9 +277,10 @@ def _streamed_part(
 
 
 def _stream(
-    network: Network, table: LongTable, part: TablePart, n: int, classes: NDArray[np.int64]
+    network: Network, table: LongTable, part: TablePart, n: int, classes: NDArray[np.int64] | None
 ) -> Samples:
-    chunks = Prepared(part, network.scaling, classes, network.dtype)
+    targets = None if network.output_scaling is None else inverse(network.output_scaling)
+    chunks = Prepared(part, network.scaling, classes, network.dtype, targets)
     fingerprint = f"{table.fingerprint} {part.low:g} {part.high:g}"
     return Samples(Stream(chunks, n, table.buffer_rows(network.dtype), fingerprint), None, n)
 
@@ -248,12 +307,12 @@ def as_given(samples: Samples | None) -> Any:
     return samples.X if samples.y is None else (samples.X, samples.y)
 
 
-def test_part(network: Network, dataset: Data, classes: NDArray[np.int64]) -> Samples | None:
+def test_part(network: Network, dataset: Data, classes: NDArray[np.int64] | None) -> Samples | None:
     """Return the samples that are held out, as a network takes them."""
     if isinstance(dataset, LongTable):
         return _stream(network, dataset, dataset.test, dataset.n_test, classes)
     if dataset.test_inputs is None or dataset.test_labels is None:
         return None
     X = _scaled(network, dataset, dataset.test_inputs)
-    y = class_numbers(dataset.test_labels, classes, f"{dataset.name} (test part)")
+    y = _answers(network, dataset.test_labels, classes, f"{dataset.name} (test part)")
     return Samples(X, y, len(y))

@@ -2,12 +2,28 @@
 
 import math
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gpunn.activations import ACTIVATIONS
-from gpunn.cli.options import add_data, add_device, add_json, add_precision, number, whole
+from gpunn.cli.options import (
+    add_data,
+    add_delimiter,
+    add_device,
+    add_json,
+    add_precision,
+    number,
+    whole,
+)
+from gpunn.data.tables.layout import (
+    MISSING_RULES,
+    NO_OPTIONS,
+    TASKS,
+    TableOptions,
+    Task,
+    table_options,
+)
 from gpunn.errors import ParameterError
 from gpunn.losses import LOSSES
 from gpunn.optimizers import (
@@ -23,10 +39,9 @@ from gpunn.optimizers import (
     inverse_scaling,
     step_decay,
 )
-from gpunn.recipes import RECIPES, STANDARD, Recipe
+from gpunn.recipes import RECIPES, REGRESSION, STANDARD, Recipe
 from gpunn.training.checkpoints import Checkpoints
 from gpunn.training.fitting import ON_DIVERGENCE
-from gpunn.training.weights import ClassWeight
 
 _SCHEDULES: dict[str, Callable[[float, int, float], Schedule]] = {
     "constant": lambda rate, _, warmup: constant(rate, warmup=warmup),
@@ -40,6 +55,13 @@ _SCHEDULES: dict[str, Callable[[float, int, float], Schedule]] = {
 """From the first learning rate, the number of epochs and the warm-up to a schedule."""
 
 
+FEWEST_STEPS = 2000
+"""A network that is trained on a small table makes so many steps, unless epochs are asked for."""
+
+MOST_EPOCHS = 500
+"""But it does not go through the table more often than this."""
+
+
 @dataclass(frozen=True)
 class DataSettings:
     """Which samples there are, and which of them are kept back."""
@@ -50,8 +72,10 @@ class DataSettings:
     val_fraction: float | None
     sample_weight: str | None = None
     """The .npy file of the samples' weights."""
-    class_weight: ClassWeight = None
-    """Weights by label, or how they are worked out."""
+    class_weight: Mapping[str, float] | str | None = None
+    """Weights by label, as they were typed, or how they are worked out."""
+    table: TableOptions = NO_OPTIONS
+    """What is to be learnt, and how columns are read."""
 
 
 @dataclass(frozen=True)
@@ -62,13 +86,59 @@ class Settings:
     recipe: Recipe
     recipe_name: str | None
     optimizer: Optimizer
-    schedule: Schedule
+    schedule: str
+    warmup: float
+    chooses_epochs: bool
+    """Whether the number of epochs is left to the data."""
     patience: int | None
     on_divergence: str
     checkpoints: Checkpoints | None
     dtype: str
     out: Path
     dropout: float = 0.0
+
+    def make_schedule(self) -> Schedule:
+        """Return the learning rate over the epochs."""
+        recipe = self.recipe
+        return _SCHEDULES[self.schedule](recipe.learning_rate, recipe.epochs, self.warmup)
+
+    def for_data(self, task: Task, n_samples: int, *, is_table: bool) -> "Settings":
+        """Return the settings for what is to be learnt, and from how many samples.
+
+        Raises
+        ------
+        ParameterError
+            If they are not for that.
+        """
+        recipe = self.recipe
+        if self.chooses_epochs and is_table:
+            steps = math.ceil(n_samples / recipe.batch_size)
+            epochs = min(math.ceil(FEWEST_STEPS / steps), MOST_EPOCHS)
+            recipe = replace(recipe, epochs=max(recipe.epochs, epochs))
+        if task == "regression":
+            recipe = self._for_numbers(recipe)
+        return replace(self, recipe=recipe)
+
+    def _for_numbers(self, recipe: Recipe) -> Recipe:
+        if self.recipe_name is not None:
+            raise ParameterError(
+                f"--recipe {self.recipe_name} is for classes, and here are numbers to predict: "
+                "leave it out, or choose --task classification"
+            )
+        if self.source.class_weight is not None:
+            raise ParameterError(
+                "--class-weight is for classes, and here are numbers to predict: leave it out, or "
+                "use --sample-weight"
+            )
+        if recipe.loss == STANDARD.loss:
+            recipe = replace(recipe, loss=REGRESSION.loss)
+        if LOSSES[recipe.loss].required_activation is not None:
+            fitting = [name for name, loss in LOSSES.items() if loss.required_activation is None]
+            raise ParameterError(
+                f"--loss {recipe.loss} is for classes, and here are numbers to predict: choose "
+                f"{', '.join(fitting[:-1])} or {fitting[-1]}"
+            )
+        return replace(recipe, predicts_numbers=True)
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -78,6 +148,7 @@ def add_options(parser: ArgumentParser) -> None:
         "trains on the built-in digits, with settings that suit most classification tasks."
     )
     add_data(parser, default="digits")
+    _add_table(parser)
     _add_network(parser)
     _add_training(parser)
     _add_weights(parser)
@@ -90,6 +161,37 @@ def add_options(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--quiet", action="store_true", help="print only the result")
     add_json(parser)
+
+
+def _add_table(parser: ArgumentParser) -> None:
+    group = parser.add_argument_group("tables (CSV and Parquet files)")
+    add = group.add_argument
+    add(
+        "--target",
+        metavar="COLUMN",
+        action="append",
+        help="the column to learn: its name, or its number, from 1 on or from -1 for the last one; "
+        "repeat it to predict several numbers at once (default: the first column)",
+    )
+    add(
+        "--task",
+        choices=TASKS,
+        help="whether to learn classes or numbers (default: classes if the column holds words or "
+        "at most 100 different whole numbers)",
+    )
+    add(
+        "--ignore",
+        metavar="COLUMN",
+        action="append",
+        help="a column to leave out; repeat it for more",
+    )
+    add(
+        "--missing",
+        choices=MISSING_RULES,
+        help="what to do with missing fields. mean: put the mean of the column there. zero: put 0 "
+        "there. drop: leave out the row (default: refuse the file)",
+    )
+    add_delimiter(group)
 
 
 def _add_network(parser: ArgumentParser) -> None:
@@ -110,7 +212,11 @@ def _add_network(parser: ArgumentParser) -> None:
         choices=[name for name in ACTIVATIONS if name != "softmax"],
         help="activation of the hidden layers (default: relu)",
     )
-    add("--loss", choices=LOSSES, help="the loss function (default: cross_entropy)")
+    add(
+        "--loss",
+        choices=LOSSES,
+        help="the loss function (default: cross_entropy; for numbers, squared_error)",
+    )
     add(
         "--dtype",
         choices=["float32", "float64"],
@@ -121,7 +227,12 @@ def _add_network(parser: ArgumentParser) -> None:
 
 def _add_training(parser: ArgumentParser) -> None:
     add = parser.add_argument_group("training").add_argument
-    add("--epochs", **whole(1), help="how often to go through the training samples (default: 20)")
+    add(
+        "--epochs",
+        **whole(1),
+        help="how often to go through the training samples (default: 20; for small tables as often "
+        f"as makes {FEWEST_STEPS:,} steps, at most {MOST_EPOCHS})",
+    )
     rates = ", ".join(f"{o.default_learning_rate:g} for {name}" for name, o in OPTIMIZERS.items())
     add("--batch-size", **whole(1), help="samples in one training step (default: 32)")
     add(
@@ -188,20 +299,20 @@ def _add_weights(parser: ArgumentParser) -> None:
     )
 
 
-def _class_weight(text: str) -> str | tuple[int, float]:
+def _class_weight(text: str) -> str | tuple[str, float]:
     if text == "balanced":
         return text
-    label, _, weight = text.partition("=")
+    label, _, weight = text.rpartition("=")
     try:
-        found = int(label), float(weight)
+        found = float(weight)
     except ValueError:
-        found = -1, -1.0
-    if min(found) < 0 or not math.isfinite(found[1]):
+        found = -1.0
+    if not label or found < 0 or not math.isfinite(found):
         raise ArgumentTypeError(
             "expected balanced, or LABEL=WEIGHT with a label of the data and a number of at "
             f"least 0, such as 3=2.5, got {text!r}"
         )
-    return found
+    return label, found
 
 
 def _add_stopping(parser: ArgumentParser) -> None:
@@ -266,7 +377,6 @@ def settings_of(options: Namespace) -> Settings:
             f"--dropout does not go with --recipe {options.recipe}, whose rule for hidden units "
             "has no dropout; leave out one of the two"
         )
-    make_schedule = _SCHEDULES[options.schedule]
     return Settings(
         source=DataSettings(
             data=options.data,
@@ -275,11 +385,20 @@ def settings_of(options: Namespace) -> Settings:
             val_fraction=options.val_fraction,
             sample_weight=options.sample_weight,
             class_weight=_class_weights(options.class_weight or []),
+            table=table_options(
+                options.target,
+                options.task,
+                options.ignore or (),
+                options.missing,
+                options.delimiter,
+            ),
         ),
         recipe=recipe,
         recipe_name=options.recipe,
         optimizer=_optimizer(recipe.optimizer, options.momentum, options.weight_decay),
-        schedule=make_schedule(recipe.learning_rate, recipe.epochs, options.warmup),
+        schedule=options.schedule,
+        warmup=options.warmup,
+        chooses_epochs=options.epochs is None and options.recipe is None,
         patience=options.early_stopping,
         on_divergence=options.on_divergence,
         checkpoints=_checkpoints(options),
@@ -289,7 +408,7 @@ def settings_of(options: Namespace) -> Settings:
     )
 
 
-def _class_weights(given: list[str | tuple[int, float]]) -> ClassWeight:
+def _class_weights(given: list[str | tuple[str, float]]) -> Mapping[str, float] | str | None:
     pairs = [pair for pair in given if not isinstance(pair, str)]
     if len(pairs) < len(given):
         if pairs:

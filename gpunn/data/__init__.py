@@ -1,17 +1,18 @@
 """Data sets: a few known ones by name, and your own from files."""
 
-from gpunn.data.csv_files import read_csv
 from gpunn.data.datasets import Dataset
 from gpunn.data.formats import is_table, load_dataset, table_chunks, table_fits
 from gpunn.data.idx_files import read_idx, read_idx_folder
 from gpunn.data.known import DATA_DIR_VARIABLE, load_digits
 from gpunn.data.numpy_files import read_npy_pair, read_npz
-from gpunn.data.parquet_files import read_parquet
 from gpunn.data.scaling import Scaling
+from gpunn.data.tables.loading import read_csv, read_parquet
+from gpunn.data.tables.preparation import Preparation
 
 __all__ = [
     "DATA_DIR_VARIABLE",
     "Dataset",
+    "Preparation",
     "Scaling",
     "is_table",
     "load_dataset",

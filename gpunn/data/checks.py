@@ -87,9 +87,41 @@ def check_labels(array: NDArray[Any], where: str) -> NDArray[np.int64]:
         row = int(np.argmin(whole))
         raise DataError(
             f"{where} must hold whole numbers from 0 to {MAX_LABEL}, got {flat[row]} in row {row} "
-            "(counted from 0)"
+            "(counted from 0); other numbers are learnt with --task regression"
         )
     return flat.astype(np.int64)
+
+
+def check_targets(array: NDArray[Any], where: str) -> NDArray[np.float64]:
+    """Return numbers to predict as float64, shape (n_samples, n_targets).
+
+    Parameters
+    ----------
+    array : array, shape (n_samples,) or (n_samples, n_targets)
+        What a file held, of any type of number.
+    where : str
+        File and name of the array, for the message.
+
+    Raises
+    ------
+    DataError
+        If it does not hold finite numbers, at least one a sample.
+    """
+    if array.dtype.kind not in "biuf":
+        raise DataError(f"{where} must hold numbers to predict, got the type {array.dtype}")
+    if array.ndim not in (1, 2) or not array.size:
+        raise DataError(
+            f"{where} must have shape (samples,) or (samples, targets), got {array.shape}"
+        )
+    targets = array.reshape(len(array), -1).astype(np.float64)
+    finite = np.isfinite(targets)
+    if not finite.all():
+        row, column = np.argwhere(~finite)[0]
+        raise DataError(
+            f"{where} holds {targets[row, column]} in row {row}, column {column} (counted from 0); "
+            "remove or replace it"
+        )
+    return targets
 
 
 def are_labels(values: NDArray[np.float64]) -> NDArray[np.bool_]:

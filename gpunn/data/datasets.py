@@ -12,9 +12,11 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from gpunn.data.checks import are_bytes, check_inputs, check_labels
+from gpunn.data.checks import are_bytes, check_inputs, check_labels, check_targets
 from gpunn.data.files import FilePath
 from gpunn.data.matrices import Matrix, select, stays_on_disk
+from gpunn.data.tables.layout import Task
+from gpunn.data.tables.preparation import Preparation
 from gpunn.errors import DataError, ParameterError
 
 BYTE_RANGE = (0.0, 255.0)
@@ -30,8 +32,9 @@ class Dataset:
         Short name: that of a known data set, or of the file.
     inputs : array of numbers, shape (n_samples, n_features)
         In the data type of the source.
-    labels : array of int64, shape (n_samples,)
-        Class numbers, from 0.
+    labels : array, shape (n_samples,) or (n_samples, n_targets)
+        Class numbers from 0, int64; or, for a regression, numbers to predict: float64, a row for
+        each sample.
     test_inputs, test_labels : array or None
         Samples that training must not see; both or neither.
     value_range : (float, float) or None
@@ -43,6 +46,12 @@ class Dataset:
         One line that says where the data come from.
     sample_weight : array, shape (n_samples,), or None
         How much each training sample counts.
+    class_names : tuple of str or int, or None
+        What each label stands for, if that is not its number.
+    preparation : Preparation or None
+        How the columns of a table became these inputs.
+    notes : tuple of str
+        What was found in the files and done with it, in lines for a person.
 
     Inputs that are larger than the memory stay in their files: they are a `numpy.memmap`, or
     `gpunn.data.matrices.Rows` of one after `split`, which also give rows as arrays.
@@ -50,13 +59,21 @@ class Dataset:
 
     name: str
     inputs: Matrix
-    labels: NDArray[np.int64]
+    labels: NDArray[Any]
     test_inputs: Matrix | None = None
-    test_labels: NDArray[np.int64] | None = None
+    test_labels: NDArray[Any] | None = None
     value_range: tuple[float, float] | None = None
     image_shape: tuple[int, int] | None = None
     description: str = ""
     sample_weight: NDArray[Any] | None = None
+    class_names: tuple[str | int, ...] | None = None
+    preparation: Preparation | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def task(self) -> Task:
+        """What is to be learnt: "classification" or "regression"."""
+        return "regression" if self.labels.ndim == 2 else "classification"
 
     @property
     def n_features(self) -> int:
@@ -78,7 +95,8 @@ class Dataset:
         """Return this data set with a part held out for testing, class by class.
 
         Both parts are in random order and hold each class in about the same proportion; a class
-        of two samples or more has at least one in each. Equal seeds give equal parts.
+        of two samples or more has at least one in each. Equal seeds give equal parts. Numbers to
+        predict are held out at random.
 
         Parameters
         ----------
@@ -104,7 +122,9 @@ class Dataset:
         if self.test_labels is not None:
             return self
         order = np.random.default_rng(seed).permutation(len(self.labels))
-        held_out = _choose_from_each_class(self.labels, order, test_fraction)
+        # Numbers to predict are all of one class.
+        classes = self.labels if self.labels.ndim == 1 else np.zeros(len(order), np.int64)
+        held_out = _choose_from_each_class(classes, order, test_fraction)
         if not held_out.any():
             raise DataError(f"{self.name}: no class has two samples, so none can be held out")
         train, test = order[~held_out[order]], order[held_out[order]]
@@ -123,17 +143,20 @@ def make_dataset(
     arrays: list[tuple[str, NDArray[Any]]],
     description: str,
     *,
+    task: Task | None = None,
     in_one_place: bool = True,
 ) -> Dataset:
     """Make a checked data set of named arrays: inputs, labels and perhaps the same for testing.
 
-    They are in the file or folder `path`, or else each has the name of its own file.
+    They are in the file or folder `path`, or else each has the name of its own file. Without a
+    `task`, labels are those of a classification.
     """
     within = f"{path}: " if in_one_place else ""
+    check = check_targets if task == "regression" else check_labels
     checked: list[NDArray[Any]] = []
     for (inputs_name, inputs), (labels_name, labels) in zip(arrays[::2], arrays[1::2], strict=True):
         checked.append(check_inputs(inputs, within + inputs_name))
-        checked.append(check_labels(labels, within + labels_name))
+        checked.append(check(labels, within + labels_name))
         if len(inputs) != len(labels):
             raise DataError(
                 f"{within}{inputs_name} has {len(inputs)} samples but {labels_name} has "
@@ -159,11 +182,27 @@ def make_dataset(
     )
 
 
-def table_dataset(path: FilePath, table: NDArray[np.float64], description: str) -> Dataset:
-    """Make a checked data set of a table whose first column is the label; tell bytes by values."""
-    inputs: NDArray[Any] = table[:, 1:]
-    inputs = inputs.astype(np.uint8) if are_bytes(inputs) else np.ascontiguousarray(inputs)
-    return make_dataset(path, [("inputs", inputs), ("labels", table[:, 0])], description)
+def table_dataset(
+    path: FilePath,
+    inputs: NDArray[np.float64],
+    labels: NDArray[Any],
+    description: str,
+    **what: Any,
+) -> Dataset:
+    """Make a data set of a table's checked numbers; tell bytes by their values.
+
+    `what` are further attributes of the `Dataset`.
+    """
+    bytes_ = inputs.astype(np.uint8) if are_bytes(inputs) else None
+    return Dataset(
+        os.path.basename(os.path.abspath(path)),
+        np.ascontiguousarray(inputs) if bytes_ is None else bytes_,
+        labels,
+        value_range=None if bytes_ is None else BYTE_RANGE,
+        image_shape=image_shape_of(inputs.shape[1:], guess=bytes_ is not None),
+        description=description,
+        **what,
+    )
 
 
 def image_shape_of(shape: tuple[int, ...], *, guess: bool) -> tuple[int, int] | None:

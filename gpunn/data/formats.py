@@ -8,42 +8,21 @@ import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpunn.data.csv_files import csv_bytes, csv_chunks, read_csv
 from gpunn.data.datasets import Dataset
 from gpunn.data.files import FilePath, fits
 from gpunn.data.idx_files import read_idx_folder
 from gpunn.data.known import SOURCES, load_digits, load_known
 from gpunn.data.numpy_files import read_npy_pair, read_npz
-from gpunn.data.parquet_files import parquet_bytes, parquet_chunks, read_parquet
-from gpunn.errors import DataError
-
-
-class ReadChunks(Protocol):
-    """Reads a table some rows at a time, as `table_chunks` does."""
-
-    def __call__(self, path: FilePath, *, labelled: bool = True) -> Iterator[NDArray[np.float64]]:
-        """Yield the rows; `labelled` says whether the first column must be a label."""
-
-
-@dataclass(frozen=True)
-class TableReader:
-    """How a table is read that may be larger than the memory.
-
-    Attributes
-    ----------
-    chunks : function of a path and whether the first column is the label
-        Gives the rows, some at a time, as `table_chunks` says.
-    n_bytes : function of a path
-        Returns about how many bytes the numbers take in memory, without reading them.
-    """
-
-    chunks: ReadChunks
-    n_bytes: Callable[[FilePath], int]
+from gpunn.data.tables.csv_files import open_csv
+from gpunn.data.tables.layout import NO_OPTIONS, Missing, TableOptions, Task, table_options
+from gpunn.data.tables.loading import OpenTable, load_table, number_chunks
+from gpunn.data.tables.parquet_files import open_parquet
+from gpunn.data.tables.table_file import TableFile
+from gpunn.errors import DataError, ParameterError
 
 
 @dataclass(frozen=True)
@@ -54,66 +33,95 @@ class Format:
     ----------
     name : str
         What messages and help texts call it.
-    read : function of a path
-        Returns the checked `Dataset`.
+    read : function of a path and a task, or None
+        Returns the checked `Dataset`; None for a table, which `open_table` is enough for.
     suffixes : tuple of str
         The ends of the names of its files.
     is_one : function of a path, or None
         Tells it where the end of a name does not; is asked before any end is looked at.
-    table : TableReader or None
-        How to read it in chunks, if it is a table: rows of numbers, the label first.
+    open_table : function of a path and a delimiter, or None
+        Returns the `TableFile`, if it is a table: rows of samples, columns of numbers or words.
     """
 
     name: str
-    read: Callable[[str], Dataset]
+    read: Callable[[str, Task | None], Dataset] | None = None
     suffixes: tuple[str, ...] = ()
     is_one: Callable[[str], bool] | None = None
-    table: TableReader | None = None
+    open_table: OpenTable | None = None
 
 
 def _is_pair(path: str) -> bool:
     return "," in path and not os.path.exists(path)
 
 
-def _read_pair(path: str) -> Dataset:
+def _read_pair(path: str, task: Task | None) -> Dataset:
     inputs_path, labels_path = path.split(",", 1)
-    return read_npy_pair(inputs_path, labels_path)
+    return read_npy_pair(inputs_path, labels_path, task)
 
 
-_CSV = TableReader(csv_chunks, csv_bytes)
-_PARQUET = TableReader(parquet_chunks, parquet_bytes)
+def _read_idx(path: str, task: Task | None) -> Dataset:
+    _only_classes(path, task)
+    return read_idx_folder(path)
+
+
+def _only_classes(data: str, task: Task | None) -> None:
+    if task == "regression":
+        raise ParameterError(f"{data} has classes to learn, and no numbers: leave out --task")
+
 
 FORMATS: tuple[Format, ...] = (
-    Format("CSV", read_csv, (".csv", ".csv.gz"), table=_CSV),
-    Format("Parquet", read_parquet, (".parquet",), table=_PARQUET),
+    Format("CSV", None, (".csv", ".csv.gz", ".tsv", ".tsv.gz"), open_table=open_csv),
+    Format("Parquet", None, (".parquet",), open_table=open_parquet),
     Format(".npz", read_npz, (".npz",)),
     Format("X.npy,y.npy", _read_pair, is_one=_is_pair),
-    Format("a folder of IDX files", read_idx_folder, is_one=os.path.isdir),
+    Format("a folder of IDX files", _read_idx, is_one=os.path.isdir),
 )
 """All formats, in the order in which messages and help texts name them."""
 
 
 def describe_formats() -> str:
     """Return what `load_dataset` takes, as a list for help texts."""
-    tables = _either([known.name for known in FORMATS if known.table])
-    others = [known.name for known in FORMATS if not known.table]
+    tables = _either([known.name for known in FORMATS if known.open_table])
+    others = [known.name for known in FORMATS if not known.open_table]
     names = ", ".join(["digits (8 x 8 pictures that come with gpunn)", *SOURCES])
-    return f"{names}, or a path: {_either([f'{tables} with the label first', *others], ', or ')}"
+    return f"{names}, or a path: {_either([tables, *others], ', or ')}"
 
 
-def load_dataset(data: str, data_dir: FilePath | None = None) -> Dataset:
+def load_dataset(
+    data: str,
+    data_dir: FilePath | None = None,
+    *,
+    target: str | int | Sequence[str | int] | None = None,
+    task: Task | None = None,
+    ignore: str | int | Sequence[str | int] = (),
+    missing: Missing | None = None,
+    delimiter: str | None = None,
+) -> Dataset:
     """Load a data set, by its name or from files.
 
     Parameters
     ----------
     data : str
-        ``digits`` (comes with gpunn), ``mnist`` or ``fashion-mnist``; or the path of a ``.csv``,
-        ``.csv.gz`` or ``.parquet`` file (label first), an ``.npz`` file or a folder of IDX files;
+        ``digits`` (comes with gpunn), ``mnist`` or ``fashion-mnist``; or the path of a table
+        (``.csv``, ``.csv.gz``, ``.tsv``, ``.parquet``), an ``.npz`` file or a folder of IDX files;
         or ``X.npy,y.npy``, two paths with a comma between them.
     data_dir : path, optional
         Folder that holds ``mnist`` and ``fashion-mnist``, each a folder of IDX files. Without it,
         the folder in the environment variable ``GPUNN_DATA_DIR`` is used; what is missing there is
         downloaded once and kept.
+    target : str, int, or sequence of them, optional
+        The columns of a table to learn: names, or numbers from 1 on, or from -1 on counted from
+        the end. Without it, the first column.
+    task : {"classification", "regression"}, optional
+        Whether they are classes or numbers to predict. Without it, words and a few whole numbers
+        are classes, and everything else numbers.
+    ignore : str, int, or sequence of them, optional
+        Columns of a table to leave out.
+    missing : {"mean", "zero", "drop"}, optional
+        What a missing number becomes: the mean of its column, or 0; a missing word is then none of
+        the known ones. "drop" leaves out the row. Without it, the file is refused.
+    delimiter : str, optional
+        What stands between the fields of a CSV file. Without it, that is found out.
 
     Returns
     -------
@@ -123,13 +131,28 @@ def load_dataset(data: str, data_dir: FilePath | None = None) -> Dataset:
     ------
     DataError
         If there is no such data set, it cannot be downloaded, or one of its files is damaged.
+    ParameterError
+        If an option is not one of those allowed, or is for tables and the data are none.
     """
-    if data == "digits":
-        return load_digits()
-    if data in SOURCES:
-        return load_known(data, data_dir)
-    if (found := _format_of(data)) is not None:
-        return found.read(data)
+    return load(data, data_dir, table_options(target, task, ignore, missing, delimiter))
+
+
+def load(data: str, data_dir: FilePath | None, options: TableOptions = NO_OPTIONS) -> Dataset:
+    """Load a data set as `load_dataset` does, with its options in one."""
+    found = None if data == "digits" or data in SOURCES else _format_of(data)
+    if found is not None and found.open_table is not None:
+        table = found.open_table(data, options.delimiter)
+        return load_table(table, options, f"{found.name} file {data}")
+    if options.are_for_tables:
+        raise ParameterError(
+            f"{data} is no table, and has no columns to choose from: leave out --target, --ignore, "
+            "--missing and --delimiter"
+        )
+    if data == "digits" or data in SOURCES:
+        _only_classes(data, options.task)
+        return load_digits() if data == "digits" else load_known(data, data_dir)
+    if found is not None and found.read is not None:
+        return found.read(data, options.task)
     what = "a file of unknown kind" if os.path.exists(data) else "neither a data set nor a path"
     names = ", ".join(["digits", *SOURCES])
     suffixes = _either([suffix for known in FORMATS for suffix in known.suffixes])
@@ -141,7 +164,21 @@ def load_dataset(data: str, data_dir: FilePath | None = None) -> Dataset:
 
 def is_table(path: FilePath) -> bool:
     """Whether a path is that of a table, by its name: a file that can be read in chunks."""
-    return _table_reader(path) is not None
+    known = _format_of(os.fspath(path))
+    return known is not None and known.open_table is not None
+
+
+def open_table(path: FilePath, delimiter: str | None = None) -> TableFile:
+    """Return a table whose beginning has been looked at. One of an unknown name is read as CSV.
+
+    Raises
+    ------
+    DataError
+        If it is missing or damaged.
+    """
+    known = _format_of(os.fspath(path))
+    opens = None if known is None else known.open_table
+    return (opens or open_csv)(path, delimiter)
 
 
 def table_fits(path: FilePath) -> bool:
@@ -152,30 +189,30 @@ def table_fits(path: FilePath) -> bool:
     DataError
         If it is missing or damaged.
     """
-    return fits((_table_reader(path) or _CSV).n_bytes(path))
+    return fits(open_table(path).n_bytes())
 
 
 def table_chunks(path: FilePath, *, labelled: bool = True) -> Iterator[NDArray[np.float64]]:
-    """Read a CSV or Parquet file some rows at a time, however long it is.
+    """Read a CSV or Parquet file of numbers some rows at a time, however long it is.
 
     Parameters
     ----------
     path : path
-        The file: ``.csv``, ``.csv.gz`` or ``.parquet``. One of another name is read as CSV.
+        The file. One of an unknown name is read as CSV.
     labelled : bool
-        Whether the first column must be a label.
+        Whether the first column must be a label: a whole number from 0 to 65535.
 
     Yields
     ------
     array of float64, shape (n, n_columns)
-        The next rows, label first.
+        The next rows, all finite, the columns in the order of the file.
 
     Raises
     ------
     DataError
         If the file is bad; the message says where.
     """
-    return (_table_reader(path) or _CSV).chunks(path, labelled=labelled)
+    return number_chunks(open_table(path), labelled=labelled)
 
 
 def _format_of(path: str) -> Format | None:
@@ -183,12 +220,6 @@ def _format_of(path: str) -> Format | None:
     told = (known for known in FORMATS if known.is_one and known.is_one(path))
     named = (known for known in FORMATS if path.endswith(known.suffixes))
     return next(itertools.chain(told, named), None)
-
-
-def _table_reader(path: FilePath) -> TableReader | None:
-    """Return how to read a file in chunks, if it is a table."""
-    known = _format_of(os.fspath(path))
-    return None if known is None else known.table
 
 
 def _either(words: Sequence[str], last: str = " or ") -> str:

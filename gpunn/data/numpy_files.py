@@ -17,6 +17,7 @@ from gpunn.data.files import (
     check_size,
     fits,
 )
+from gpunn.data.tables.layout import Task
 from gpunn.errors import DataError, one_line
 
 # The names under which an .npz file may hold its inputs and labels.
@@ -25,23 +26,27 @@ NPZ_KEYS = (("x_train", "y_train"), ("X", "y"), ("inputs", "labels"))
 _NPY_MAGIC = b"\x93NUMPY"
 
 
-def read_npz(path: FilePath) -> Dataset:
+def read_npz(path: FilePath, task: Task | None = None) -> Dataset:
     """Read a data set from an .npz file.
 
     Its arrays are named ``x_train``, ``y_train`` and perhaps ``x_test``, ``y_test`` as in Keras,
     or ``X`` and ``y``, or ``inputs`` and ``labels``. Inputs of shape (n, rows, columns) are
-    images.
+    images. With the task "regression", labels are numbers to predict.
 
     Raises
     ------
     DataError
         If the file cannot be read, or the arrays are not inputs with their labels.
     """
-    return make_dataset(path, read_npz_arrays(path), f"NumPy file {path}")
+    return make_dataset(path, read_npz_arrays(path), f"NumPy file {path}", task=task)
 
 
-def read_npy_pair(inputs_path: FilePath, labels_path: FilePath) -> Dataset:
+def read_npy_pair(
+    inputs_path: FilePath, labels_path: FilePath, task: Task | None = None
+) -> Dataset:
     """Read a data set from two .npy files, one of inputs and one of labels.
+
+    With the task "regression", labels are numbers to predict.
 
     Raises
     ------
@@ -50,7 +55,7 @@ def read_npy_pair(inputs_path: FilePath, labels_path: FilePath) -> Dataset:
     """
     arrays = [(os.fspath(path), read_npy(path)) for path in (inputs_path, labels_path)]
     description = f"NumPy files {inputs_path} and {labels_path}"
-    return make_dataset(inputs_path, arrays, description, in_one_place=False)
+    return make_dataset(inputs_path, arrays, description, task=task, in_one_place=False)
 
 
 def read_npz_arrays(path: FilePath) -> list[tuple[str, NDArray[Any]]]:

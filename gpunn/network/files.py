@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from gpunn.backends.base import Backend
 from gpunn.backends.select import get_backend
 from gpunn.data.scaling import Scaling
+from gpunn.data.tables.preparation import Preparation
 from gpunn.errors import GpunnError, ModelFileError, one_line
 from gpunn.model_file import read_model, write_model
 from gpunn.network.architecture import Architecture, whole_numbers
@@ -89,12 +90,17 @@ class StoredNetwork(NetworkState):
 
     def header(self) -> dict[str, Any]:
         """Return what a file says of the network beside its parameters, in plain values."""
-        return {
+        header = {
             "architecture": self.architecture.to_dict(),
             "scaling": self.scaling.to_dict(),
             "class_labels": self.class_labels,
             "training": self.training_record,
         }
+        if self.output_scaling is not None:
+            header["output_scaling"] = self.output_scaling.to_dict()
+        if self.preparation is not None:
+            header["preparation"] = self.preparation.to_dict()
+        return header
 
     def _restore(
         self, parameters: dict[str, NDArray[Any]], header: dict[str, Any], backend: Backend
@@ -117,6 +123,8 @@ class StoredNetwork(NetworkState):
             raise ModelFileError(
                 f"damaged: scales {self.scaling.n_features} features, but takes {self.n_inputs}"
             )
+        self.output_scaling = _output_scaling(header.get("output_scaling"), self.n_outputs)
+        self.preparation = _preparation(header.get("preparation"), self.n_inputs)
         self.class_labels = _class_labels(header["class_labels"], self.n_outputs)
         self.training_record = dict(header["training"])
 
@@ -131,13 +139,36 @@ def _expect(
     return array
 
 
-def _class_labels(labels: Any, n_outputs: int) -> list[int] | None:
+def _output_scaling(values: Any, n_outputs: int) -> Scaling | None:
+    if values is None:
+        return None
+    scaling = Scaling.from_dict(values)
+    if scaling.n_features not in (None, n_outputs):
+        raise ModelFileError(f"damaged: scales {scaling.n_features} outputs, but has {n_outputs}")
+    return scaling
+
+
+def _preparation(values: Any, n_inputs: int) -> Preparation | None:
+    if values is None:
+        return None
+    preparation = Preparation.from_dict(values)
+    if preparation.n_features != n_inputs:
+        raise ModelFileError(
+            f"damaged: makes {preparation.n_features} inputs of a table, but takes {n_inputs}"
+        )
+    return preparation
+
+
+def _class_labels(labels: Any, n_outputs: int) -> list[int | str] | None:
     if labels is None:
         return None
     if (
         not isinstance(labels, list)
         or len(labels) != n_outputs
-        or not all(type(label) is int and -(2**63) <= label < 2**63 for label in labels)
+        or not all(
+            isinstance(label, str) or (type(label) is int and -(2**63) <= label < 2**63)
+            for label in labels
+        )
     ):
         raise ModelFileError(f"damaged: expected {n_outputs} class labels, found {labels!r:.80}")
     return labels

@@ -66,7 +66,12 @@ class Network(ForwardNetwork):
     scaling : Scaling
         How raw inputs and labels became the inputs and targets of the training. It is saved in the
         model file, but `predict` does not apply it: its inputs must already be scaled.
-    class_labels : list of int or None
+    output_scaling : Scaling or None
+        How outputs become the numbers that were to be predicted, in a regression on scaled targets.
+        It is saved too, and `predict` does not apply it either.
+    preparation : gpunn.data.Preparation or None
+        How the columns of a table became raw inputs, if they came from one; saved too.
+    class_labels : list of int or str, or None
         The label of each output, if known.
     training_record : dict
         Facts about the training, in plain values; saved in the model file.

@@ -16,6 +16,7 @@ from gpunn.backends.fused import FusedModel
 from gpunn.backends.select import get_backend
 from gpunn.data.matrices import Rows
 from gpunn.data.scaling import Scaling
+from gpunn.data.tables.preparation import Preparation
 from gpunn.errors import ConcurrencyError, ParameterError, ShapeError
 from gpunn.initializers import draw_biases, draw_weights
 from gpunn.losses import get_loss
@@ -94,7 +95,9 @@ class NetworkState:
         self.architecture = architecture
         self.backend = backend
         self.scaling = Scaling.identity()
-        self.class_labels: list[int] | None = None
+        self.output_scaling: Scaling | None = None
+        self.preparation: Preparation | None = None
+        self.class_labels: list[int | str] | None = None
         self.training_record: dict[str, Any] = {}
         self.loss = get_loss(architecture.loss, architecture.output_activation)
         sizes = architecture.layer_sizes[1:]

@@ -23,7 +23,7 @@ class Evaluation:
         The mean loss.
     accuracy : float or None
         The share of samples whose largest output is that of the right class; None for a single
-        output.
+        output, or if outputs are numbers to predict (`Network.output_scaling`).
     outputs : ndarray, shape (n, n_L), or None
         The outputs, on the host; None for a `Stream`, because they might not fit there.
     """
@@ -101,7 +101,8 @@ def measure(
     kept = None
     if keep_outputs or holdout.score is not None:
         kept = np.empty((loader.n_samples, network.n_outputs), network.dtype)
-    classifies = network.n_outputs > 1 and holdout.score is None
+    predicts_numbers = network.output_scaling is not None
+    classifies = network.n_outputs > 1 and holdout.score is None and not predicts_numbers
     n_hits = 0
     for rows, inputs, targets in loader.batches():
         n_rows = inputs.shape[0]

@@ -11,6 +11,8 @@ from functools import partial
 
 import numpy as np
 import pytest
+from gpunn.data.csv_files import csv_bytes, csv_chunks, read_csv_table
+from gpunn.data.long_table import Prepared, TablePart, go_through
 
 from gpunn import Network, cli
 from gpunn.cli import train_data
@@ -24,8 +26,6 @@ from gpunn.data import (
     table_chunks,
     table_fits,
 )
-from gpunn.data.csv_files import csv_bytes, csv_chunks, read_csv_table
-from gpunn.data.long_table import Prepared, TablePart, go_through
 from gpunn.data.scaling import Scaling
 from gpunn.errors import DataError
 from gpunn.training import loaders

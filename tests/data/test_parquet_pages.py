@@ -7,9 +7,9 @@ import re
 
 import numpy as np
 import pytest
+from gpunn.data.parquet_pages import check_pages, read_row_groups
 
 from gpunn.data import files, parquet_pages, read_parquet, table_chunks, table_fits
-from gpunn.data.parquet_pages import check_pages, read_row_groups
 from gpunn.errors import DataError
 
 pyarrow = pytest.importorskip("pyarrow")

@@ -13,6 +13,7 @@ Sources: *Apache Parquet format*, parquet.thrift; *Thrift compact protocol encod
 """
 
 import os
+from collections.abc import Sequence
 from typing import IO, Any, NamedTuple
 
 from gpunn.data.files import FilePath, fits
@@ -26,6 +27,9 @@ MOST_COLUMNS = 2**18
 
 BYTES_A_ROW = 16
 """A page has at most this much for each row. No encoding of an 8-byte number takes more."""
+
+BYTES_A_WORD = 256
+"""And this much where the rows are words: no one has longer names for classes."""
 
 BYTES_BESIDE = 2**16
 """And at most this much beside: what encodings put before their numbers, and round up to."""
@@ -237,8 +241,17 @@ def _place(column: dict[str, int]) -> tuple[int, int]:
     return start, start + n_bytes
 
 
-def check_pages(path: FilePath, groups: list[RowGroup]) -> None:
-    """Raise unless the pages are no larger than numbers need, and one of each column fits.
+def check_pages(path: FilePath, groups: list[RowGroup], bytes_a_row: Sequence[int]) -> None:
+    """Raise unless the pages are no larger than they need, and one of each column fits.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    groups : list of RowGroup
+        What `read_row_groups` found.
+    bytes_a_row : sequence of int
+        How much a row of each column needs at most; 0 for columns that are not going to be read.
 
     Raises
     ------
@@ -249,8 +262,11 @@ def check_pages(path: FilePath, groups: list[RowGroup]) -> None:
     """
     with open(path, "rb") as file:
         for group in groups:
-            largest = BYTES_BESIDE + BYTES_A_ROW * group.n_rows
-            total = sum(_largest_page(file, *place, largest) for place in group.columns)
+            total = sum(
+                _largest_page(file, *place, BYTES_BESIDE + n_bytes * group.n_rows)
+                for place, n_bytes in zip(group.columns, bytes_a_row, strict=True)
+                if n_bytes
+            )
             if not fits(total):
                 raise DataError(
                     f"{path}: its pages take {total} bytes at a time, more than this machine has "

@@ -1,0 +1,187 @@
+"""CSV files, by the rules of Python's `csv` module: quotes, and any character between fields.
+
+What is here decides what a file holds, and says where it goes wrong. Where pyarrow is installed,
+`gpunn.data.tables.csv_arrow` reads the same several times as fast; whatever it does not read as a
+matter of course is read here.
+"""
+
+import csv
+import gzip
+import io
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpunn.data.files import CHUNK_VALUES, FilePath, open_file
+from gpunn.data.tables.csv_arrow import arrow_chunks
+from gpunn.data.tables.csv_dialect import HEAD_BYTES, Dialect, check_number, look_at
+from gpunn.data.tables.table_file import MISSING, Chunk, Kind, TableFile, encode
+from gpunn.errors import DataError, one_line
+
+# Characters in a line of a CSV file: some millions of fields.
+_LONGEST_LINE = 2**26
+
+Row = tuple[int, list[str]]
+"""The number of the line in which a row begins, counted from 1, and its fields."""
+
+
+@dataclass(frozen=True)
+class CsvFile(TableFile):
+    """A CSV file; see `open_csv`."""
+
+    dialect: Dialect
+
+    def n_bytes(self) -> int:
+        """Return about how many bytes the numbers take in memory, going by the file's beginning."""
+        with open_file(self.path) as (stream, _):
+            head = stream.read(HEAD_BYTES)
+            fields = head.count(self.dialect.delimiter.encode()) + head.count(b"\n") + 1
+            if len(head) < HEAD_BYTES:
+                return 8 * fields
+            # What has been read of the file, which may be compressed, holds the head.
+            n_read = len(head)
+            if isinstance(stream, gzip.GzipFile):
+                n_read = stream.fileobj.tell()
+        return 8 * fields * os.path.getsize(self.path) // n_read
+
+    def chunks(self, kinds: Sequence[Kind]) -> Iterator[Chunk]:
+        """Read the columns; see `TableFile.chunks`."""
+        n_read = yield from arrow_chunks(self.path, self.dialect, kinds)
+        if n_read is not None:
+            yield from self._chunks_after(n_read, kinds)
+
+    def _chunks_after(self, n_before: int, kinds: Sequence[Kind]) -> Iterator[Chunk]:
+        """Read the rows that come after so many, by the rules that count."""
+        n_at_once = max(1, CHUNK_VALUES // self.n_columns)
+        with self._rows() as rows:
+            some = islice(rows, n_before, None)
+            first = n_before
+            while part := list(islice(some, n_at_once)):
+                yield self._chunk(first, part, kinds)
+                first += len(part)
+        if not first:
+            raise DataError(f"{self.path}: no line of data; expected lines of fields")
+
+    def _chunk(self, first: int, rows: Sequence[Row], kinds: Sequence[Kind]) -> Chunk:
+        columns = list(zip(*(fields for _, fields in rows), strict=True))
+        numbers = np.empty((len(rows), sum(kind == "number" for kind in kinds)))
+        words, n_done = [], 0
+        for k, (kind, column) in enumerate(zip(kinds, columns, strict=True)):
+            if kind == "number":
+                numbers[:, n_done] = self._numbers(column, k, rows)
+                n_done += 1
+            elif kind == "word":
+                self._check_text(column, k, rows)
+                words.append(encode(column))
+        return Chunk(first, numbers, words)
+
+    def _numbers(
+        self, fields: Sequence[str], column: int, rows: Sequence[Row]
+    ) -> NDArray[np.float64]:
+        try:
+            numbers = np.fromiter(map(_as_number, fields), np.float64, len(fields))
+        except ValueError:
+            numbers = np.array([np.inf])
+        if np.isinf(numbers).any():
+            for field, (line, _) in zip(fields, rows, strict=True):
+                if field.strip() not in MISSING:
+                    check_number(field, self._where(line, column))
+        return numbers
+
+    def _check_text(self, fields: Sequence[str], column: int, rows: Sequence[Row]) -> None:
+        for field, (line, _) in zip(fields, rows, strict=True):
+            if not field.isascii() and field != _valid(field):
+                raise DataError(
+                    f"{self._where(line, column)}: holds bytes that are not UTF-8; save the file "
+                    "as UTF-8"
+                )
+
+    def place(self, row: int, column: int) -> str:
+        """Return the line and the column of a value."""
+        with self._rows() as rows:
+            line = next(islice((line for line, _ in rows), row, None))
+        return self._where(line, column)
+
+    def _where(self, line: int, column: int) -> str:
+        return f"{self.path}, line {line}, {self.call(column)}"
+
+    @contextmanager
+    def _rows(self) -> Iterator[Iterator[Row]]:
+        """Open the file; give its rows, all of them as long as the first."""
+        # Bytes that are not UTF-8 go through as they are, and are found where they matter.
+        with (
+            open_file(self.path) as (stream, _),
+            io.TextIOWrapper(
+                stream, encoding="utf-8-sig", errors="surrogateescape", newline=""
+            ) as text,
+        ):
+            yield self._of_equal_length(text)
+
+    def _of_equal_length(self, text: io.TextIOWrapper) -> Iterator[Row]:
+        reader = csv.reader(self._lines(text), delimiter=self.dialect.delimiter, strict=True)
+        line = 1
+        try:
+            for fields in reader:
+                is_blank = not fields or (len(fields) == 1 and not fields[0].strip())
+                if not is_blank and line >= self.dialect.first_line:
+                    if len(fields) != self.n_columns:
+                        raise DataError(
+                            f"{self.path}, line {line}: {len(fields)} fields; expected "
+                            f"{self.n_columns}, as in the lines above"
+                        )
+                    yield line, fields
+                line = reader.line_num + 1
+        except csv.Error as error:
+            raise DataError(
+                f"{self.path}, line {line}: {one_line(error, 120)}; is a quote missing, or one too "
+                "many?"
+            ) from None
+
+    def _lines(self, text: io.TextIOWrapper) -> Iterator[str]:
+        for number, line in enumerate(iter(lambda: text.readline(_LONGEST_LINE), ""), 1):
+            if len(line) == _LONGEST_LINE:
+                raise DataError(
+                    f"{self.path}, line {number}: longer than {_LONGEST_LINE} characters"
+                )
+            yield line
+
+
+def open_csv(path: FilePath, delimiter: str | None = None) -> CsvFile:
+    """Return a CSV file, of which the beginning has been looked at.
+
+    A first line in which no field is a number is a header. Blank lines are skipped.
+
+    Parameters
+    ----------
+    path : path
+        The file, gzip-compressed or not: its first bytes tell, not its name.
+    delimiter : str or None
+        What stands between its fields; None to find out.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, damaged or empty.
+    """
+    dialect = look_at(path, delimiter)
+    return CsvFile(path, dialect.names, dialect.kinds, dialect)
+
+
+def _as_number(field: str) -> float:
+    """Return a number, or NaN for a missing one."""
+    text = field.strip()
+    if text in MISSING:
+        return np.nan
+    if "_" in text or text.lower().lstrip("+-") == "nan":
+        raise ValueError(text)
+    return float(text)
+
+
+def _valid(text: str) -> str:
+    """Return a text without what stands for bytes that are not UTF-8."""
+    return text.encode("utf-8", "ignore").decode()

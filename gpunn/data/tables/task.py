@@ -1,0 +1,140 @@
+"""Whether a column is to be learnt as classes or as numbers, found from what it holds."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpunn.data.checks import MAX_LABEL
+from gpunn.data.tables.layout import Layout, TableOptions, Task
+from gpunn.data.tables.table_file import TableFile
+from gpunn.errors import DataError, one_line
+
+MANY_CLASSES = 100
+"""More different whole numbers than this are quantities, unless the user says otherwise."""
+
+_FEW_CLASSES = 20
+_TELLING_NAMES = ("label", "class", "target", "species", "category", "outcome", "y")
+
+
+@dataclass
+class TargetFacts:
+    """What a column to learn holds, gathered part by part.
+
+    Attributes
+    ----------
+    n_rows : int
+        How many rows have been seen.
+    values : set of float
+        Its different values; no more are kept than there may be classes.
+    first_fraction : (int, float) or None
+        The row of the first value that is no whole number, and the value.
+    counts_rows : bool
+        Whether each value is that of the row before plus 1.
+    """
+
+    n_rows: int = 0
+    first_fraction: tuple[int, float] | None = None
+    counts_rows: bool = True
+
+    def __post_init__(self) -> None:
+        self.values: set[float] = set()
+        self._last: float | None = None
+
+    def add(self, values: NDArray[np.float64], rows: NDArray[np.int64]) -> None:
+        """Take in the next values, and the rows of the file that they are from."""
+        if not len(values):
+            return
+        if len(self.values) <= MAX_LABEL:
+            self.values.update(np.unique(values).tolist())
+        if self.first_fraction is None:
+            fractions = values != np.floor(values)
+            if fractions.any():
+                at = int(np.argmax(fractions))
+                self.first_fraction = int(rows[at]), float(values[at])
+        if self.counts_rows:
+            before = values[0] - 1 if self._last is None else self._last
+            self.counts_rows = bool((np.diff(values, prepend=before) == 1).all())
+            self._last = float(values[-1])
+        self.n_rows += len(values)
+
+    @property
+    def are_many(self) -> bool:
+        """Whether there are too many different values for classes."""
+        n_values = len(self.values)
+        return n_values > MANY_CLASSES or n_values > max(_FEW_CLASSES, self.n_rows / 2)
+
+
+def decide_task(file: TableFile, layout: Layout, options: TableOptions, facts: TargetFacts) -> Task:
+    """Return what a column is to be learnt as.
+
+    Words and a few whole numbers are classes, everything else numbers.
+
+    Raises
+    ------
+    DataError
+        If classes are asked for and there are fractions; or if the first column was taken because
+        none was named, and does not look like one to learn.
+    """
+    column = layout.targets[0]
+    is_words = layout.kinds[column] == "word"
+    if not options.target and options.task is None:
+        _check_first_column(file, layout, facts)
+    if options.task == "regression" or len(layout.targets) > 1:
+        return "regression"
+    if options.task is None and not is_words and (facts.first_fraction or facts.are_many):
+        return "regression"
+    if facts.first_fraction is not None:
+        row, value = facts.first_fraction
+        raise DataError(
+            f"{file.place(row, column)}: the label {value!r} is not a whole number; classes are "
+            "whole numbers or words, and other numbers are learnt with --task regression"
+        )
+    if len(facts.values) > MAX_LABEL + 1:
+        raise DataError(
+            f"{file.path}: {file.call(column)} holds more than {MAX_LABEL + 1:,} different labels; "
+            "learn it with --task regression, or name another --target"
+        )
+    return "classification"
+
+
+def _check_first_column(file: TableFile, layout: Layout, facts: TargetFacts) -> None:
+    """Raise unless the first column can be meant where the user named none."""
+    column = layout.targets[0]
+    name = file.call(column)
+    likely = _likely_target(file, layout)
+    advice = "name what is to be learnt, such as --target " + (
+        "-1 for the last column" if likely is None else one_line(likely, 60)
+    )
+    if facts.first_fraction is not None and layout.kinds[column] == "number":
+        row, value = facts.first_fraction
+        raise DataError(
+            f"{file.place(row, column)}: the label {value!r} is not a whole number; {advice}, or "
+            f"learn {name} with --task regression"
+        )
+    if layout.kinds[column] == "number" and facts.counts_rows and facts.n_rows > _FEW_CLASSES:
+        raise DataError(
+            f"{file.path}: {name}, the first one, only counts the rows; {advice}, and leave the "
+            f"first one out with --ignore {column + 1}"
+        )
+    if likely is not None:
+        raise DataError(
+            f"{file.path}: {name}, the first one, may not be what is to be learnt; {advice} (or "
+            f"--target {column + 1} for the first one)"
+        )
+
+
+def _likely_target(file: TableFile, layout: Layout) -> str | None:
+    """Return the name of the column that looks most like the one to learn, if not the first."""
+    if file.names is None:
+        return None
+    others = [column for column in layout.inputs if column > layout.targets[0]]
+    first = file.names[layout.targets[0]].lower()
+    if first in _TELLING_NAMES or layout.kinds[layout.targets[0]] == "word":
+        return None
+    for column in others:
+        if file.names[column].lower() in _TELLING_NAMES:
+            return file.names[column]
+    last = file.n_columns - 1
+    words = [column for column in others if layout.kinds[column] == "word"]
+    return file.names[last] if words == [last] else None
