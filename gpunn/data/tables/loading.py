@@ -25,6 +25,7 @@ from gpunn.data.tables.preparation import Column, Preparation
 from gpunn.data.tables.table_file import Kind, TableFile
 from gpunn.data.tables.task import TargetFacts, decide_task
 from gpunn.errors import DataError, one_line
+from gpunn.host_memory import free_memory
 
 OpenTable = Callable[[FilePath, str | None], TableFile]
 
@@ -124,25 +125,27 @@ def load_table(file: TableFile, options: TableOptions, description: str) -> Data
     vocabularies = new_vocabularies(layout)
     reader = PartReader(file, layout, options.missing, vocabularies)
     facts = TargetFacts()
-    numbers = _Growing(len(layout.number_columns(layout.inputs)), np.float64)
-    codes = _Growing(len(layout.word_columns(layout.inputs)), np.int32)
-    targets = _Growing(len(layout.targets), np.float64)
+    n_rows = min(file.n_bytes(), free_memory() // 2) // (8 * file.n_columns)
+    number_rows = _Growing(len(layout.number_columns(layout.inputs)), np.float64, n_rows)
+    code_rows = _Growing(len(layout.word_columns(layout.inputs)), np.int32, n_rows)
+    target_rows = _Growing(len(layout.targets), np.float64, n_rows)
     for part in reader:
-        numbers.add(part.numbers)
-        codes.add(part.codes)
-        targets.add(part.targets)
+        number_rows.add(part.numbers)
+        code_rows.add(part.codes)
+        target_rows.add(part.targets)
         facts.add(part.targets[:, 0], part.rows)
-        _check_memory(file, numbers.array.nbytes, part.numbers.nbytes)
+        _check_memory(file, 8 * facts.n_rows * file.n_columns, 8 * len(part.rows) * file.n_columns)
+    numbers, codes, targets = number_rows.whole(), code_rows.whole(), target_rows.whole()
     check_rows(file, facts.n_rows, reader)
     task = decide_task(file, layout, options, facts)
-    means = _means(numbers.array) if options.missing == "mean" else None
-    words, coded = words_of(file, layout, vocabularies, facts.n_rows), codes.array
-    for k, (_, places) in enumerate(words):
-        if k < coded.shape[1]:
-            coded[:, k] = places[coded[:, k]]
+    means = _means(numbers) if options.missing == "mean" else None
+    words = words_of(file, layout, vocabularies, facts.n_rows)
+    n_word_inputs = codes.shape[1]
+    for k, (_, places) in enumerate(words[:n_word_inputs]):
+        codes[:, k] = places[codes[:, k]]
     preparation = make_preparation(file, layout, options, [known for known, _ in words], means)
-    inputs = preparation.features(numbers.array, coded)
-    labels, class_names = labels_of(targets.array, task, words[coded.shape[1] :])
+    inputs = preparation.features(numbers, codes)
+    labels, class_names = labels_of(targets, task, words[n_word_inputs:])
     return table_dataset(
         file.path,
         inputs,
@@ -157,14 +160,26 @@ def load_table(file: TableFile, options: TableOptions, description: str) -> Data
 class _Growing:
     """A matrix that rows are added to; it is never there twice."""
 
-    def __init__(self, n_columns: int, dtype: DTypeLike) -> None:
-        self.array: NDArray[Any] = np.empty((0, n_columns), dtype)
+    def __init__(self, n_columns: int, dtype: DTypeLike, n_rows: int) -> None:
+        # Memory that nothing is written to costs nothing, so that it may be too much at first.
+        self._rows: NDArray[Any] = np.empty((n_rows, n_columns), dtype)
+        self._n = 0
 
     def add(self, rows: NDArray[Any]) -> None:
-        n_before = len(self.array)
+        n = self._n + len(rows)
+        if n > len(self._rows):
+            self._resize(n + n // 8)
+        self._rows[self._n : n] = rows
+        self._n = n
+
+    def whole(self) -> NDArray[Any]:
+        """Return all rows."""
+        self._resize(self._n)
+        return self._rows
+
+    def _resize(self, n_rows: int) -> None:
         # The system moves large memory by its addresses, and copies nothing.
-        self.array.resize((n_before + len(rows), rows.shape[1]), refcheck=False)
-        self.array[n_before:] = rows
+        self._rows.resize((n_rows, self._rows.shape[1]), refcheck=False)
 
 
 def _check_memory(file: TableFile, n_bytes: int, n_last: int) -> None:

@@ -158,9 +158,9 @@ class PartReader:
     def _checked(self, part: Part) -> Part:
         """Return the rows that can be learnt from, or raise where one cannot."""
         layout = self._layout
+        lacks = np.zeros(len(part.rows), np.bool_)
         self._check_finite(part.numbers, part.rows, self._number_inputs)
         self._check_finite(part.targets, part.rows, layout.targets)
-        lacks = np.zeros(len(part.rows), np.bool_)
         for values, columns in (
             (part.numbers, self._number_inputs),
             (part.codes, self._word_inputs),
@@ -180,7 +180,8 @@ class PartReader:
     def _check_finite(
         self, values: NDArray[np.float64], rows: NDArray[np.int64], columns: Sequence[int]
     ) -> None:
-        if np.isinf(values).any():
+        # One pass without a temporary array; a sum may be infinite of finite values, too.
+        if not np.isfinite(values.sum(axis=0)).all() and np.isinf(values).any():
             row, k = np.argwhere(np.isinf(values))[0]
             where = self._file.place(int(rows[row]), columns[k])
             raise DataError(f"{where}: holds {values[row, k]}, which is not finite; correct it")
@@ -213,6 +214,6 @@ def _columns_that_lack(values: NDArray[np.float64] | NDArray[np.int32]) -> list[
     """Return the columns in which something may be missing."""
     if values.dtype.kind == "i":
         return np.flatnonzero((values == -1).any(axis=0)).tolist()
-    # A sum is NaN where a value is, and takes one pass without a temporary array.
+    # A sum is NaN where a value is.
     sums = values.sum(axis=0)
     return np.flatnonzero(np.isnan(sums)).tolist()
