@@ -141,7 +141,8 @@ def _train(settings: Settings, backend: Backend, console: Console) -> int:
     }
     network.training_record = plain(network.training_record)
     _save(network, out)
-    console.report(_train_text(result, history, settings.source.data), result)
+    data = None if console.quiet else settings.source.data
+    console.report(_train_text(result, history, data), result)
     return _STATUS.get(history.stopped, 0)
 
 
@@ -275,7 +276,8 @@ def _train_result(
     }
 
 
-def _train_text(result: dict[str, Any], history: History, data: str) -> str:
+def _train_text(result: dict[str, Any], history: History, data: str | None) -> str:
+    """Return the result in words and, if the data are named, what could come next."""
     lines = [
         f"trained {history.n_samples_trained:,} samples in {history.seconds:.1f} s "
         f"({result['samples_per_second'] or 0:,.0f} a second)"
@@ -283,8 +285,10 @@ def _train_text(result: dict[str, Any], history: History, data: str) -> str:
     if result["test_accuracy"] is not None:
         lines.append(f"test accuracy {result['test_accuracy']:.4f}")
     model = result["model"]
+    lines.append(f"saved {model}")
+    if data is None:
+        return "\n".join(lines)
     lines += [
-        f"saved {model}",
         "",
         "next:",
         f"  gpunn evaluate {model} {data}     where is it right and wrong?",

@@ -115,6 +115,8 @@ def test_quiet_prints_the_result_alone(gpunn):
     status, out, err = gpunn("train", *SMALL, "--quiet")
     assert (status, err) == (0, "")
     assert out.startswith("trained 2,876 samples")
+    assert [line.split()[0] for line in out.splitlines()] == ["trained", "test", "saved"]
+    assert "next:" in gpunn("train", *SMALL)[1]
     status, out, err = gpunn("train", *SMALL, "--quiet", "--json")
     assert (status, err, len(out.splitlines())) == (0, "", 1)
 
