@@ -21,7 +21,14 @@ from gpunn.backends.base import Backend
 from gpunn.errors import ConcurrencyError, ParameterError
 from gpunn.initializers import make_generator
 from gpunn.network import Network
-from gpunn.optimizers import SGD, Optimizer, Schedule, constant, get_optimizer
+from gpunn.optimizers import (
+    SGD,
+    Optimizer,
+    Schedule,
+    constant,
+    default_learning_rate,
+    get_optimizer,
+)
 from gpunn.ranges import check_count
 from gpunn.training.batches import BatchTrainer
 from gpunn.training.callbacks import Callback, EarlyStopping, History, check_callbacks
@@ -55,7 +62,7 @@ def fit(
     epochs: int,
     batch_size: int = 32,
     optimizer: str | Optimizer = "sgd",
-    learning_rate: float | Schedule,
+    learning_rate: float | Schedule | None = None,
     validation_data: tuple[ArrayLike, ArrayLike] | Stream | None = None,
     early_stopping: EarlyStopping | None = None,
     shuffle: bool = True,
@@ -87,8 +94,10 @@ def fit(
         may be smaller; each step averages over its own samples.
     optimizer : {"sgd", "momentum", "nesterov", "adam"} or Optimizer
         The rule that turns gradients into steps.
-    learning_rate : float or Schedule
-        The step size, or a schedule that changes it over time.
+    learning_rate : float or Schedule, optional
+        The step size, or a schedule that changes it over time. The default is the usual one of the
+        optimizer, `Optimizer.default_learning_rate`: 0.1 for "sgd", 0.01 for "momentum" and
+        "nesterov", 0.001 for "adam".
     validation_data : tuple of (X, y) or Stream, optional
         Samples on which loss and accuracy are measured after each epoch. A copy of the best weights
         so far then stays on the device.
@@ -132,8 +141,9 @@ def fit(
     DataError
         If they are not finite, or a class number is outside 0 to n_L - 1.
     ParameterError
-        If another argument is not allowed, or the checkpoints belong to a training with other data,
-        another network or other settings; the message names the differences.
+        If another argument is not allowed, or there is no `learning_rate` and the optimizer has no
+        default; or the checkpoints belong to a training with other data, another network or other
+        settings, and the message names the differences.
     ModelFileError
         If there are checkpoints to continue from, but all are damaged.
     OutputError
@@ -151,7 +161,7 @@ def fit(
     if not isinstance(optimizer, Optimizer):
         optimizer = get_optimizer(optimizer)
     generator = make_generator(seed)
-    schedule = learning_rate if isinstance(learning_rate, Schedule) else constant(learning_rate)
+    schedule = _schedule(learning_rate, optimizer)
     given, held_out = check_given(network, X, y), _held_out(network, validation_data)
     weights = weights_of(given, sample_weight, class_weight, network.dtype)
     batch_size = min(int(batch_size), given.n_samples)
@@ -216,6 +226,12 @@ def _sole_use(optimizer: Optimizer) -> Iterator[None]:
         yield
     finally:
         _IN_USE.remove(id(optimizer))
+
+
+def _schedule(learning_rate: float | Schedule | None, optimizer: Optimizer) -> Schedule:
+    if isinstance(learning_rate, Schedule):
+        return learning_rate
+    return constant(default_learning_rate(optimizer) if learning_rate is None else learning_rate)
 
 
 def _check_options(
