@@ -89,10 +89,12 @@ class StoredNetwork(NetworkState):
 
     def header(self) -> dict[str, Any]:
         """Return what a file says of the network beside its parameters, in plain values."""
+        names = {} if self.feature_names is None else {"feature_names": self.feature_names}
         return {
             "architecture": self.architecture.to_dict(),
             "scaling": self.scaling.to_dict(),
             "class_labels": self.class_labels,
+            **names,
             "training": self.training_record,
         }
 
@@ -118,6 +120,7 @@ class StoredNetwork(NetworkState):
                 f"damaged: scales {self.scaling.n_features} features, but takes {self.n_inputs}"
             )
         self.class_labels = _class_labels(header["class_labels"], self.n_outputs)
+        self.feature_names = header.get("feature_names")
         self.training_record = dict(header["training"])
 
 

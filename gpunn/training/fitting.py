@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from gpunn.backends.base import Backend
-from gpunn.errors import ConcurrencyError, ParameterError
+from gpunn.errors import ConcurrencyError, GpunnError, ParameterError
 from gpunn.initializers import make_generator
 from gpunn.network import Network
+from gpunn.network.names import warn_of_missing_names
 from gpunn.optimizers import (
     SGD,
     Optimizer,
@@ -81,7 +82,9 @@ def fit(
     network : Network
         The network to train.
     X : array_like, shape (n, n_0), or Stream
-        Inputs, scaled, on the host or already on the network's device. If they do not fit there,
+        Inputs, scaled, on the host or already on the network's device: an array, a data frame of
+        pandas or polars, a PyArrow table, a CPU tensor of PyTorch or lists. The column names of a
+        data frame become `Network.feature_names`. If the inputs do not fit on the device,
         each epoch copies them there chunk by chunk, with the same result. So a mapped file
         (`numpy.load` with ``mmap_mode="r"``, or `Scaling.rows` of it) may be larger than the
         memory. A `Stream` gives inputs and targets together, in chunks.
@@ -139,7 +142,8 @@ def fit(
     ShapeError
         If the samples do not fit the network.
     DataError
-        If they are not finite, or a class number is outside 0 to n_L - 1.
+        If they are not finite numbers, or a class number is outside 0 to n_L - 1, or columns have
+        other names or another order than `Network.feature_names`.
     ParameterError
         If another argument is not allowed, or there is no `learning_rate` and the optimizer has no
         default; or the checkpoints belong to a training with other data, another network or other
@@ -152,6 +156,11 @@ def fit(
         If the device has too little memory. Then nothing has been changed.
     ConcurrencyError
         If another thread is training the network, or another training uses the optimizer.
+
+    Warns
+    -----
+    UserWarning
+        If inputs have no names, but the network or the other inputs have.
     """
     check_count("epochs", epochs)
     check_count("batch_size", batch_size)
@@ -162,7 +171,12 @@ def fit(
         optimizer = get_optimizer(optimizer)
     generator = make_generator(seed)
     schedule = _schedule(learning_rate, optimizer)
-    given, held_out = check_given(network, X, y), _held_out(network, validation_data)
+    given = check_given(network, X, y, network.feature_names)
+    names = network.feature_names or given.names
+    held_out = _held_out(network, validation_data, names)
+    for part in (given, held_out):
+        if part is not None:
+            warn_of_missing_names(names, part.names)
     weights = weights_of(given, sample_weight, class_weight, network.dtype)
     batch_size = min(int(batch_size), given.n_samples)
     way = _Way(network, optimizer, given.n_samples, batch_size, weights, float(dropout))
@@ -189,6 +203,7 @@ def fit(
             "early stopping": repr(early_stopping),
             "on divergence": on_divergence,
             **way.fingerprint(),
+            **({} if names is None else {"feature names": names}),
         }
     trainer = way.make_trainer(loader, schedule)
     plan = Plan(
@@ -208,7 +223,7 @@ def fit(
         fingerprint=fingerprint,
         halve_rate=on_divergence == "halve-lr",
     )
-    with network.training(), _sole_use(optimizer):
+    with network.training(), _sole_use(optimizer), _named(network, names):
         optimizer.prepare(network)
         return Loop(plan).run()
 
@@ -226,6 +241,17 @@ def _sole_use(optimizer: Optimizer) -> Iterator[None]:
         yield
     finally:
         _IN_USE.remove(id(optimizer))
+
+
+@contextmanager
+def _named(network: Network, names: list[str] | None) -> Iterator[None]:
+    """Give a network names in place, which it keeps unless its training is refused."""
+    before, network.feature_names = network.feature_names, names
+    try:
+        yield
+    except GpunnError:
+        network.feature_names = before
+        raise
 
 
 def _schedule(learning_rate: float | Schedule | None, optimizer: Optimizer) -> Schedule:
@@ -269,12 +295,13 @@ def _check_types(
     check_callbacks(callbacks)
 
 
-def _held_out(network: Network, validation_data: Any) -> Given | None:
+def _held_out(network: Network, validation_data: Any, names: list[str] | None) -> Given | None:
     if validation_data is None:
         return None
     if isinstance(validation_data, Stream):
-        return check_given(network, validation_data, None)
-    return check_given(network, *validation_data)
+        return check_given(network, validation_data, None, names)
+    X, y = validation_data
+    return check_given(network, X, y, names)
 
 
 class _Way:

@@ -121,6 +121,17 @@ def test_quiet_prints_the_result_alone(gpunn):
     assert (status, err, len(out.splitlines())) == (0, "", 1)
 
 
+def test_a_model_with_names_of_inputs_takes_files_without_a_word(gpunn):
+    gpunn("train", *SMALL, "--out", "m")
+    before = [gpunn(command, "m", "digits") for command in ("evaluate", "predict")]
+    network = Network.load("m", "cpu")
+    network.feature_names = [f"pixel {k}" for k in range(64)]
+    network.save("m")
+    for status, _, err in before:
+        assert (status, err) == (0, "")
+    assert [gpunn(command, "m", "digits") for command in ("evaluate", "predict")] == before
+
+
 def test_the_same_seed_gives_the_same_model_and_another_does_not(gpunn):
     for name, seed in (("a", 5), ("b", 5), ("c", 6)):
         gpunn("train", *SMALL, "--seed", seed, "--out", name)
