@@ -14,7 +14,9 @@ from gpunn.backends.base import Array, Backend
 from gpunn.errors import ModelFileError, ParameterError
 from gpunn.network import Network
 from gpunn.network.architecture import Architecture
+from gpunn.network.frames import column_names
 from gpunn.network.layers import Layer, add_gradient
+from gpunn.network.names import check_names
 from gpunn.training.online import OnlineTrainer
 
 
@@ -93,11 +95,19 @@ class ThreeLayerNetwork(Network):
         ------
         ShapeError
             If inputs and targets do not fit the network or each other.
+        DataError
+            If they are not numbers, or columns have other names or another order than
+            `feature_names`, which the first data frame sets.
         ConcurrencyError
             If another thread is training the network.
         """
+        names = column_names(inputs)
+        check_names(self.feature_names, names)
         with self.training():
-            return self._train(inputs, targets)
+            errors = self._train(inputs, targets)
+            if names is not None:
+                self.feature_names = names
+            return errors
 
     def _train(self, inputs: ArrayLike, targets: ArrayLike) -> NDArray[Any]:
         _, single = self.check_rows(inputs, self.n_inputs, "inputs")

@@ -18,7 +18,9 @@ from gpunn.network import Network
 
 def load(options: Namespace, console: Console) -> Network:
     """Return the saved network, on the device that was chosen."""
-    return Network.load(options.model, choose_device(options.device, console))
+    network = Network.load(options.model, choose_device(options.device, console))
+    network.feature_names = None  # samples from files have none that they could be compared with
+    return network
 
 
 def labels_of(network: Network) -> NDArray[Any]:

@@ -170,8 +170,12 @@ def _train(settings: Settings, backend: Backend, console: Console) -> int:
         "history": [dataclasses.asdict(record) for record in history.epochs],
     }
     network.training_record = plain(network.training_record)
+    if network.preparation is not None:
+        # Now, because the arrays of the training have no names that could be compared.
+        network.feature_names = network.preparation.feature_names
     _save(network, out)
-    console.report(_train_text(result, history, settings.source.data), result)
+    data = None if console.quiet else settings.source.data
+    console.report(_train_text(result, history, data), result)
     return _STATUS.get(history.stopped, 0)
 
 
@@ -332,7 +336,8 @@ def _train_result(
     }
 
 
-def _train_text(result: dict[str, Any], history: History, data: str) -> str:
+def _train_text(result: dict[str, Any], history: History, data: str | None) -> str:
+    """Return the result in words and, if the data are named, what could come next."""
     lines = [
         f"trained {history.n_samples_trained:,} samples in {history.seconds:.1f} s "
         f"({result['samples_per_second'] or 0:,.0f} a second)"
@@ -342,8 +347,10 @@ def _train_text(result: dict[str, Any], history: History, data: str) -> str:
     if result["test_r2"] is not None:
         lines.append(f"test R^2 {result['test_r2']:.4f}, RMSE {result['test_rmse']:.6g}")
     model = result["model"]
+    lines.append(f"saved {model}")
+    if data is None:
+        return "\n".join(lines)
     lines += [
-        f"saved {model}",
         "",
         "next:",
         f"  gpunn evaluate {model} {data}     where is it right and wrong?",

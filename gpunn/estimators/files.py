@@ -35,10 +35,13 @@ def save_estimator(estimator: Any, network: Network, path: str | os.PathLike[str
         "parameters": plain_parameters(estimator),
         "counts": {name: int(getattr(estimator, name)) for name in COUNTS},
         "out_activation": estimator.out_activation_,
-        "feature_names": None if names is None else names.tolist(),
+        "feature_names": None,  # where earlier versions had them
         "targets": estimator._describe_targets(),
     }
-    write_model(path, arrays, {**network.header(), "estimator": description})
+    header = {**network.header(), "estimator": description}
+    if names is not None:
+        header["feature_names"] = names.tolist()
+    write_model(path, arrays, header)
 
 
 def plain_parameters(estimator: Any) -> dict[str, Any]:
@@ -93,6 +96,12 @@ def _restore(
     parameters = {k: _from_plain(v) for k, v in description["parameters"].items()}
     estimator = kind(**parameters | ({} if device is None else {"device": device}))
     network = Network.from_file_contents(arrays, header, "cpu")
+    if network.feature_names is None:
+        network.feature_names = description.get("feature_names")
+    if network.feature_names is not None:
+        estimator.feature_names_in_ = np.array(network.feature_names, dtype=object)
+    # The estimator compares names itself, and gives the network arrays, which have none.
+    network.feature_names = None
     estimator._engine = Engine()
     estimator.coefs_, estimator.intercepts_ = estimator._engine.adopt(network)
     for name in COUNTS:
@@ -104,8 +113,6 @@ def _restore(
             f"found {sizes[0]} and {sizes[-1]}"
         )
     estimator.out_activation_ = description["out_activation"]
-    if description["feature_names"] is not None:
-        estimator.feature_names_in_ = np.array(description["feature_names"], dtype=object)
     if estimator.solver != "lbfgs":
         estimator._prepare_record(reset=True, measured=False)
     for name in CURVES:

@@ -237,6 +237,8 @@ def _fingerprint(
     }
     parameters = plain_parameters(estimator)
     found |= {name: value for name, value in parameters.items() if name not in UNIMPORTANT}
+    if hasattr(estimator, "feature_names_in_"):
+        found["feature names"] = estimator.feature_names_in_.tolist()
     for prefix, part in (("", data), ("validation ", held_out)):
         if part is not None:
             found |= _data_fingerprints(network.backend, part, prefix)

@@ -90,12 +90,14 @@ class StoredNetwork(NetworkState):
 
     def header(self) -> dict[str, Any]:
         """Return what a file says of the network beside its parameters, in plain values."""
-        header = {
+        header: dict[str, Any] = {
             "architecture": self.architecture.to_dict(),
             "scaling": self.scaling.to_dict(),
             "class_labels": self.class_labels,
             "training": self.training_record,
         }
+        if self.feature_names is not None:
+            header["feature_names"] = self.feature_names
         if self.output_scaling is not None:
             header["output_scaling"] = self.output_scaling.to_dict()
         if self.preparation is not None:
@@ -126,6 +128,7 @@ class StoredNetwork(NetworkState):
         self.output_scaling = _output_scaling(header.get("output_scaling"), self.n_outputs)
         self.preparation = _preparation(header.get("preparation"), self.n_inputs)
         self.class_labels = _class_labels(header["class_labels"], self.n_outputs)
+        self.feature_names = header.get("feature_names")
         self.training_record = dict(header["training"])
 
 

@@ -29,7 +29,7 @@ class ForwardNetwork(StoredNetwork):
         ----------
         X : array_like, shape (n, n_0) or (n_0,)
             Inputs, scaled as in training, on the host or already on the device; one row for each
-            sample, or a single sample.
+            sample, or a single sample. A data frame's column names must be `feature_names`.
 
         Returns
         -------
@@ -41,8 +41,14 @@ class ForwardNetwork(StoredNetwork):
         ShapeError
             If the inputs do not have n_0 columns.
         DataError
-            If they are not numbers.
+            If they are not numbers, or their columns have other names or another order.
+
+        Warns
+        -----
+        UserWarning
+            If only the inputs have names, or only the network.
         """
+        self.check_names(X)
         inputs, single = self.check_rows(X, self.n_inputs, "inputs")
         n_rows = inputs.shape[0]
         outputs = self.backend.empty((min(n_rows, self.rows_at_once), self.n_outputs), self.dtype)

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from gpunn.backends.base import Array, Backend, is_on_gpu
 from gpunn.data.matrices import Rows
 from gpunn.errors import DataError, DeviceError, ShapeError
+from gpunn.network.frames import plain_values
 
 
 def host_array(values: ArrayLike, name: str, device: str) -> NDArray[Any]:
@@ -18,6 +19,8 @@ def host_array(values: ArrayLike, name: str, device: str) -> NDArray[Any]:
 
     Raises
     ------
+    DataError
+        If they are a data frame or a tensor that holds something else than numbers.
     DeviceError
         If they lie on a GPU.
     ShapeError
@@ -25,6 +28,7 @@ def host_array(values: ArrayLike, name: str, device: str) -> NDArray[Any]:
     """
     if isinstance(values, Rows):
         return values  # type: ignore[return-value]
+    values = plain_values(values, name)
     if is_on_gpu(values):
         raise DeviceError(
             f"{name} are on a GPU, but the network is on {device}: make the network on that GPU, "

@@ -73,6 +73,9 @@ class Network(ForwardNetwork):
         How the columns of a table became raw inputs, if they came from one; saved too.
     class_labels : list of int or str, or None
         The label of each output, if known.
+    feature_names : list of str or None
+        The name of each input, if known: `gpunn.fit` takes them from a data frame. They are saved
+        in the model file, and compared with the columns of every data frame that comes.
     training_record : dict
         Facts about the training, in plain values; saved in the model file.
 
@@ -291,7 +294,11 @@ class Network(ForwardNetwork):
         ------
         ShapeError
             If inputs and targets do not fit the network or each other.
+        DataError
+            If they are not numbers, or columns have other names or another order than
+            `feature_names`.
         """
+        self.check_names(X)
         inputs, targets = self.as_samples(X, T)
         backend, n_samples = self.backend, inputs.shape[0]
         row_losses = backend.zeros((n_samples,), np.float64)

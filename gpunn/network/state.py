@@ -4,7 +4,7 @@ There is no mathematics here; `gpunn.network.network` has it.
 """
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -21,8 +21,10 @@ from gpunn.errors import ConcurrencyError, ParameterError, ShapeError
 from gpunn.initializers import draw_biases, draw_weights
 from gpunn.losses import get_loss
 from gpunn.network.architecture import Architecture
+from gpunn.network.frames import column_names
 from gpunn.network.inputs import check_rows
 from gpunn.network.layers import Layer
+from gpunn.network.names import as_names, check_names, warn_of_missing_names
 from gpunn.network.passes import Factors, Passes
 from gpunn.network.work_arrays import WorkArrays
 
@@ -98,6 +100,7 @@ class NetworkState:
         self.output_scaling: Scaling | None = None
         self.preparation: Preparation | None = None
         self.class_labels: list[int | str] | None = None
+        self._feature_names: list[str] | None = None
         self.training_record: dict[str, Any] = {}
         self.loss = get_loss(architecture.loss, architecture.output_activation)
         sizes = architecture.layer_sizes[1:]
@@ -141,6 +144,15 @@ class NetworkState:
     def dtype(self) -> np.dtype[Any]:
         """The dtype of the parameters."""
         return np.dtype(self.architecture.dtype)
+
+    @property
+    def feature_names(self) -> list[str] | None:
+        """The name of each input, or None if unknown; anything else raises ParameterError."""
+        return self._feature_names
+
+    @feature_names.setter
+    def feature_names(self, names: Sequence[str] | None) -> None:
+        self._feature_names = as_names(names, self.n_inputs)
 
     def _choose_work_dtype(self) -> np.dtype[Any]:
         """Return what samples, hidden activations and deltas are kept in.
@@ -240,6 +252,22 @@ class NetworkState:
     def check_rows(self, values: ArrayLike, n_columns: int, name: str) -> tuple[Array, bool]:
         """Return values as a matrix where they are; see `gpunn.network.inputs.check_rows`."""
         return check_rows(self.backend, values, n_columns, name)
+
+    def check_names(self, X: object) -> None:
+        """Compare the names of inputs with those of the network, for a method that a user calls.
+
+        It warns, at the user's line, if only one of them has names.
+
+        Raises
+        ------
+        DataError
+            If they differ.
+        """
+        if type(X) is np.ndarray and self._feature_names is None:
+            return  # which is all that it costs whoever has no names
+        came = column_names(X)
+        check_names(self.feature_names, came)
+        warn_of_missing_names(self.feature_names, came, stacklevel=4)
 
     def as_matrix(self, rows: Array | Rows) -> Array:
         """Return a matrix as a row-major one on the device, in the network's dtype."""

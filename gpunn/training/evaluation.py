@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpunn.network import Network
+from gpunn.network.names import warn_of_missing_names
 from gpunn.training.loaders import Loader, check_given, loader_of_given
 from gpunn.training.memory import bytes_per_sample
 from gpunn.training.streams import Stream
@@ -41,7 +42,7 @@ def evaluate(network: Network, X: ArrayLike | Stream, y: ArrayLike | None = None
     network : Network
         The network.
     X : array_like, shape (n, n_0), or Stream
-        Inputs, scaled as in training.
+        Inputs, scaled as in training; an array, a data frame, a tensor or lists.
     y : array_like, shape (n,) or (n, n_L), optional
         Class numbers or targets. Leave it out if X is a `Stream`.
 
@@ -55,9 +56,16 @@ def evaluate(network: Network, X: ArrayLike | Stream, y: ArrayLike | None = None
     ShapeError
         If the samples do not fit the network.
     DataError
-        If they hold something that is not a number, or a class number outside 0 to n_L - 1.
+        If they hold something that is not a number, or a class number outside 0 to n_L - 1, or
+        columns have other names or another order than `Network.feature_names`.
+
+    Warns
+    -----
+    UserWarning
+        If only the inputs have names, or only the network.
     """
-    given = check_given(network, X, y)
+    given = check_given(network, X, y, network.feature_names)
+    warn_of_missing_names(network.feature_names, given.names)
     n_rows = min(given.n_samples, network.rows_at_once)
     samples = loader_of_given(network, given, n_rows, n_rows * bytes_per_sample(network))
     return measure(network, Holdout(samples), keep_outputs=given.stream is None)

@@ -18,10 +18,18 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from gpunn.backends.base import Backend
-from gpunn.errors import ConcurrencyError, ParameterError
+from gpunn.errors import ConcurrencyError, GpunnError, ParameterError
 from gpunn.initializers import make_generator
 from gpunn.network import Network
-from gpunn.optimizers import SGD, Optimizer, Schedule, constant, get_optimizer
+from gpunn.network.names import warn_of_missing_names
+from gpunn.optimizers import (
+    SGD,
+    Optimizer,
+    Schedule,
+    constant,
+    default_learning_rate,
+    get_optimizer,
+)
 from gpunn.ranges import check_count
 from gpunn.training.batches import BatchTrainer
 from gpunn.training.callbacks import Callback, EarlyStopping, History, check_callbacks
@@ -55,7 +63,7 @@ def fit(
     epochs: int,
     batch_size: int = 32,
     optimizer: str | Optimizer = "sgd",
-    learning_rate: float | Schedule,
+    learning_rate: float | Schedule | None = None,
     validation_data: tuple[ArrayLike, ArrayLike] | Stream | None = None,
     early_stopping: EarlyStopping | None = None,
     shuffle: bool = True,
@@ -74,7 +82,9 @@ def fit(
     network : Network
         The network to train.
     X : array_like, shape (n, n_0), or Stream
-        Inputs, scaled, on the host or already on the network's device. If they do not fit there,
+        Inputs, scaled, on the host or already on the network's device: an array, a data frame of
+        pandas or polars, a PyArrow table, a CPU tensor of PyTorch or lists. The column names of a
+        data frame become `Network.feature_names`. If the inputs do not fit on the device,
         each epoch copies them there chunk by chunk, with the same result. So a mapped file
         (`numpy.load` with ``mmap_mode="r"``, or `Scaling.rows` of it) may be larger than the
         memory. A `Stream` gives inputs and targets together, in chunks.
@@ -87,8 +97,10 @@ def fit(
         may be smaller; each step averages over its own samples.
     optimizer : {"sgd", "momentum", "nesterov", "adam"} or Optimizer
         The rule that turns gradients into steps.
-    learning_rate : float or Schedule
-        The step size, or a schedule that changes it over time.
+    learning_rate : float or Schedule, optional
+        The step size, or a schedule that changes it over time. The default is the usual one of the
+        optimizer, `Optimizer.default_learning_rate`: 0.1 for "sgd", 0.01 for "momentum" and
+        "nesterov", 0.001 for "adam".
     validation_data : tuple of (X, y) or Stream, optional
         Samples on which loss and accuracy are measured after each epoch. A copy of the best weights
         so far then stays on the device.
@@ -130,10 +142,12 @@ def fit(
     ShapeError
         If the samples do not fit the network.
     DataError
-        If they are not finite, or a class number is outside 0 to n_L - 1.
+        If they are not finite numbers, or a class number is outside 0 to n_L - 1, or columns have
+        other names or another order than `Network.feature_names`.
     ParameterError
-        If another argument is not allowed, or the checkpoints belong to a training with other data,
-        another network or other settings; the message names the differences.
+        If another argument is not allowed, or there is no `learning_rate` and the optimizer has no
+        default; or the checkpoints belong to a training with other data, another network or other
+        settings, and the message names the differences.
     ModelFileError
         If there are checkpoints to continue from, but all are damaged.
     OutputError
@@ -142,6 +156,11 @@ def fit(
         If the device has too little memory. Then nothing has been changed.
     ConcurrencyError
         If another thread is training the network, or another training uses the optimizer.
+
+    Warns
+    -----
+    UserWarning
+        If inputs have no names, but the network or the other inputs have.
     """
     check_count("epochs", epochs)
     check_count("batch_size", batch_size)
@@ -151,8 +170,13 @@ def fit(
     if not isinstance(optimizer, Optimizer):
         optimizer = get_optimizer(optimizer)
     generator = make_generator(seed)
-    schedule = learning_rate if isinstance(learning_rate, Schedule) else constant(learning_rate)
-    given, held_out = check_given(network, X, y), _held_out(network, validation_data)
+    schedule = _schedule(learning_rate, optimizer)
+    given = check_given(network, X, y, network.feature_names)
+    names = network.feature_names or given.names
+    held_out = _held_out(network, validation_data, names)
+    for part in (given, held_out):
+        if part is not None:
+            warn_of_missing_names(names, part.names)
     weights = weights_of(given, sample_weight, class_weight, network.dtype)
     batch_size = min(int(batch_size), given.n_samples)
     way = _Way(network, optimizer, given.n_samples, batch_size, weights, float(dropout))
@@ -179,6 +203,7 @@ def fit(
             "early stopping": repr(early_stopping),
             "on divergence": on_divergence,
             **way.fingerprint(),
+            **({} if names is None else {"feature names": names}),
         }
     trainer = way.make_trainer(loader, schedule)
     plan = Plan(
@@ -198,7 +223,7 @@ def fit(
         fingerprint=fingerprint,
         halve_rate=on_divergence == "halve-lr",
     )
-    with network.training(), _sole_use(optimizer):
+    with network.training(), _sole_use(optimizer), _named(network, names):
         optimizer.prepare(network)
         return Loop(plan).run()
 
@@ -216,6 +241,23 @@ def _sole_use(optimizer: Optimizer) -> Iterator[None]:
         yield
     finally:
         _IN_USE.remove(id(optimizer))
+
+
+@contextmanager
+def _named(network: Network, names: list[str] | None) -> Iterator[None]:
+    """Give a network names in place, which it keeps unless its training is refused."""
+    before, network.feature_names = network.feature_names, names
+    try:
+        yield
+    except GpunnError:
+        network.feature_names = before
+        raise
+
+
+def _schedule(learning_rate: float | Schedule | None, optimizer: Optimizer) -> Schedule:
+    if isinstance(learning_rate, Schedule):
+        return learning_rate
+    return constant(default_learning_rate(optimizer) if learning_rate is None else learning_rate)
 
 
 def _check_options(
@@ -253,12 +295,13 @@ def _check_types(
     check_callbacks(callbacks)
 
 
-def _held_out(network: Network, validation_data: Any) -> Given | None:
+def _held_out(network: Network, validation_data: Any, names: list[str] | None) -> Given | None:
     if validation_data is None:
         return None
     if isinstance(validation_data, Stream):
-        return check_given(network, validation_data, None)
-    return check_given(network, *validation_data)
+        return check_given(network, validation_data, None, names)
+    X, y = validation_data
+    return check_given(network, X, y, names)
 
 
 class _Way:

@@ -22,6 +22,8 @@ from gpunn.backends.staging import StagingBuffer
 from gpunn.data.matrices import Matrix, is_on_host, row_blocks
 from gpunn.errors import ParameterError
 from gpunn.network import Network
+from gpunn.network.frames import column_names
+from gpunn.network.names import check_names
 from gpunn.training.memory import why_too_large
 from gpunn.training.samples import checked_samples
 from gpunn.training.streams import (
@@ -258,33 +260,57 @@ def _gather(source: Matrix, rows: slice | NDArray[np.int64], out: NDArray[Any]) 
 
 
 class Given(NamedTuple):
-    """Samples as they were given, checked: a stream, or inputs and targets where they are."""
+    """Samples as they were given, checked: a stream, or inputs and targets where they are.
+
+    With them, the names of the inputs' columns; None if they have none.
+    """
 
     n_samples: int
     stream: Known | None
+    names: list[str] | None
     inputs: Any = None
     targets: Any = None
 
 
-def check_given(network: Network, X: ArrayLike | Stream, y: ArrayLike | None) -> Given:
+def check_given(
+    network: Network, X: ArrayLike | Stream, y: ArrayLike | None, names: list[str] | None
+) -> Given:
     """Check samples against a network.
+
+    Parameters
+    ----------
+    network : Network
+        Which is to go through them.
+    X : array_like, shape (n, n_0), or Stream
+        Inputs.
+    y : array_like, shape (n,) or (n, n_L), or None
+        Class numbers or targets.
+    names : list of str or None
+        The names that the columns of a data frame must have, if known.
+
+    Returns
+    -------
+    Given
+        The samples.
 
     Raises
     ------
     ShapeError, DataError
-        If they do not fit it.
+        If they do not fit it, or the columns have other names or another order.
     ParameterError
         If `y` is missing, or there beside a stream.
     """
     if isinstance(X, Stream):
         if y is not None:
             raise ParameterError("a Stream has its own targets: leave out y")
-        known = look_at(network, X)
-        return Given(known.n_samples, known)
+        known = look_at(network, X, names)
+        return Given(known.n_samples, known, known.names)
     if y is None:
         raise ParameterError("y is missing: give it, because only a Stream has its own targets")
+    came = column_names(X)
+    check_names(names, came)
     inputs, targets = checked_samples(network, X, y)
-    return Given(inputs.shape[0], None, inputs, targets)
+    return Given(inputs.shape[0], None, came, inputs, targets)
 
 
 def loader_of_given(network: Network, given: Given, n_rows: int, reserved: int) -> Loader:

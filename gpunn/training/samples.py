@@ -10,6 +10,7 @@ from gpunn.data.labels import TargetRows
 from gpunn.data.matrices import Matrix, blocks, is_on_host
 from gpunn.errors import DataError
 from gpunn.network import Network
+from gpunn.network.frames import column_names
 from gpunn.network.inputs import host_array
 
 
@@ -46,13 +47,15 @@ def as_targets(network: Network, y: ArrayLike) -> Any:
 def checked_samples(network: Network, X: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:
     """Return inputs and targets where they are; those on the host are all finite."""
     inputs, targets = network.check_samples(X, as_targets(network, y))
-    for name, values in (("inputs", inputs), ("targets", targets)):
+    for name, values, columns in (("inputs", inputs, column_names(X)), ("targets", targets, None)):
         if is_on_host(values):
-            _check_finite(name, values, network.dtype)
+            _check_finite(name, values, columns, network.dtype)
     return inputs, targets
 
 
-def _check_finite(name: str, values: Matrix, dtype: np.dtype[Any]) -> None:
+def _check_finite(
+    name: str, values: Matrix, columns: list[str] | None, dtype: np.dtype[Any]
+) -> None:
     if values.dtype.kind != "f":
         return
     largest = np.finfo(dtype).max
@@ -62,7 +65,8 @@ def _check_finite(name: str, values: Matrix, dtype: np.dtype[Any]) -> None:
         if chunk.size == 0 or (chunk.min() >= -largest and chunk.max() <= largest):
             continue
         row, column = np.argwhere(~(np.abs(chunk) <= largest))[0]
+        where = column if columns is None else repr(columns[column])
         raise DataError(
-            f"{name} must be finite: row {rows.start + row}, column {column} is "
+            f"{name} must be finite: row {rows.start + row}, column {where} is "
             f"{chunk[row, column]}; remove or replace such values"
         )

@@ -22,6 +22,8 @@ from gpunn.data.labels import TargetRows
 from gpunn.data.matrices import Matrix, is_on_host
 from gpunn.errors import DataError, GpunnError, OutOfMemoryError, ParameterError
 from gpunn.network import Network
+from gpunn.network.frames import column_names
+from gpunn.network.names import check_names
 from gpunn.ranges import check_count
 from gpunn.training.memory import why_no_room
 from gpunn.training.samples import checked_samples
@@ -76,11 +78,33 @@ class Stream:
 
 
 class Known(NamedTuple):
-    """A stream that has been looked at: how many samples it has, and what tells it from others."""
+    """A stream that has been looked at.
+
+    Attributes
+    ----------
+    stream : Stream
+        The stream.
+    n_samples : int
+        How many samples it has.
+    fingerprint : str
+        What tells it from others.
+    names : list of str or None
+        The column names of the last chunk that was looked at, if that is a data frame; every other
+        data frame among the chunks has the same.
+    """
 
     stream: Stream
     n_samples: int
     fingerprint: str
+    names: list[str] | None
+
+
+class Chunk(NamedTuple):
+    """Samples of a chunk, checked, and its column names if it has some."""
+
+    inputs: Matrix
+    targets: Matrix
+    names: list[str] | None
 
 
 class BlockOrder(NamedTuple):
@@ -97,8 +121,17 @@ class Block(NamedTuple):
     places: NDArray[np.int64]
 
 
-def look_at(network: Network, stream: Stream) -> Known:
+def look_at(network: Network, stream: Stream, names: list[str] | None = None) -> Known:
     """Check a stream as far as it must be gone through before a training, and count it.
+
+    Parameters
+    ----------
+    network : Network
+        Which is to go through it.
+    stream : Stream
+        The samples.
+    names : list of str or None
+        The names that its columns must have, if known.
 
     Raises
     ------
@@ -107,7 +140,8 @@ def look_at(network: Network, stream: Stream) -> Known:
     """
     wanted = SAMPLED_ROWS if stream.n_samples is not None else None
     digests, n_seen = (hashlib.sha256(), hashlib.sha256()), 0
-    for inputs, targets in _checked_chunks(network, stream):
+    came: list[str] | None = None
+    for inputs, targets, came in _checked_chunks(network, stream, names):  # noqa: B007
         rows = slice(None if wanted is None else wanted - n_seen)
         # One hash each, or it would depend on how the rows come in chunks.
         for digest, part in zip(digests, (inputs, targets), strict=True):
@@ -119,7 +153,7 @@ def look_at(network: Network, stream: Stream) -> Known:
     if not n_seen:
         raise DataError("the stream has no samples: its chunks must hold at least one")
     fingerprint = stream.fingerprint or " ".join(d.hexdigest()[:16] for d in digests)
-    return Known(stream, stream.n_samples or n_seen, fingerprint)
+    return Known(stream, stream.n_samples or n_seen, fingerprint, came)
 
 
 def read_blocks(
@@ -190,25 +224,25 @@ class _Rows:
 
     def __init__(self, network: Network, known: Known) -> None:
         self._n_samples, self._at, self._start = known.n_samples, 0, 0
-        self._chunks = _checked_chunks(network, known.stream)
-        self._chunk: tuple[Matrix, Matrix] | None = None
+        self._chunks = _checked_chunks(network, known.stream, network.feature_names)
+        self._chunk: Chunk | None = None
 
     def chunks(self, start: int, stop: int | None = None) -> Iterator[tuple[Matrix, Matrix]]:
         """Yield rows `start` to `stop`, by default all; those before are passed over."""
         stop = self._n_samples if stop is None else stop
         self._at = max(self._at, start)
         while self._at < stop:
-            inputs, targets = self._holding(self._at)
+            inputs, targets, _ = self._holding(self._at)
             rows = slice(self._at - self._start, min(stop - self._start, len(inputs)))
             self._at = self._start + rows.stop
             if self._at == self._n_samples:
                 self._check_end(len(inputs))
             yield inputs[rows], _part(targets, rows)
 
-    def _holding(self, row: int) -> tuple[Matrix, Matrix]:
+    def _holding(self, row: int) -> Chunk:
         """Return the chunk that holds a row, whose first one is `_start`."""
-        while self._chunk is None or row >= self._start + len(self._chunk[0]):
-            self._start += 0 if self._chunk is None else len(self._chunk[0])
+        while self._chunk is None or row >= self._start + len(self._chunk.inputs):
+            self._start += 0 if self._chunk is None else len(self._chunk.inputs)
             self._chunk = next(self._chunks, None)
             if self._chunk is None:
                 raise DataError(
@@ -264,8 +298,11 @@ def _part(targets: Matrix, rows: slice) -> Matrix:
     return targets.part(rows) if isinstance(targets, TargetRows) else targets[rows]
 
 
-def _checked_chunks(network: Network, stream: Stream) -> Iterator[tuple[Matrix, Matrix]]:
-    """Yield the chunks that are not empty, checked against the network."""
+def _checked_chunks(network: Network, stream: Stream, names: list[str] | None) -> Iterator[Chunk]:
+    """Yield the chunks that are not empty, checked against the network and these column names.
+
+    Without names, the columns must be named as those of the first chunk that has names.
+    """
     n_seen = 0
     for number, chunk in enumerate(stream.chunks, 1):
         where = f"chunk {number} of the stream, from sample {n_seen:,} on"
@@ -278,12 +315,15 @@ def _checked_chunks(network: Network, stream: Stream) -> Iterator[tuple[Matrix, 
         if _is_empty(X) and _is_empty(y):
             continue
         try:
+            came = column_names(X)
+            check_names(names, came)
             inputs, targets = checked_samples(network, X, y)
         except GpunnError as error:
             raise type(error)(f"{where}: {error}") from error
         if not (is_on_host(inputs) and is_on_host(targets)):
             raise DataError(f"{where}: is on the device; give arrays on the host")
-        yield inputs, targets
+        names = names or came
+        yield Chunk(inputs, targets, came)
         n_seen += inputs.shape[0]
 
 

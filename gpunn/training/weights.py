@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gpunn.data.labels import TargetRows
 from gpunn.errors import DataError, ParameterError, ShapeError, one_line
+from gpunn.network.frames import plain_values
 from gpunn.training.loaders import Given
 
 Values = NDArray[np.float64]
@@ -110,8 +111,9 @@ def weights_of(
 
 
 def _array(sample_weight: ArrayLike) -> NDArray[Any]:
+    values = plain_values(sample_weight, "sample_weight")
     try:
-        array = np.asarray(sample_weight)
+        array = np.asarray(values)
     except ValueError as error:
         raise ShapeError(f"sample_weight must be a list of numbers: {one_line(error)}") from error
     if np.ma.is_masked(sample_weight):

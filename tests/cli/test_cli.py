@@ -115,8 +115,21 @@ def test_quiet_prints_the_result_alone(gpunn):
     status, out, err = gpunn("train", *SMALL, "--quiet")
     assert (status, err) == (0, "")
     assert out.startswith("trained 2,876 samples")
+    assert [line.split()[0] for line in out.splitlines()] == ["trained", "test", "saved"]
+    assert "next:" in gpunn("train", *SMALL)[1]
     status, out, err = gpunn("train", *SMALL, "--quiet", "--json")
     assert (status, err, len(out.splitlines())) == (0, "", 1)
+
+
+def test_a_model_with_names_of_inputs_takes_files_without_a_word(gpunn):
+    gpunn("train", *SMALL, "--out", "m")
+    before = [gpunn(command, "m", "digits") for command in ("evaluate", "predict")]
+    network = Network.load("m", "cpu")
+    network.feature_names = [f"pixel {k}" for k in range(64)]
+    network.save("m")
+    for status, _, err in before:
+        assert (status, err) == (0, "")
+    assert [gpunn(command, "m", "digits") for command in ("evaluate", "predict")] == before
 
 
 def test_the_same_seed_gives_the_same_model_and_another_does_not(gpunn):

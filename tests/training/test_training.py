@@ -15,7 +15,15 @@ from gpunn import Callback, EarlyStopping, Network, ThreeLayerNetwork, evaluate,
 from gpunn.data import read_idx
 from gpunn.data.scaling import Scaling
 from gpunn.errors import DataError, ParameterError, ShapeError
-from gpunn.optimizers import SGD, constant, exponential_decay
+from gpunn.optimizers import (
+    OPTIMIZERS,
+    SGD,
+    Optimizer,
+    constant,
+    default_learning_rate,
+    exponential_decay,
+    get_optimizer,
+)
 
 OPTIONS = {"epochs": 2, "learning_rate": 0.3}
 
@@ -109,6 +117,30 @@ def test_labels_are_targets_of_the_scaling(backend, samples):
     same_parameters(one, other)
     fit(on_device, backend.asarray(X), backend.asarray(T), **OPTIONS)
     same_parameters(one, on_device)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_the_usual_step_size_is_the_default(samples, optimizer):
+    rate = default_learning_rate(optimizer)
+    one, other, third = make("cpu"), make("cpu"), make("cpu")
+    fit(one, *samples, epochs=2, optimizer=optimizer)
+    fit(other, *samples, epochs=2, optimizer=optimizer, learning_rate=rate)
+    fit(third, *samples, epochs=2, optimizer=get_optimizer(optimizer), learning_rate=None)
+    same_parameters(one, other)
+    same_parameters(one, third)
+
+
+def test_a_rule_of_ones_own_without_a_step_size_wants_one(samples):
+    class Bare(Optimizer):
+        prepare = begin_step = update = lambda *_: None
+
+    class WithOne(Bare):
+        default_learning_rate = 0.5
+
+    message = fails(ParameterError, fit, make("cpu"), *samples, epochs=1, optimizer=Bare())
+    assert message.startswith("expected a learning_rate, because Bare has no default")
+    fit(make("cpu"), *samples, epochs=1, optimizer=Bare(), learning_rate=0.1)
+    fit(make("cpu"), *samples, epochs=1, optimizer=WithOne())
 
 
 def test_a_single_output_takes_a_list_of_targets(backend, samples):
@@ -257,7 +289,7 @@ def test_labels_that_are_no_class_are_refused(samples, label):
         ({"batch_size": 0}, "batch_size"),
         ({"batch_size": "all"}, "batch_size"),
         ({"learning_rate": 0}, "learning_rate"),
-        ({"learning_rate": None}, "learning_rate"),
+        ({"learning_rate": "usual"}, "learning_rate"),
         ({"optimizer": "best"}, "optimizer"),
         ({"optimizer": SGD}, "optimizer"),
         ({"early_stopping": EarlyStopping()}, "validation_data"),
