@@ -213,7 +213,7 @@ def test_another_training_is_not_resumed(train, refused, options, others, said):
         (("--dropout", 0.5, "--recipe", "rashid"), "--dropout does not go with --recipe rashid"),
         (("--class-weight", "even"), "expected balanced, or LABEL=WEIGHT"),
         (("--class-weight", "3"), "expected balanced, or LABEL=WEIGHT"),
-        (("--class-weight", "three=3"), "LABEL=WEIGHT"),
+        (("--class-weight", "three=3"), "no label three to train on"),
         (("--class-weight", "3=-1"), "LABEL=WEIGHT"),
         (("--class-weight", "3=nan"), "LABEL=WEIGHT"),
         (("--class-weight", "3=inf"), "LABEL=WEIGHT"),

@@ -4,20 +4,16 @@ import numpy as np
 import pytest
 
 from gpunn.data import Dataset, formats, is_table, load_dataset, table_chunks, table_fits
-from gpunn.data.formats import FORMATS, Format, TableReader, describe_formats
+from gpunn.data.formats import FORMATS, Format, describe_formats
+from gpunn.data.tables.csv_files import open_csv
 from gpunn.errors import DataError
 
 
-def read_lines(path):
+def read_lines(path, task):
     return Dataset(str(path), np.loadtxt(path, ndmin=2), np.zeros(2, np.int64))
 
 
-def line_chunks(path, *, labelled=True):
-    yield from np.loadtxt(path, ndmin=2)[:, np.newaxis]
-
-
-IN_CHUNKS = TableReader(line_chunks, lambda path: 10**30)
-LINES = Format("Lines", read_lines, (".lines",), table=IN_CHUNKS)
+LINES = Format("Lines", None, (".lines",), open_table=lambda path, _: open_csv(path, " "))
 WHOLE = Format("a folder of tapes", read_lines, is_one=lambda path: path.startswith("tapes:"))
 
 
@@ -30,14 +26,15 @@ def refusal(data):
 def test_the_list_for_help_texts():
     assert describe_formats() == (
         "digits (8 x 8 pictures that come with gpunn), mnist, fashion-mnist, or a path: CSV or "
-        "Parquet with the label first, .npz, X.npy,y.npy, or a folder of IDX files"
+        "Parquet, .npz, X.npy,y.npy, or a folder of IDX files"
     )
 
 
 def test_what_is_of_no_format_is_refused_with_all_that_are():
     assert refusal("absent.xyz") == (
         "'absent.xyz' is neither a data set nor a path; expected digits, mnist, fashion-mnist, "
-        "a .csv, .csv.gz, .parquet or .npz file, X.npy,y.npy, or a folder of IDX files"
+        "a .csv, .csv.gz, .tsv, .tsv.gz, .parquet or .npz file, X.npy,y.npy, or a folder of IDX "
+        "files"
     )
 
 
@@ -47,12 +44,12 @@ def test_a_new_format_needs_one_record(tmp_path, monkeypatch):
     assert not is_table(path)
     assert "a file of unknown kind" in refusal(str(path))
     monkeypatch.setattr(formats, "FORMATS", (*FORMATS, LINES))
-    assert load_dataset(str(path)).inputs.tolist() == [[1, 2, 3], [4, 5, 6]]
+    assert load_dataset(str(path)).inputs.tolist() == [[2, 3], [5, 6]]
     assert is_table(path)
-    assert not table_fits(path)
-    assert [chunk.tolist() for chunk in table_chunks(path)] == [[[1, 2, 3]], [[4, 5, 6]]]
-    assert "a .csv, .csv.gz, .parquet, .npz or .lines file, X.npy" in refusal("absent")
-    assert "a path: CSV, Parquet or Lines with the label first, .npz" in describe_formats()
+    assert table_fits(path)
+    assert [chunk.tolist() for chunk in table_chunks(path)] == [[[1, 2, 3], [4, 5, 6]]]
+    assert ".tsv.gz, .parquet, .npz or .lines file, X.npy" in refusal("absent")
+    assert "a path: CSV, Parquet or Lines, .npz" in describe_formats()
 
 
 def test_a_format_that_no_end_of_a_name_tells(monkeypatch):

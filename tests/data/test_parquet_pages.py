@@ -7,9 +7,10 @@ import re
 
 import numpy as np
 import pytest
-from gpunn.data.parquet_pages import check_pages, read_row_groups
 
-from gpunn.data import files, parquet_pages, read_parquet, table_chunks, table_fits
+from gpunn.data import files, read_parquet, table_chunks, table_fits
+from gpunn.data.tables import parquet_pages
+from gpunn.data.tables.parquet_pages import BYTES_A_ROW, check_pages, read_row_groups
 from gpunn.errors import DataError
 
 pyarrow = pytest.importorskip("pyarrow")
@@ -166,7 +167,7 @@ def test_what_arrow_writes_is_read(path, way):
     assert [group.n_rows for group in groups] == [
         written.row_group(k).num_rows for k in range(written.num_row_groups)
     ]
-    check_pages(path, groups)
+    check_pages(path, groups, [BYTES_A_ROW] * len(groups[0].columns))
     table = np.concatenate(list(table_chunks(path)))
     np.testing.assert_array_equal(table, np.column_stack(list(columns.values())))
 
@@ -370,7 +371,8 @@ def test_a_page_may_end_a_little_after_its_column(path):
     # So it is in files of writers that did not count the dictionary's header.
     short = [column(4 + k * len(ZEROS), len(ZEROS) - 20) for k in (0, 1)]
     path.write_bytes(file_of(2 * ZEROS, footer(array(STRUCT, *short))))
-    check_pages(path, read_row_groups(path))
+    groups = read_row_groups(path)
+    check_pages(path, groups, [BYTES_A_ROW] * len(groups[0].columns))
 
 
 def test_a_column_without_values_may_have_its_pages_anywhere(path):

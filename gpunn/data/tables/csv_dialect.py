@@ -9,6 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from gpunn.data.files import FilePath, open_file
 from gpunn.data.tables.table_file import MISSING, Kind, quoted
@@ -89,7 +90,7 @@ def look_at(path: FilePath, delimiter: str | None) -> Dialect:
     lines = _lines(path, head, is_all=is_all)
     if delimiter is None:
         delimiter = _find_delimiter(lines)
-    rows = list(_head_rows(lines, delimiter))
+    rows = list(islice(_head_rows(lines, delimiter), _ROWS_TO_JUDGE))
     if not rows:
         raise DataError(f"{path}: no line of data; expected lines of fields with commas between")
     names = _header(path, rows)
@@ -147,8 +148,6 @@ def _head_rows(lines: Sequence[str], delimiter: str) -> Iterator[tuple[int, list
             if fields and not (len(fields) == 1 and fields[0].strip() == ""):
                 yield line_number, fields
             line_number = reader.line_num + 1
-            if line_number > len(lines) - 1 > _ROWS_TO_JUDGE:
-                return
     except csv.Error:  # is said when the file is read
         return
 

@@ -106,9 +106,10 @@ def number_chunks(file: TableFile, *, labelled: bool) -> Iterator[NDArray[np.flo
         whole = are_labels(chunk.numbers[:, 0])
         if labelled and not whole.all():
             row = int(np.argmin(whole))
+            label = float(chunk.numbers[row, 0])
             raise DataError(
-                f"{file.place(chunk.first + row, 0)}: the label {chunk.numbers[row, 0]!r} is not "
-                f"a whole number from 0 to {MAX_LABEL}; the label must be the first field"
+                f"{file.place(chunk.first + row, 0)}: the label {label!r} is not a whole number "
+                f"from 0 to {MAX_LABEL}; the label must be the first field"
             )
         yield chunk.numbers
 

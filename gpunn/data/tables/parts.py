@@ -1,7 +1,7 @@
 """A table's rows with the columns told apart: inputs, and what is to be learnt; all checked."""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -181,7 +181,7 @@ class PartReader:
         self, values: NDArray[np.float64], rows: NDArray[np.int64], columns: Sequence[int]
     ) -> None:
         # One pass without a temporary array; a sum may be infinite of finite values, too.
-        if not np.isfinite(values.sum(axis=0)).all() and np.isinf(values).any():
+        if not np.isfinite(_sums(values)).all() and np.isinf(values).any():
             row, k = np.argwhere(np.isinf(values))[0]
             where = self._file.place(int(rows[row]), columns[k])
             raise DataError(f"{where}: holds {values[row, k]}, which is not finite; correct it")
@@ -215,5 +215,10 @@ def _columns_that_lack(values: NDArray[np.float64] | NDArray[np.int32]) -> list[
     if values.dtype.kind == "i":
         return np.flatnonzero((values == -1).any(axis=0)).tolist()
     # A sum is NaN where a value is.
-    sums = values.sum(axis=0)
-    return np.flatnonzero(np.isnan(sums)).tolist()
+    return np.flatnonzero(np.isnan(_sums(values))).tolist()
+
+
+def _sums(values: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the sum of each column, which tells whether all of it is finite."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return values.sum(axis=0)  # type: ignore[no-any-return]
