@@ -8,6 +8,7 @@ Arrow, the extra `tables`, reads on all cores, and words too; NumPy reads number
 """
 
 import codecs
+import re
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
@@ -45,31 +46,46 @@ def plain_chunks(
     read = _with_arrow(dialect, kinds) or _with_numpy(dialect, kinds)
     if read is None:
         return 0
+    whole_fields = _whole_fields(dialect.delimiter)
     for block in _blocks(path, dialect.first_line - 1):
-        if b"\r" in block and block.count(b"\r") != block.count(b"\r\n"):
+        if block is None or not _is_plain(block, whole_fields):
             return n_rows
+        if not block.strip(b"\r\n"):
+            continue
         try:
             numbers, words = read(block)
         except ValueError:
-            return n_rows
-        # A line may go on within quotes, where a block may end.
-        if b'"' in block and len(numbers) != block.count(b"\n") + (block[-1:] != b"\n"):
             return n_rows
         yield Chunk(n_rows, numbers, words)
         n_rows += len(numbers)
     return None if n_rows else 0
 
 
-def _blocks(path: FilePath, n_before: int) -> Iterator[bytes]:
-    """Yield the lines of a file after so many, some whole ones at a time."""
+def _whole_fields(delimiter: str) -> re.Pattern[bytes]:
+    """Return what matches lines whose quotes stand around whole fields."""
+    between = re.escape(delimiter.encode())
+    field = rb'"(?:[^"\r\n]|"")*+"|[^"\r\n%b]*+' % between
+    return re.compile(rb"(?:(?:%b)(?:%b|\r?\n|\Z))*+" % (field, between))
+
+
+def _is_plain(block: bytes, whole_fields: re.Pattern[bytes]) -> bool:
+    """Whether all readers take the quotes and the ends of lines in the same way."""
+    if b'"' in block:
+        return whole_fields.fullmatch(block) is not None
+    return b"\r" not in block or block.count(b"\r") == block.count(b"\r\n")
+
+
+def _blocks(path: FilePath, n_before: int) -> Iterator[bytes | None]:
+    """Yield the lines of a file after so many, some whole ones at a time; None if one is longer."""
     with open_file(path) as (stream, _):
         for _ in range(n_before):
-            stream.readline()
+            if b"\r" in stream.readline().rstrip(b"\r\n"):
+                yield None
         while block := stream.read(BLOCK_BYTES):
             if not n_before:
                 block, n_before = block.removeprefix(codecs.BOM_UTF8), 1
-            # A line that is even longer is cut, and then not plain.
-            yield block + stream.readline(BLOCK_BYTES)
+            rest = stream.readline(BLOCK_BYTES)
+            yield block + rest if len(rest) < BLOCK_BYTES else None
 
 
 def _with_arrow(dialect: Dialect, kinds: Sequence[Kind]) -> ReadBlock | None:

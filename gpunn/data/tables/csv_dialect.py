@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from gpunn.data.files import FilePath, open_file
-from gpunn.data.tables.table_file import MISSING, Kind, quoted
+from gpunn.data.tables.table_file import MISSING, Kind
 from gpunn.errors import DataError, ParameterError, one_line
 
 DELIMITERS = (",", ";", "\t", "|")
@@ -104,15 +104,12 @@ def look_at(path: FilePath, delimiter: str | None) -> Dialect:
 
 
 def is_number(field: str) -> bool:
-    """Whether a field is written as a number; it may be infinite."""
-    return "_" not in field and _number(field) is not None
-
-
-def _number(field: str) -> float | None:
+    """Whether a field is written as a number; it may be infinite, but not NaN."""
     try:
-        return float(field)
+        number = float(field)
     except ValueError:
-        return None
+        return False
+    return "_" not in field and not math.isnan(number)
 
 
 def _lines(path: FilePath, head: bytes, *, is_all: bool) -> list[str]:
@@ -190,18 +187,3 @@ def _looks_like_names(first: Sequence[str], rows: Sequence[tuple[int, list[str]]
         return True
     again = sum(name in map(str.strip, column) for name, column in zip(first, columns, strict=True))
     return 2 * again < len(first)
-
-
-def check_number(field: str, where: str, hint: str = "") -> None:
-    """Raise unless a field is a finite number.
-
-    Raises
-    ------
-    DataError
-        With the place `where`.
-    """
-    number = _number(field) if is_number(field) else None
-    if number is None:
-        raise DataError(f"{where}: {quoted(field)} is not a number{hint}")
-    if not math.isfinite(number):
-        raise DataError(f"{where}: {quoted(field)} is not a finite number")

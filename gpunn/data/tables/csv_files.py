@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from gpunn.data.files import CHUNK_VALUES, FilePath, open_file
 from gpunn.data.tables.csv_blocks import plain_chunks
-from gpunn.data.tables.csv_dialect import HEAD_BYTES, Dialect, check_number, look_at
-from gpunn.data.tables.table_file import MISSING, Chunk, Kind, TableFile, encode
+from gpunn.data.tables.csv_dialect import HEAD_BYTES, Dialect, is_number, look_at
+from gpunn.data.tables.table_file import MISSING, Chunk, Kind, TableFile, encode, quoted
 from gpunn.errors import DataError, one_line
 
 # Characters in a line of a CSV file: some millions of fields.
@@ -90,14 +90,11 @@ class CsvFile(TableFile):
         if is_plain:
             return numbers
         try:
-            numbers = np.fromiter(map(_as_number, fields), np.float64, len(fields))
-        except ValueError:
-            numbers = np.array([np.inf])
-        if np.isinf(numbers).any():
-            for field, (line, _) in zip(fields, rows, strict=True):
-                if field.strip() not in MISSING:
-                    check_number(field, self._where(line, column))
-        return numbers
+            return np.fromiter(map(_as_number, fields), np.float64, len(fields))
+        except ValueError as error:
+            bad = str(error)
+        line = next(line for field, (line, _) in zip(fields, rows, strict=True) if field == bad)
+        raise DataError(f"{self._where(line, column)}: {quoted(bad)} is not a number")
 
     def _check_text(self, fields: Sequence[str], column: int, rows: Sequence[Row]) -> None:
         for field, (line, _) in zip(fields, rows, strict=True):
@@ -179,13 +176,12 @@ def open_csv(path: FilePath, delimiter: str | None = None) -> CsvFile:
 
 
 def _as_number(field: str) -> float:
-    """Return a number, or NaN for a missing one."""
-    text = field.strip()
-    if text in MISSING:
+    """Return a number, or NaN for a missing one; raise ValueError with the field if it is none."""
+    if field.strip() in MISSING:
         return np.nan
-    if "_" in text or text.lower().lstrip("+-") == "nan":
-        raise ValueError(text)
-    return float(text)
+    if not is_number(field):
+        raise ValueError(field)
+    return float(field)
 
 
 def _valid(text: str) -> str:

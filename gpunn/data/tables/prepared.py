@@ -10,6 +10,7 @@ from gpunn.data.tables.layout import Layout, Missing, Task
 from gpunn.data.tables.parts import Part, PartReader, Vocabulary
 from gpunn.data.tables.preparation import Column, Preparation
 from gpunn.data.tables.table_file import TableFile
+from gpunn.data.tables.task import are_whole
 from gpunn.errors import DataError
 
 
@@ -66,9 +67,9 @@ class PreparedTable:
         if self.task == "regression" or not self._layout.targets:
             return part.targets
         labels = part.targets[:, 0]
-        fractions = labels != np.floor(labels)
-        if fractions.any():
-            k = int(np.argmax(fractions))
+        whole = are_whole(labels)
+        if not whole.all():
+            k = int(np.argmin(whole))
             where = self.file.place(int(part.rows[k]), self._layout.targets[0])
             raise DataError(f"{where}: the label {float(labels[k])!r} is not a whole number")
         return labels.astype(np.int64)

@@ -17,6 +17,11 @@ _FEW_CLASSES = 20
 _TELLING_NAMES = ("label", "class", "target", "species", "category", "outcome", "y")
 
 
+def are_whole(values: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return for each number whether it is a whole one, and no larger than float64 counts to."""
+    return (values == np.floor(values)) & (np.abs(values) <= 2.0**53)  # type: ignore[no-any-return]
+
+
 @dataclass
 class TargetFacts:
     """What a column to learn holds, gathered part by part.
@@ -48,9 +53,9 @@ class TargetFacts:
         if len(self.values) <= MAX_LABEL:
             self.values.update(np.unique(values).tolist())
         if self.first_fraction is None:
-            fractions = values != np.floor(values)
-            if fractions.any():
-                at = int(np.argmax(fractions))
+            whole = are_whole(values)
+            if not whole.all():
+                at = int(np.argmin(whole))
                 self.first_fraction = int(rows[at]), float(values[at])
         if self.counts_rows:
             before = values[0] - 1 if self._last is None else self._last
