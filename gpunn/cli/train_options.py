@@ -90,6 +90,8 @@ class Settings:
     warmup: float
     chooses_epochs: bool
     """Whether the number of epochs is left to the data."""
+    chooses_loss: bool
+    """Whether the loss function follows from what is to be learnt."""
     patience: int | None
     on_divergence: str
     checkpoints: Checkpoints | None
@@ -130,7 +132,7 @@ class Settings:
                 "--class-weight is for classes, and here are numbers to predict: leave it out, or "
                 "use --sample-weight"
             )
-        if recipe.loss == STANDARD.loss:
+        if self.chooses_loss:
             recipe = replace(recipe, loss=REGRESSION.loss)
         if LOSSES[recipe.loss].required_activation is not None:
             fitting = [name for name, loss in LOSSES.items() if loss.required_activation is None]
@@ -398,6 +400,7 @@ def settings_of(options: Namespace) -> Settings:
         optimizer=_optimizer(recipe.optimizer, options.momentum, options.weight_decay),
         schedule=options.schedule,
         warmup=options.warmup,
+        chooses_loss=options.loss is None,
         chooses_epochs=options.epochs is None and options.recipe is None,
         patience=options.early_stopping,
         on_divergence=options.on_divergence,

@@ -7,9 +7,8 @@ import codecs
 import csv
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 from gpunn.data.files import FilePath, open_file
 from gpunn.data.tables.table_file import MISSING, Kind
@@ -90,11 +89,15 @@ def look_at(path: FilePath, delimiter: str | None) -> Dialect:
     lines = _lines(path, head, is_all=is_all)
     if delimiter is None:
         delimiter = _find_delimiter(lines)
-    rows = list(islice(_head_rows(lines, delimiter), _ROWS_TO_JUDGE))
+    rows, problem = _head_rows(lines, delimiter)
+    if not rows and problem is not None:
+        raise DataError(f"{path}, {problem}")
     if not rows:
         raise DataError(f"{path}: no line of data; expected lines of fields with commas between")
     names = _header(path, rows)
     data = rows[1:] if names is not None else rows
+    if not data and problem is not None:
+        raise DataError(f"{path}, {problem}")
     if not data and is_all:
         raise DataError(f"{path}: no line of data; expected lines of fields below the header")
     columns = _columns([fields for _, fields in data])
@@ -127,7 +130,7 @@ def _find_delimiter(lines: Sequence[str]) -> str:
     shown = [line for line in lines if line and not line.isspace()][:_LINES_TO_COMPARE]
     found, most, agreed = ",", 1, False
     for delimiter in DELIMITERS:
-        widths = [len(fields) for _, fields in _head_rows(shown, delimiter)]
+        widths = [len(fields) for _, fields in _head_rows(shown, delimiter)[0]]
         agrees = len(set(widths)) == 1
         width = max(widths, default=1)
         # Lines that differ are still told apart best by what divides all of them.
@@ -136,17 +139,33 @@ def _find_delimiter(lines: Sequence[str]) -> str:
     return found
 
 
-def _head_rows(lines: Sequence[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield rows that are not blank, with the number of the line in which each begins."""
-    reader = csv.reader((f"{line}\n" for line in lines), delimiter=delimiter)
+def _head_rows(
+    lines: Sequence[str], delimiter: str
+) -> tuple[list[tuple[int, list[str]]], str | None]:
+    """Return the first rows, each with the number of its line, and what is wrong with the next."""
+    reader = csv.reader((f"{line}\n" for line in lines), delimiter=delimiter, strict=True)
+    rows: list[tuple[int, list[str]]] = []
     line_number = 1
     try:
         for fields in reader:
-            if fields and not (len(fields) == 1 and fields[0].strip() == ""):
-                yield line_number, fields
+            if not is_blank(fields):
+                rows.append((line_number, fields))
+            if len(rows) == _ROWS_TO_JUDGE:
+                break
             line_number = reader.line_num + 1
-    except csv.Error:  # is said when the file is read
-        return
+    except csv.Error as error:
+        return rows, why_no_row(line_number, error)
+    return rows, None
+
+
+def is_blank(fields: Sequence[str]) -> bool:
+    """Whether a line holds nothing, or only spaces."""
+    return not fields or (len(fields) == 1 and not fields[0].strip())
+
+
+def why_no_row(line_number: int, error: csv.Error) -> str:
+    """Return where a line is, and why it is no row."""
+    return f"line {line_number}: {one_line(error, 120)}; is a quote missing, or one too many?"
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> list[list[str]]:

@@ -18,9 +18,16 @@ from numpy.typing import NDArray
 
 from gpunn.data.files import CHUNK_VALUES, FilePath, open_file
 from gpunn.data.tables.csv_blocks import plain_chunks
-from gpunn.data.tables.csv_dialect import HEAD_BYTES, Dialect, is_number, look_at
+from gpunn.data.tables.csv_dialect import (
+    HEAD_BYTES,
+    Dialect,
+    is_blank,
+    is_number,
+    look_at,
+    why_no_row,
+)
 from gpunn.data.tables.table_file import MISSING, Chunk, Kind, TableFile, encode, quoted
-from gpunn.errors import DataError, one_line
+from gpunn.errors import DataError
 
 # Characters in a line of a CSV file: some millions of fields.
 _LONGEST_LINE = 2**26
@@ -130,8 +137,7 @@ class CsvFile(TableFile):
         line = 1
         try:
             for fields in reader:
-                is_blank = not fields or (len(fields) == 1 and not fields[0].strip())
-                if not is_blank and line >= self.dialect.first_line:
+                if not is_blank(fields) and line >= self.dialect.first_line:
                     if len(fields) != self.n_columns:
                         raise DataError(
                             f"{self.path}, line {line}: {len(fields)} fields; expected "
@@ -140,10 +146,7 @@ class CsvFile(TableFile):
                     yield line, fields
                 line = reader.line_num + 1
         except csv.Error as error:
-            raise DataError(
-                f"{self.path}, line {line}: {one_line(error, 120)}; is a quote missing, or one too "
-                "many?"
-            ) from None
+            raise DataError(f"{self.path}, {why_no_row(line, error)}") from None
 
     def _lines(self, text: io.TextIOWrapper) -> Iterator[str]:
         for number, line in enumerate(iter(lambda: text.readline(_LONGEST_LINE), ""), 1):

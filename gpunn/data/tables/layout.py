@@ -75,7 +75,9 @@ def table_options(
     ParameterError
         If one is not allowed.
     """
-    return TableOptions(_texts(target or ()), task, _texts(ignore), missing, delimiter)
+    return TableOptions(
+        () if target is None else _texts(target), task, _texts(ignore), missing, delimiter
+    )
 
 
 def _texts(columns: Columns) -> tuple[str, ...]:

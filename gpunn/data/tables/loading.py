@@ -330,7 +330,7 @@ def notes_of(
             "each word"
         )
     n_missing = sum(reader.n_missing.values())
-    if n_missing and options.missing == "drop":
+    if reader.n_dropped:
         notes.append(f"missing: {_count(reader.n_dropped, 'row')} with missing fields left out")
     elif n_missing:
         where = [file.call(column) for column, n in reader.n_missing.items() if n]

@@ -54,8 +54,11 @@ class Vocabulary:
         The number of unknown ones is -2.
         """
         numbers, unknown = [], None
-        for word in map(str.strip, words.known):
-            if word and self._is_open:
+        held = set(np.unique(words.codes).tolist())
+        for code, word in enumerate(map(str.strip, words.known)):
+            if code not in held:
+                numbers.append(-1)
+            elif word and self._is_open:
                 numbers.append(self.index.setdefault(word, len(self.index)))
             else:
                 numbers.append(self.index.get(word, -2) if word else -1)
@@ -121,28 +124,46 @@ class PartReader:
             yield self._part(chunk)
 
     def _part(self, chunk: Chunk) -> Part:
+        rows = np.arange(chunk.first, chunk.first + len(chunk.numbers))
+        if self._missing == "drop":
+            whole = ~self._has_holes(chunk)
+            self.n_dropped += len(rows) - int(np.count_nonzero(whole))
+            rows = rows[whole]
+            words = [Words(codes[whole], known) for codes, known in chunk.words]
+            chunk = Chunk(chunk.first, chunk.numbers[whole], words)
         numbers = _selected(chunk.numbers, self._numbers)
-        n_rows = len(chunk.numbers)
+        n_rows = len(rows)
         codes = np.empty((n_rows, len(self._words)), np.int32)
         for k, (place, column) in enumerate(zip(self._words, self._word_inputs, strict=True)):
-            codes[:, k] = self._encode(chunk, place, column, self._vocabularies[k])
+            codes[:, k] = self._encode(chunk.words[place], rows, column, self._vocabularies[k])
         targets = np.empty((n_rows, len(self._layout.targets)))
         for k, place in enumerate(self._target_numbers):
             targets[:, k] = chunk.numbers[:, place]
         for k, place in enumerate(self._target_words):
             column = self._layout.targets[k]
             vocabulary = self._vocabularies[len(self._words) + k]
-            held = self._encode(chunk, place, column, vocabulary)
+            held = self._encode(chunk.words[place], rows, column, vocabulary)
             targets[:, k] = np.where(held < 0, np.nan, held)
-        rows = np.arange(chunk.first, chunk.first + n_rows)
-        return self._checked(Part(numbers, codes, targets, rows))
+        part = Part(numbers, codes, targets, rows)
+        self._check(part)
+        return part
+
+    def _has_holes(self, chunk: Chunk) -> NDArray[np.bool_]:
+        """Return for each row whether something is missing in it."""
+        columns = (*self._numbers, *self._target_numbers)
+        holes: Any = np.isnan(chunk.numbers[:, columns]).any(axis=1)
+        for place in (*self._words, *self._target_words):
+            codes, known = chunk.words[place]
+            is_empty = np.array([*(not word.strip() for word in known), True])
+            holes = holes | is_empty[codes]
+        return np.asarray(holes, np.bool_)
 
     def _encode(
-        self, chunk: Chunk, place: int, column: int, vocabulary: Vocabulary
+        self, words: Words, rows: NDArray[np.int64], column: int, vocabulary: Vocabulary
     ) -> NDArray[np.int32]:
-        held, unknown = vocabulary.numbers_of(chunk.words[place])
+        held, unknown = vocabulary.numbers_of(words)
         if unknown is not None:
-            where = self._file.place(chunk.first + int(np.argmax(held == -2)), column)
+            where = self._file.place(int(rows[np.argmax(held == -2)]), column)
             known = ", ".join(map(repr, list(vocabulary.index)[:10]))
             raise DataError(
                 f"{where}: {quoted(unknown)} is not among the words that the model knows: "
@@ -155,10 +176,9 @@ class PartReader:
             )
         return held
 
-    def _checked(self, part: Part) -> Part:
-        """Return the rows that can be learnt from, or raise where one cannot."""
+    def _check(self, part: Part) -> None:
+        """Raise where something is infinite, or missing and must not be; count what is missing."""
         layout = self._layout
-        lacks = np.zeros(len(part.rows), np.bool_)
         self._check_finite(part.numbers, part.rows, self._number_inputs)
         self._check_finite(part.targets, part.rows, layout.targets)
         for values, columns in (
@@ -170,12 +190,6 @@ class PartReader:
                 gone = values[:, k] == -1 if values.dtype.kind == "i" else np.isnan(values[:, k])
                 if gone.any():
                     self._take_note(gone, part.rows, columns[k])
-                    lacks |= gone
-        if self._missing != "drop" or not lacks.any():
-            return part
-        self.n_dropped += int(np.count_nonzero(lacks))
-        keep = ~lacks
-        return Part(part.numbers[keep], part.codes[keep], part.targets[keep], part.rows[keep])
 
     def _check_finite(
         self, values: NDArray[np.float64], rows: NDArray[np.int64], columns: Sequence[int]
@@ -188,7 +202,7 @@ class PartReader:
 
     def _take_note(self, gone: NDArray[np.bool_], rows: NDArray[np.int64], column: int) -> None:
         is_target = column in self._layout.targets
-        if self._missing is None or (is_target and self._missing != "drop"):
+        if self._missing is None or is_target:
             where = self._file.place(int(rows[np.argmax(gone)]), column)
             raise DataError(
                 f"{where}: is missing; "
