@@ -77,8 +77,10 @@ def place(picture: Grey, shape: tuple[int, int], box: float, where: FilePath) ->
     if picture.shape == shape and not is_light:
         return Placed(picture, False, False)
     strongest = low if is_light else high
-    ink = np.clip((picture - ground) / (strongest - ground), 0, 1)
-    return Placed(_centred(_fitted(_cut_out(ink), shape, box), shape), is_light, True)
+    ink_of_grey = np.clip((np.arange(256) - ground) / (strongest - ground), 0, 1)
+    cut = _cut_out(picture, ink_of_grey > INK)
+    ink = _fitted(ink_of_grey.astype(np.float32)[cut], shape, box)
+    return Placed(_centred(ink, shape), is_light, True)
 
 
 def box_shape(shape: tuple[int, int], box: float) -> tuple[int, int]:
@@ -91,21 +93,21 @@ def _ground(picture: Grey) -> float:
     return float(np.median(np.concatenate(border)))
 
 
-def _cut_out(ink: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the smallest rectangle that has all the ink."""
-    is_ink = ink > INK
-    rows, columns = np.flatnonzero(is_ink.any(axis=1)), np.flatnonzero(is_ink.any(axis=0))
-    return ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+def _cut_out(picture: Grey, is_ink: NDArray[np.bool_]) -> Grey:
+    """Return the smallest rectangle that has all the ink, going by which greys are ink."""
+    where = is_ink[picture]
+    rows, columns = np.flatnonzero(where.any(axis=1)), np.flatnonzero(where.any(axis=0))
+    return picture[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
-def _fitted(ink: NDArray[np.float64], shape: tuple[int, int], box: float) -> NDArray[np.float64]:
+def _fitted(ink: NDArray[np.float32], shape: tuple[int, int], box: float) -> NDArray[np.float64]:
     """Return ink at the largest size that fits the box, smoothed where it becomes smaller."""
     from PIL import Image
 
     most = box_shape(shape, box)
     factor = min(most[0] / ink.shape[0], most[1] / ink.shape[1])
     rows, columns = (max(1, round(side * factor)) for side in ink.shape)
-    image = Image.fromarray(ink.astype(np.float32))
+    image = Image.fromarray(ink)
     resized = image.resize((columns, rows), Image.Resampling.BICUBIC)
     fitted = np.clip(np.asarray(resized, np.float64), 0, 1)
     fitted /= fitted.max()  # because thin lines have become faint

@@ -70,7 +70,8 @@ def read_picture(path: FilePath) -> NDArray[np.uint8]:
             if n_pixels > (Image.MAX_IMAGE_PIXELS or n_pixels):
                 raise Image.DecompressionBombError
             check_fits(path, n_pixels * _BYTES_A_PIXEL, "make the picture smaller")
-            return _grey(ImageOps.exif_transpose(picture), path)
+            ImageOps.exif_transpose(picture, in_place=True)
+            return _grey(picture, path)
     except DataError:
         raise
     except Image.DecompressionBombError:
@@ -118,8 +119,10 @@ def _read(path: FilePath) -> bytes:
 def _grey(picture: "Image", path: FilePath) -> NDArray[np.uint8]:
     if picture.mode == "F" or picture.mode.startswith("I"):
         return _from_wide_values(np.asarray(picture), path)
-    if {"A", "a"} & set(picture.getbands()) or "transparency" in picture.info:
-        picture = _on_white(picture)
+    if "A" in picture.getbands():
+        return _on_white(picture)
+    if "a" in picture.getbands() or "transparency" in picture.info:
+        return _on_white(picture.convert("RGBA"))
     return np.array(picture.convert("L"))
 
 
@@ -129,12 +132,13 @@ def _from_wide_values(values: NDArray[Any], path: FilePath) -> NDArray[np.uint8]
         raise DataError(
             f"{path}: its pixels are numbers of 32 bits; expected 8 or 16 bits, so save it as such"
         )
-    grey: NDArray[np.uint8] = np.rint(values / 257).astype(np.uint8)
+    grey: NDArray[np.uint8] = ((values.astype(np.int32) + 128) // 257).astype(np.uint8)
     return grey
 
 
-def _on_white(picture: "Image") -> "Image":
+def _on_white(picture: "Image") -> NDArray[np.uint8]:
     from PIL import Image
 
-    picture = picture.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    white = Image.new("L", picture.size, 255)
+    white.paste(picture.convert("L"), mask=picture.getchannel("A"))
+    return np.array(white)
