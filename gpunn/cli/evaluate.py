@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from gpunn.cli.console import Console
 from gpunn.cli.number_scores import NumberScorer
 from gpunn.cli.options import add_data, add_delimiter, add_device, add_json, add_model
+from gpunn.cli.pictures import read_pictures
 from gpunn.cli.saved_network import (
     check_features,
     class_numbers_of,
@@ -22,7 +23,7 @@ from gpunn.cli.saved_network import (
     target_names_of,
 )
 from gpunn.cli.train_data import HELD_OUT, inverse
-from gpunn.data.formats import is_table
+from gpunn.data.formats import is_pictures, is_table
 from gpunn.data.formats import load as load_data
 from gpunn.data.matrices import Matrix
 from gpunn.data.tables.layout import table_options
@@ -67,7 +68,7 @@ class _Measured(NamedTuple):
 def run(options: Namespace, console: Console) -> int:
     """Measure a model on samples with labels, or with the numbers that it is to predict."""
     network = load(options, console)
-    measured = _measured(options, network)
+    measured = _measured(options, network, console)
     if network.output_scaling is None:
         text, result = _measure_classes(network, measured)
     else:
@@ -77,11 +78,16 @@ def run(options: Namespace, console: Console) -> int:
     return 0
 
 
-def _measured(options: Namespace, network: Network) -> _Measured:
+def _measured(options: Namespace, network: Network, console: Console) -> _Measured:
     if is_table(options.data):
         table = open_prepared(options.data, network, options.delimiter, with_targets=True)
         return _Measured(Path(options.data).name, "all samples", class_words_of(network), table)
     predicts_numbers = network.output_scaling is not None
+    if is_pictures(options.data) and not predicts_numbers:
+        pictures = read_pictures(options.data, network, console)
+        labels, names = pictures.files.labels()
+        name = Path(options.data).resolve().name
+        return _Measured(name, "all samples", names, [(pictures.inputs, labels)])
     wanted = table_options(
         task="regression" if predicts_numbers else None, delimiter=options.delimiter
     )

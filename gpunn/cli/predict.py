@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import os
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from gpunn.cli.console import Console
 from gpunn.cli.options import add_data, add_delimiter, add_device, add_json, add_model
+from gpunn.cli.pictures import read_pictures
 from gpunn.cli.saved_network import (
     check_features,
     labels_of,
@@ -21,7 +23,7 @@ from gpunn.cli.saved_network import (
     row_chunks,
     target_names_of,
 )
-from gpunn.data.formats import is_table, open_table
+from gpunn.data.formats import is_pictures, is_table, open_table
 from gpunn.data.formats import load as load_data
 from gpunn.data.matrices import Matrix
 from gpunn.data.numpy_files import read_npy
@@ -36,10 +38,11 @@ def add_options(parser: ArgumentParser) -> None:
     """Add the options of ``gpunn predict``."""
     parser.description = (
         "Say which class each sample is, or predict its numbers. Labels in the data are ignored; "
-        "a CSV, Parquet or .npy file needs none."
+        "a CSV, Parquet or .npy file needs none. Pictures of your own become what the model knows: "
+        "grey, bright on a dark ground, and in the middle."
     )
     add_model(parser)
-    add_data(parser, more=", or X.npy alone")
+    add_data(parser, more=", or X.npy alone, or a picture (.png, .jpg, ...) or a folder of them")
     add_delimiter(parser)
     parser.add_argument(
         "--out",
@@ -62,9 +65,11 @@ def run(options: Namespace, console: Console) -> int:
     if options.out:
         check_writable(options.out)
     columns = _wanted_columns(options, network)
+    chunks, files = _open(options, network, console)
+    ids = _ids(options, columns) if files is None else iter(files)
     n_samples, kept = 0, []
-    with _predictions_file(options.out, network, columns, _ids(options, columns)) as write:
-        for inputs in read_inputs(options.data, options.data_dir, network, options.delimiter):
+    with _predictions_file(options.out, network, columns, ids) as write:
+        for inputs in chunks:
             outputs = network.predict(network.scaling.rows(inputs, network.dtype))
             predictions = _predictions(network, outputs)
             write(predictions, outputs)
@@ -77,11 +82,26 @@ def run(options: Namespace, console: Console) -> int:
         "predictions": kept,
         "out": options.out,
     }
-    text = "\n".join(map(_shown, kept))
+    lines = list(map(_shown, kept))
+    if files is not None:
+        result["files"] = files
+    if files is not None and os.path.isdir(options.data):
+        lines = [f"{file}: {line}" for file, line in zip(files, lines, strict=False)]
+    text = "\n".join(lines)
     if options.out:
         text = f"wrote {n_samples:,} predictions to {options.out}"
     console.report(text, result)
     return 0
+
+
+def _open(
+    options: Namespace, network: Network, console: Console
+) -> tuple[Iterator[Matrix], list[str] | None]:
+    """Return raw inputs, and the names of their files if they are pictures."""
+    if not is_pictures(options.data):
+        return read_inputs(options.data, options.data_dir, network, options.delimiter), None
+    pictures = read_pictures(options.data, network, console)
+    return iter([pictures.inputs]), pictures.files.names
 
 
 def _predictions(network: Network, outputs: NDArray[Any]) -> NDArray[Any]:
@@ -158,9 +178,11 @@ def _wanted_columns(options: Namespace, network: Network) -> list[str] | None:
     return names
 
 
-def _ids(options: Namespace, columns: list[str] | None) -> Iterator[str]:
+def _ids(options: Namespace, columns: list[str] | None) -> Iterator[str] | None:
     """Yield the id of each row: from the column of that name if there is one, else its number."""
-    if columns is not None and is_table(options.data):
+    if columns is None:
+        return None
+    if is_table(options.data):
         file = open_table(options.data, options.delimiter)
         if file.names is not None and columns[0] in file.names:
             return texts_of(file, file.names.index(columns[0]))
@@ -172,9 +194,9 @@ Write = Callable[[NDArray[Any], NDArray[Any]], None]
 
 @contextmanager
 def _predictions_file(
-    path: str | None, network: Network, columns: list[str] | None, ids: Iterator[str]
+    path: str | None, network: Network, columns: list[str] | None, ids: Iterator[str] | None
 ) -> Iterator[Write]:
-    """Give what adds predictions and outputs to a file, if one is wanted."""
+    """Give what adds predictions and outputs to a file, if one is wanted; ids come first in it."""
     if path is None:
         yield lambda predictions, outputs: None
         return
@@ -184,21 +206,19 @@ def _predictions_file(
             temporary.open("w", newline="", encoding="utf-8") as file,
         ):
             writer = csv.writer(file)
-            writer.writerow(columns or _heading(network))
+            writer.writerow(columns or ([] if ids is None else ["file"]) + _heading(network))
 
             def write(predictions: NDArray[Any], outputs: NDArray[Any]) -> None:
-                shown = [[_shown(p) for p in np.atleast_1d(row)] for row in predictions.tolist()]
-                if columns is not None:
-                    some = list(itertools.islice(ids, len(shown)))
-                    if len(some) < len(shown):
+                rows = [[_shown(p) for p in np.atleast_1d(row)] for row in predictions.tolist()]
+                if columns is None and network.output_scaling is None:
+                    for cells, row in zip(rows, outputs, strict=True):
+                        cells += [f"{value:.6g}" for value in row]
+                if ids is not None:
+                    some = list(itertools.islice(ids, len(rows)))
+                    if len(some) < len(rows):
                         raise DataError("the data changed while they were read; read them again")
-                    rows = zip(some, shown, strict=True)
-                    writer.writerows([id_, *prediction] for id_, prediction in rows)
-                elif network.output_scaling is not None:
-                    writer.writerows(shown)
-                else:
-                    for prediction, row in zip(shown, outputs, strict=True):
-                        writer.writerow([*prediction, *(f"{value:.6g}" for value in row)])
+                    rows = [[id_, *cells] for id_, cells in zip(some, rows, strict=True)]
+                writer.writerows(rows)
 
             yield write
     except OSError as error:

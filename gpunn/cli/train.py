@@ -17,6 +17,7 @@ from gpunn import __version__
 from gpunn.backends.base import Backend
 from gpunn.cli.console import Console, choose_device, plain
 from gpunn.cli.number_scores import score_numbers
+from gpunn.cli.pictures import AS_THEY_ARE
 from gpunn.cli.train_data import (
     Data,
     Samples,
@@ -31,10 +32,12 @@ from gpunn.cli.train_data import (
     scaling_of,
     test_part,
     training_part,
+    value_range_of,
     where_samples_stay,
 )
 from gpunn.cli.train_options import Settings, settings_of
 from gpunn.cli.train_options import add_options as add_options
+from gpunn.data.formats import is_pictures
 from gpunn.data.tables.task import MANY_CLASSES
 from gpunn.errors import DivergenceError, OutputError, ParameterError
 from gpunn.model_file import check_writable
@@ -166,6 +169,8 @@ def _train(settings: Settings, backend: Backend, console: Console) -> int:
         "settings": _recorded(settings),
         "seed": seed,
         "image_shape": None if dataset.image_shape is None else list(dataset.image_shape),
+        "value_range": value_range_of(dataset),
+        "pictures": AS_THEY_ARE if is_pictures(settings.source.data) else None,
         "targets": _target_names(network),
         "history": [dataclasses.asdict(record) for record in history.epochs],
     }

@@ -12,7 +12,7 @@ from gpunn.data.datasets import Dataset
 from gpunn.data.files import fits
 from gpunn.data.formats import is_table, load, open_table
 from gpunn.data.labels import class_numbers
-from gpunn.data.matrices import Matrix, SelectedRows, select
+from gpunn.data.matrices import Matrix, SelectedRows, blocks, select
 from gpunn.data.numpy_files import read_npy
 from gpunn.data.scaling import Scaling
 from gpunn.data.tables.long_table import LongTable, Prepared, TablePart, go_through
@@ -172,6 +172,19 @@ def scaling_of(dataset: Data, recipe: Recipe) -> Scaling:
     if recipe.standardizes:
         return Scaling.standard(inputs, **ends)
     return Scaling.per_feature(inputs, low, high, **ends)
+
+
+def value_range_of(dataset: Data) -> list[float]:
+    """Return the smallest and the largest raw value that the source, or else its part, can have."""
+    if dataset.value_range is not None:
+        return list(dataset.value_range)
+    if isinstance(dataset, LongTable):
+        return [float(dataset.inputs.low.min()), float(dataset.inputs.high.max())]
+    inputs = dataset.inputs
+    if isinstance(inputs, SelectedRows):
+        inputs = inputs.as_in_file()
+    parts = [inputs[rows] for rows in blocks(inputs)]
+    return [min(float(part.min()) for part in parts), max(float(part.max()) for part in parts)]
 
 
 def output_scaling_of(dataset: Data) -> Scaling | None:

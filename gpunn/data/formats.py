@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from gpunn.data.datasets import Dataset
 from gpunn.data.files import FilePath, fits
-from gpunn.data.idx_files import read_idx_folder
+from gpunn.data.idx_files import IDX_STEMS, has_idx_files, read_idx_folder
 from gpunn.data.known import SOURCES, load_digits, load_known
 from gpunn.data.numpy_files import read_npy_pair, read_npz
+from gpunn.data.picture_folders import EXPECTED, are_pictures, read_picture_folder
 from gpunn.data.tables.csv_files import open_csv
 from gpunn.data.tables.layout import NO_OPTIONS, Missing, TableOptions, Task, table_options
 from gpunn.data.tables.loading import OpenTable, load_table, number_chunks
@@ -61,7 +62,21 @@ def _read_pair(path: str, task: Task | None) -> Dataset:
 
 def _read_idx(path: str, task: Task | None) -> Dataset:
     _only_classes(path, task)
+    if not has_idx_files(path):
+        raise DataError(
+            f"{path}: holds neither IDX files nor pictures; expected the file {IDX_STEMS[0]}-ubyte"
+            f".gz and its labels, or {EXPECTED}"
+        )
     return read_idx_folder(path)
+
+
+def _is_other_folder(path: str) -> bool:
+    return os.path.isdir(path) and not are_pictures(path)
+
+
+def _read_pictures(path: str, task: Task | None) -> Dataset:
+    _only_classes(path, task)
+    return read_picture_folder(path)
 
 
 def _only_classes(data: str, task: Task | None) -> None:
@@ -69,12 +84,15 @@ def _only_classes(data: str, task: Task | None) -> None:
         raise ParameterError(f"{data} has classes to learn, and no numbers: leave out --task")
 
 
+PICTURES = Format(EXPECTED, _read_pictures, is_one=are_pictures)
+
 FORMATS: tuple[Format, ...] = (
     Format("CSV", None, (".csv", ".csv.gz", ".tsv", ".tsv.gz"), open_table=open_csv),
     Format("Parquet", None, (".parquet",), open_table=open_parquet),
     Format(".npz", read_npz, (".npz",)),
     Format("X.npy,y.npy", _read_pair, is_one=_is_pair),
-    Format("a folder of IDX files", _read_idx, is_one=os.path.isdir),
+    Format("a folder of IDX files", _read_idx, is_one=_is_other_folder),
+    PICTURES,
 )
 """All formats, in the order in which messages and help texts name them."""
 
@@ -103,8 +121,9 @@ def load_dataset(
     ----------
     data : str
         ``digits`` (comes with gpunn), ``mnist`` or ``fashion-mnist``; or the path of a table
-        (``.csv``, ``.csv.gz``, ``.tsv``, ``.parquet``), an ``.npz`` file or a folder of IDX files;
-        or ``X.npy,y.npy``, two paths with a comma between them.
+        (``.csv``, ``.csv.gz``, ``.tsv``, ``.parquet``), an ``.npz`` file, a folder of IDX files or
+        one with a sub-folder of pictures for each class; or ``X.npy,y.npy``, two paths with a comma
+        between them.
     data_dir : path, optional
         Folder that holds ``mnist`` and ``fashion-mnist``, each a folder of IDX files. Without it,
         the folder in the environment variable ``GPUNN_DATA_DIR`` is used; what is missing there is
@@ -166,6 +185,11 @@ def is_table(path: FilePath) -> bool:
     """Whether a path is that of a table, by its name: a file that can be read in chunks."""
     known = _format_of(os.fspath(path))
     return known is not None and known.open_table is not None
+
+
+def is_pictures(data: str) -> bool:
+    """Whether data are a picture or a folder of pictures, and no known data set."""
+    return data != "digits" and data not in SOURCES and _format_of(data) is PICTURES
 
 
 def open_table(path: FilePath, delimiter: str | None = None) -> TableFile:

@@ -4,6 +4,7 @@ import gzip
 import math
 import os
 import struct
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,31 +21,65 @@ IDX_DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0
 IDX_STEMS = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
 
 
-def read_idx_folder(folder: FilePath) -> Dataset:
+def read_idx_folder(folder: FilePath, *, needs_train: bool = False) -> Dataset:
     """Read a data set from a folder of IDX files, named as those of MNIST are.
 
-    ``train-images-idx3-ubyte`` and ``train-labels-idx1-ubyte`` must be there, the pair that
-    starts with ``t10k`` may be; each with ``.gz`` at the end or without.
+    ``train-images-idx3-ubyte`` with ``train-labels-idx1-ubyte``, or the pair that starts with
+    ``t10k``, or both pairs must be there. Each may end in ``.gz``, and may have a dot in the place
+    of its second dash, as archive programs write it: ``train-images.idx3-ubyte``. If a file is
+    there under several names, that without the dot is read, and of two of those that without
+    ``.gz``.
+
+    Parameters
+    ----------
+    folder : path
+        The folder.
+    needs_train : bool
+        Whether the pair ``t10k`` alone is refused. If it is not, its samples are the samples of the
+        data set.
 
     Raises
     ------
     DataError
         If a file is missing or bad, or images and labels do not match.
     """
-    files = [_find_idx_file(folder, stem) for stem in IDX_STEMS]
-    if not any(files[2:]):
-        del files[2:]
-    for stem, file in zip(IDX_STEMS, files, strict=False):
-        if file is None:
-            raise DataError(f"{folder}: expected the file {stem}-ubyte.gz (or without .gz) in it")
-    arrays = [(file.name, read_idx(file)) for file in files if file is not None]
+    train, test = _find_pair(folder, IDX_STEMS[:2]), _find_pair(folder, IDX_STEMS[2:])
+    if not train and (needs_train or not test):
+        raise DataError(
+            f"{folder}: expected the file {IDX_STEMS[0]}-ubyte.gz (or without .gz) in it"
+        )
+    arrays = [(file.name, read_idx(file)) for file in [*train, *test]]
     dataset = make_dataset(folder, arrays, f"IDX files in {folder}")
+    if not train:
+        note = "IDX files: only the pair t10k is there, so its samples are all that there are"
+        dataset = replace(
+            dataset, description=f"{dataset.description}, the pair t10k alone", notes=(note,)
+        )
     return replace(dataset, value_range=BYTE_RANGE) if arrays[0][1].dtype == np.uint8 else dataset
 
 
+def has_idx_files(folder: FilePath) -> bool:
+    """Whether one of the files that `read_idx_folder` reads is in a folder."""
+    return any(_find_idx_file(folder, stem) for stem in IDX_STEMS)
+
+
+def _find_pair(folder: FilePath, stems: Sequence[str]) -> list[Path]:
+    """Return the files of images and of labels, or none if neither is there."""
+    files = [_find_idx_file(folder, stem) for stem in stems]
+    found = [file for file in files if file is not None]
+    if len(found) == 1:
+        missing = stems[files.index(None)]
+        raise DataError(
+            f"{folder}: has {found[0].name}, but not what belongs to it; expected the file "
+            f"{missing}-ubyte.gz (or without .gz) beside it"
+        )
+    return found
+
+
 def _find_idx_file(folder: FilePath, stem: str) -> Path | None:
-    candidates = (Path(folder, f"{stem}-ubyte"), Path(folder, f"{stem}-ubyte.gz"))
-    return next((file for file in candidates if os.path.isfile(file)), None)
+    dotted = stem.replace("-idx", ".idx")
+    names = (f"{name}-ubyte{end}" for name in (stem, dotted) for end in ("", ".gz"))
+    return next((file for name in names if os.path.isfile(file := Path(folder, name))), None)
 
 
 def read_idx(path: FilePath) -> NDArray[Any]:

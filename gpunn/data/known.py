@@ -84,7 +84,7 @@ def load_known(name: str, data_dir: FilePath | None) -> Dataset:
         )
     if not is_there:
         folder = _download(name)
-    dataset = read_idx_folder(folder)
+    dataset = read_idx_folder(folder, needs_train=True)
     if dataset.n_classes > 10:
         raise DataError(f"{folder}: a label is {dataset.n_classes - 1}; {name} has 0 to 9 only")
     return replace(dataset, name=name, description=f"{SOURCES[name].title}, {folder}")

@@ -20,6 +20,7 @@ from hostile_readers import Read, small_data
 
 from gpunn import Network
 from gpunn.data import read_csv, read_idx, read_npy_pair, read_npz, read_parquet
+from gpunn.data.pictures import read_picture
 
 
 class Kind(NamedTuple):
@@ -59,6 +60,10 @@ def kinds_of_files(folder: Path) -> dict[str, Kind]:
             good.tables(small_data()[1]),
             as_it_is,
             (read_parquet, readers.read_in_chunks, predict),
+        )
+    if find_spec("PIL"):
+        kinds["picture"] = Kind(
+            "p.png", good.pictures(), as_it_is, (read_picture, readers.predict_picture)
         )
     return kinds
 

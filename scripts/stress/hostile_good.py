@@ -68,6 +68,33 @@ def tables(y: np.ndarray) -> Files:
     return tuple(found)
 
 
+def pictures() -> Files:
+    """Return pictures of all kinds: grey, coloured, with a palette, transparent, of 16 bits."""
+    from PIL import Image
+
+    X, _ = small_data()
+    grey = Image.fromarray(np.tile(X[0], (3, 2)))
+    wide = Image.fromarray(np.arange(12, dtype=np.uint16).reshape(3, 4) * 5000)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held sideways
+    found = []
+    for image, name, options in (
+        (grey, "PNG", {}),
+        (wide, "PNG", {}),
+        (grey.convert("LA"), "PNG", {"exif": exif}),
+        (grey.convert("RGB"), "JPEG", {"exif": exif}),
+        (grey.convert("P"), "GIF", {"transparency": 3}),
+        (grey.convert("RGB"), "BMP", {}),
+        (wide, "TIFF", {}),
+        (grey.convert("RGBA"), "TIFF", {"compression": "tiff_lzw"}),
+        (grey.convert("RGB"), "WEBP", {"lossless": True}),
+    ):
+        stream = io.BytesIO()
+        image.save(stream, name, **options)
+        found.append(stream.getvalue())
+    return tuple(found)
+
+
 def models(folder: Path) -> Files:
     """Return the files of three kinds of networks."""
     network = Network([9, 4, 3], device="cpu")

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from gpunn import Callback, Checkpoints, Network, ThreeLayerNetwork, fit
+from gpunn.cli.console import Console
+from gpunn.cli.pictures import read_pictures
 from gpunn.cli.predict import read_inputs
 from gpunn.data import table_chunks
 
@@ -71,3 +73,10 @@ def predict(network: Network, path: Path) -> None:
     """Read inputs as `gpunn predict` does."""
     for inputs in read_inputs(str(path), None, network):
         network.predict(network.scaling.rows(inputs, network.dtype))
+
+
+def predict_picture(path: Path) -> None:
+    """Make a picture an input of a network for MNIST, as `gpunn predict` does."""
+    network = Network([784, 2, 2], device="cpu")
+    inputs = read_pictures(str(path), network, Console(as_json=False, quiet=True)).inputs
+    network.predict(network.scaling.rows(inputs, network.dtype))

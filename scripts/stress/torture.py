@@ -11,7 +11,7 @@ kill      `kill -9` at a random moment, also while a checkpoint is written; then
 full      the disk is full: a small one, or else files grow no further than some random size
 removed   the folder of checkpoints is removed while a training writes there
 forbidden the right to write there is taken away
-files     mutated model, checkpoint, IDX, npz, npy, CSV and Parquet files
+files     mutated model, checkpoint, IDX, npz, npy, CSV and Parquet files, and pictures
 examples  hypothesis: shapes, dtypes, layouts, strides, empty and single-row inputs
 together  eight trainings at once, in threads and in processes
 stream    200 million rows that are made as they are learnt from, or ten minutes of them

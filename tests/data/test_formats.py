@@ -26,15 +26,16 @@ def refusal(data):
 def test_the_list_for_help_texts():
     assert describe_formats() == (
         "digits (8 x 8 pictures that come with gpunn), mnist, fashion-mnist, or a path: CSV or "
-        "Parquet, .npz, X.npy,y.npy, or a folder of IDX files"
+        "Parquet, .npz, X.npy,y.npy, a folder of IDX files, or a folder with a sub-folder of "
+        "pictures for each class"
     )
 
 
 def test_what_is_of_no_format_is_refused_with_all_that_are():
     assert refusal("absent.xyz") == (
         "'absent.xyz' is neither a data set nor a path; expected digits, mnist, fashion-mnist, "
-        "a .csv, .csv.gz, .tsv, .tsv.gz, .parquet or .npz file, X.npy,y.npy, or a folder of IDX "
-        "files"
+        "a .csv, .csv.gz, .tsv, .tsv.gz, .parquet or .npz file, X.npy,y.npy, a folder of IDX "
+        "files, or a folder with a sub-folder of pictures for each class"
     )
 
 
@@ -56,8 +57,8 @@ def test_a_format_that_no_end_of_a_name_tells(monkeypatch):
     monkeypatch.setattr(formats, "FORMATS", (*FORMATS, WHOLE))
     with pytest.raises(FileNotFoundError, match=r"tapes:1\.csv not found"):
         load_dataset("tapes:1.csv")
-    assert refusal("absent").endswith("a folder of IDX files, or a folder of tapes")
-    assert describe_formats().endswith("a folder of IDX files, or a folder of tapes")
+    assert refusal("absent").endswith("of pictures for each class, or a folder of tapes")
+    assert describe_formats().endswith("of pictures for each class, or a folder of tapes")
 
 
 def test_a_folder_may_be_named_as_a_file_is(tmp_path):

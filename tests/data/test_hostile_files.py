@@ -21,7 +21,7 @@ from hostile_judge import Judge  # noqa: E402
 
 CORPUS = TESTS / "corpus"
 READERS = sorted(path.name for path in CORPUS.iterdir())
-NEEDED = {"estimator": "sklearn", "parquet": "pyarrow"}
+NEEDED = {"estimator": "sklearn", "parquet": "pyarrow", "picture": "PIL"}
 
 
 @pytest.fixture(scope="module")
