@@ -59,7 +59,7 @@ def kinds_of_files(folder: Path) -> dict[str, Kind]:
             "t.parquet",
             good.tables(small_data()[1]),
             as_it_is,
-            (read_parquet, readers.read_in_chunks, predict),
+            (read_parquet, readers.read_with_options, readers.read_in_chunks, predict),
         )
     if find_spec("PIL"):
         kinds["picture"] = Kind(
@@ -112,7 +112,7 @@ def _arrays(folder: Path, predict: Read) -> dict[str, Kind]:
 
 def _texts(predict: Read) -> dict[str, Kind]:
     csv = good.csv(*small_data())
-    reads = (read_csv, readers.read_in_chunks, predict)
+    reads = (read_csv, readers.read_with_options, readers.read_in_chunks, predict)
     return {
         "csv": Kind("t.csv", csv, as_it_is, reads),
         "csv-gzip": Kind("t.csv.gz", tuple(map(good.in_gzip, csv)), in_gzip, reads),

@@ -33,7 +33,7 @@ def idx(X: np.ndarray, y: np.ndarray) -> Files:
 
 
 def csv(X: np.ndarray, y: np.ndarray) -> Files:
-    """Return a plain CSV file, and one with all that is allowed: blanks, an empty line, signs."""
+    """Return a plain CSV file, and some with all that is allowed: blanks, signs, quotes, words."""
     rows = np.column_stack([y, X.reshape(12, 9)])[:6]
     lines = [",".join(map(str, row)) for row in rows]
     return tuple(
@@ -41,6 +41,8 @@ def csv(X: np.ndarray, y: np.ndarray) -> Files:
         for text in (
             ["label,a,b,c,d,e,f,g,h,i", *lines],
             ["0,0.5,-1e-3,7", "", " 2 , 0,1.25, 3\r", "1,.5,1E9,+1"],
+            ["label;size;kind", "0;1.5;red", '1;;"a ""blue"" one"', "0;NA;", '"1";"2";red'],
+            ["size\tname", '1\t"two\r\nlines"', "2\tone", "3\tone"],
         )
     )
 

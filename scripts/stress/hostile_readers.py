@@ -9,7 +9,7 @@ from gpunn import Callback, Checkpoints, Network, ThreeLayerNetwork, fit
 from gpunn.cli.console import Console
 from gpunn.cli.pictures import read_pictures
 from gpunn.cli.predict import read_inputs
-from gpunn.data import table_chunks
+from gpunn.data import load_dataset, table_chunks
 
 Read = Callable[[Path], object]
 
@@ -62,6 +62,11 @@ def load_estimator(path: Path) -> None:
     kind = MLPRegressor if b"MLPRegressor" in path.read_bytes() else MLPClassifier
     estimator = kind.load(path, "cpu")
     estimator.predict(np.ones((2, estimator.n_features_in_)))
+
+
+def read_with_options(path: Path) -> None:
+    """Read a table with the last column to learn, and what is missing filled in."""
+    load_dataset(str(path), target=-1, missing="mean")
 
 
 def read_in_chunks(path: Path) -> None:
