@@ -246,6 +246,23 @@ def test_a_first_column_that_counts_the_rows_is_not_learnt(write, reader):
     assert read_csv(write(text), task="regression").labels.shape == (39, 1)
 
 
+def test_inputs_that_only_count_the_rows_are_said(write, reader):
+    rows = "".join(f"{k},{k % 2},{k % 5}\n" for k in range(7, 47))
+    came = read_csv(write("id,y,a\n" + rows), target="y")
+    assert came.notes[-1] == (
+        "inputs: column 'id' only counts the rows, which helps with no new ones; leave it out with "
+        "--ignore 1"
+    )
+    few = "".join(f"{k},{k % 2},{k % 5}\n" for k in range(7, 17))
+    assert len(read_csv(write("id,y,a\n" + few), target="y").notes) == 1
+
+
+def test_a_first_column_of_names_is_not_learnt(write, reader):
+    names = "".join(f"n{k},{k % 7},x\n" for k in range(30))
+    said = fails(read_csv, write("name,a,b\n" + names))
+    assert "column 'name', the first one, holds 30 different words in 30 rows; name what" in said
+
+
 def test_a_column_of_distinct_words_is_refused_by_name(write, reader):
     rows = "".join(f"{k % 2},{k},name {k}\n" for k in range(30))
     path = write("y,a,name\n" + rows)

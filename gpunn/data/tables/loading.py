@@ -23,7 +23,7 @@ from gpunn.data.tables.parquet_files import open_parquet
 from gpunn.data.tables.parts import PartReader, Vocabulary
 from gpunn.data.tables.preparation import Column, Preparation
 from gpunn.data.tables.table_file import Kind, TableFile
-from gpunn.data.tables.task import TargetFacts, decide_task
+from gpunn.data.tables.task import TableFacts, decide_task
 from gpunn.errors import DataError, one_line
 from gpunn.host_memory import free_memory
 
@@ -125,7 +125,7 @@ def load_table(file: TableFile, options: TableOptions, description: str) -> Data
     layout = choose_layout(file, options)
     vocabularies = new_vocabularies(layout)
     reader = PartReader(file, layout, options.missing, vocabularies)
-    facts = TargetFacts()
+    facts = TableFacts(len(layout.number_columns(layout.inputs)))
     n_rows = min(file.n_bytes(), free_memory() // 2) // (8 * file.n_columns)
     number_rows = _Growing(len(layout.number_columns(layout.inputs)), np.float64, n_rows)
     code_rows = _Growing(len(layout.word_columns(layout.inputs)), np.int32, n_rows)
@@ -134,7 +134,7 @@ def load_table(file: TableFile, options: TableOptions, description: str) -> Data
         number_rows.add(part.numbers)
         code_rows.add(part.codes)
         target_rows.add(part.targets)
-        facts.add(part.targets[:, 0], part.rows)
+        facts.add(part)
         _check_memory(file, 8 * facts.n_rows * file.n_columns, 8 * len(part.rows) * file.n_columns)
     numbers, codes, targets = number_rows.whole(), code_rows.whole(), target_rows.whole()
     check_rows(file, facts.n_rows, reader)
@@ -312,7 +312,7 @@ def notes_of(
     layout: Layout,
     options: TableOptions,
     task: Task,
-    facts: TargetFacts,
+    facts: TableFacts,
     reader: PartReader,
     preparation: Preparation,
 ) -> tuple[str, ...]:
@@ -339,6 +339,12 @@ def notes_of(
             f"missing: {_count(n_missing, 'field')} of {one_line(', '.join(where), 120)}; a number "
             f"became {became}, a word none of the known ones"
         )
+    given = [column for column in layout.inputs if layout.kinds[column] == "number"]
+    notes += [
+        f"inputs: {file.call(given[k])} only counts the rows, which helps with no new ones; leave "
+        f"it out with --ignore {given[k] + 1}"
+        for k in facts.counting_inputs
+    ]
     return tuple(notes)
 
 

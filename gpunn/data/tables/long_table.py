@@ -31,7 +31,7 @@ from gpunn.data.tables.parts import PartReader
 from gpunn.data.tables.preparation import Preparation
 from gpunn.data.tables.prepared import PreparedTable
 from gpunn.data.tables.table_file import TableFile
-from gpunn.data.tables.task import TargetFacts, decide_task
+from gpunn.data.tables.task import TableFacts, decide_task
 from gpunn.errors import DataError
 from gpunn.host_memory import free_memory, in_gib
 
@@ -252,7 +252,7 @@ class _Survey:
 
     def __init__(self, n_numbers: int, n_targets: int) -> None:
         self.n_train = self.n_test = 0
-        self.facts, self.digest = TargetFacts(), hashlib.sha256()
+        self.facts, self.digest = TableFacts(n_numbers), hashlib.sha256()
         self.everything, self.trained = Moments.none(n_numbers), Moments.none(n_numbers)
         self.targets = Moments.none(n_targets)
         self.whole = True
@@ -260,7 +260,7 @@ class _Survey:
 
     def add(self, part: Any, is_test: NDArray[np.bool_]) -> None:
         numbers = part.numbers
-        self.facts.add(part.targets[:, 0], part.rows)
+        self.facts.add(part)
         self.everything = self.everything.with_rows(numbers)
         self.trained = self.trained.with_rows(numbers[~is_test])
         self.targets = self.targets.with_rows(part.targets[~is_test])

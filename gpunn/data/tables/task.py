@@ -1,12 +1,11 @@
 """Whether a column is to be learnt as classes or as numbers, found from what it holds."""
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.data.checks import MAX_LABEL
 from gpunn.data.tables.layout import Layout, TableOptions, Task
+from gpunn.data.tables.parts import Part
 from gpunn.data.tables.table_file import TableFile
 from gpunn.errors import DataError, one_line
 
@@ -22,32 +21,63 @@ def are_whole(values: NDArray[np.float64]) -> NDArray[np.bool_]:
     return (values == np.floor(values)) & (np.abs(values) <= 2.0**53)  # type: ignore[no-any-return]
 
 
-@dataclass
-class TargetFacts:
-    """What a column to learn holds, gathered part by part.
+class RowCounters:
+    """Finds the columns that only count the rows: in each row, the number of the one before plus 1.
+
+    Parameters
+    ----------
+    n_columns : int
+        How many columns there are.
+    """
+
+    def __init__(self, n_columns: int) -> None:
+        self._columns = list(range(n_columns))
+        self._last: NDArray[np.float64] | None = None
+        self._n_rows = 0
+
+    def add(self, numbers: NDArray[np.float64]) -> None:
+        """Take in the next rows, shape (n, n_columns)."""
+        if not len(numbers) or not self._columns:
+            return
+        before = numbers[0] - 1 if self._last is None else self._last
+        self._columns = [
+            k for k in self._columns if (np.diff(numbers[:, k], prepend=before[k]) == 1).all()
+        ]
+        self._last = numbers[-1].copy()
+        self._n_rows += len(numbers)
+
+    def found(self) -> list[int]:
+        """Return the columns, if there are more rows than may happen to be like that."""
+        return self._columns if self._n_rows > _FEW_CLASSES else []
+
+
+class TableFacts:
+    """What the first column to learn holds, and which columns only count the rows.
+
+    Parameters
+    ----------
+    n_inputs : int
+        How many columns of numbers there are among the inputs.
 
     Attributes
     ----------
     n_rows : int
         How many rows have been seen.
     values : set of float
-        Its different values; no more are kept than there may be classes.
+        The different values to learn; no more are kept than there may be classes.
     first_fraction : (int, float) or None
-        The row of the first value that is no whole number, and the value.
-    counts_rows : bool
-        Whether each value is that of the row before plus 1.
+        The row of the first of them that is no whole number, and the value.
     """
 
-    n_rows: int = 0
-    first_fraction: tuple[int, float] | None = None
-    counts_rows: bool = True
-
-    def __post_init__(self) -> None:
+    def __init__(self, n_inputs: int) -> None:
+        self.n_rows = 0
         self.values: set[float] = set()
-        self._last: float | None = None
+        self.first_fraction: tuple[int, float] | None = None
+        self._target, self._inputs = RowCounters(1), RowCounters(n_inputs)
 
-    def add(self, values: NDArray[np.float64], rows: NDArray[np.int64]) -> None:
-        """Take in the next values, and the rows of the file that they are from."""
+    def add(self, part: Part) -> None:
+        """Take in the next rows."""
+        values, rows = part.targets[:, 0], part.rows
         if not len(values):
             return
         if len(self.values) <= MAX_LABEL:
@@ -57,11 +87,19 @@ class TargetFacts:
             if not whole.all():
                 at = int(np.argmin(whole))
                 self.first_fraction = int(rows[at]), float(values[at])
-        if self.counts_rows:
-            before = values[0] - 1 if self._last is None else self._last
-            self.counts_rows = bool((np.diff(values, prepend=before) == 1).all())
-            self._last = float(values[-1])
+        self._target.add(part.targets[:, :1])
+        self._inputs.add(part.numbers)
         self.n_rows += len(values)
+
+    @property
+    def counts_rows(self) -> bool:
+        """Whether the column to learn only counts the rows."""
+        return bool(self._target.found())
+
+    @property
+    def counting_inputs(self) -> list[int]:
+        """Which of the inputs that are numbers only count the rows."""
+        return self._inputs.found()
 
     @property
     def are_many(self) -> bool:
@@ -70,7 +108,7 @@ class TargetFacts:
         return n_values > MANY_CLASSES or n_values > max(_FEW_CLASSES, self.n_rows / 2)
 
 
-def decide_task(file: TableFile, layout: Layout, options: TableOptions, facts: TargetFacts) -> Task:
+def decide_task(file: TableFile, layout: Layout, options: TableOptions, facts: TableFacts) -> Task:
     """Return what a column is to be learnt as.
 
     Words and a few whole numbers are classes, everything else numbers.
@@ -103,7 +141,7 @@ def decide_task(file: TableFile, layout: Layout, options: TableOptions, facts: T
     return "classification"
 
 
-def _check_first_column(file: TableFile, layout: Layout, facts: TargetFacts) -> None:
+def _check_first_column(file: TableFile, layout: Layout, facts: TableFacts) -> None:
     """Raise unless the first column can be meant where the user named none."""
     column = layout.targets[0]
     name = file.call(column)
@@ -117,7 +155,12 @@ def _check_first_column(file: TableFile, layout: Layout, facts: TargetFacts) -> 
             f"{file.place(row, column)}: the label {value!r} is not a whole number; {advice}, or "
             f"learn {name} with --task regression"
         )
-    if layout.kinds[column] == "number" and facts.counts_rows and facts.n_rows > _FEW_CLASSES:
+    if layout.kinds[column] == "word" and facts.are_many:
+        raise DataError(
+            f"{file.path}: {name}, the first one, holds {len(facts.values):,} different words in "
+            f"{facts.n_rows:,} rows; {advice}"
+        )
+    if layout.kinds[column] == "number" and facts.counts_rows:
         raise DataError(
             f"{file.path}: {name}, the first one, only counts the rows; {advice}, and leave the "
             f"first one out with --ignore {column + 1}"
