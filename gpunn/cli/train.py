@@ -35,8 +35,8 @@ from gpunn.cli.train_data import (
     value_range_of,
     where_samples_stay,
 )
-from gpunn.cli.train_options import Settings, settings_of
 from gpunn.cli.train_options import add_options as add_options
+from gpunn.cli.train_settings import Settings, settings_of
 from gpunn.data.formats import is_pictures
 from gpunn.data.tables.task import MANY_CLASSES
 from gpunn.errors import DivergenceError, OutputError, ParameterError

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gpunn.cli.train_options import DataSettings
+from gpunn.cli.train_settings import DataSettings
 from gpunn.data.datasets import Dataset
 from gpunn.data.files import fits
 from gpunn.data.formats import is_table, load, open_table
