@@ -18,6 +18,7 @@ from gpunn.backends.base import Backend
 from gpunn.cli.console import Console, choose_device, plain
 from gpunn.cli.number_scores import score_numbers
 from gpunn.cli.pictures import AS_THEY_ARE
+from gpunn.cli.progress import Progress
 from gpunn.cli.train_data import (
     Data,
     Samples,
@@ -42,65 +43,13 @@ from gpunn.data.tables.task import MANY_CLASSES
 from gpunn.errors import DivergenceError, OutputError, ParameterError
 from gpunn.model_file import check_writable
 from gpunn.network import Network
-from gpunn.training.callbacks import Callback, EarlyStopping, EpochRecord, History
+from gpunn.recipes import Recipe
+from gpunn.training.callbacks import EarlyStopping, History
 from gpunn.training.checkpoints import Checkpoints
 from gpunn.training.evaluation import Evaluation, evaluate
 from gpunn.training.fitting import fit
 
-MOST_LINES = 100
-"""How many lines there are for epochs; where they are more, only every few have one."""
-
 _STATUS = {"interrupted": 130, "terminated": 143, "diverged": 1}
-
-
-class _Progress(Callback):
-    """A progress bar on a terminal, and a line for each epoch."""
-
-    def __init__(self, console: Console) -> None:
-        self.console = console
-
-    def on_train_begin(self, network: Network, n_epochs: int, n_samples: int) -> None:
-        from tqdm import tqdm
-
-        self.n_epochs = n_epochs
-        self.epochs_a_line = 1 if n_epochs <= MOST_LINES else math.ceil(n_epochs / MOST_LINES)
-        self.bar = tqdm(
-            total=n_epochs * n_samples,
-            unit=" samples",
-            unit_scale=True,
-            leave=False,
-            # None: only where standard error is a terminal.
-            disable=True if self.console.quiet else None,
-        )
-
-    def on_step_end(self, n_samples: int) -> None:
-        self.bar.update(n_samples)
-
-    def on_resume(self, n_samples: int) -> None:
-        self.bar.n = n_samples
-        self.bar.refresh()
-
-    def on_notice(self, text: str) -> None:
-        self.bar.clear()
-        self.console.say(text)
-
-    def on_streaming(self, reason: str) -> None:
-        self.bar.clear()
-        self.console.say(f"samples: streamed from the host in each epoch, because {reason}")
-
-    def on_epoch_end(self, network: Network, record: EpochRecord) -> None:
-        if record.epoch % self.epochs_a_line and record.epoch != self.n_epochs:
-            return
-        text = f"epoch {record.epoch:>3}/{self.n_epochs}  training loss {record.train_loss:.6f}"
-        if record.validation_loss is not None:
-            text += f"  validation loss {record.validation_loss:.6f}"
-        if record.validation_accuracy is not None:
-            text += f"  validation accuracy {record.validation_accuracy:.4f}"
-        self.bar.clear()
-        self.console.say(f"{text}  {record.seconds:.1f} s")
-
-    def on_train_end(self, history: History) -> None:
-        self.bar.close()
 
 
 def run(options: Namespace, console: Console) -> int:
@@ -111,30 +60,67 @@ def run(options: Namespace, console: Console) -> int:
 
 
 def _train(settings: Settings, backend: Backend, console: Console) -> int:
-    out, seed = settings.out, settings.source.seed
+    out = settings.out
     check_writable(out)
     if settings.checkpoints is not None:
         settings.checkpoints.check()
     dataset = open_data(settings.source)
-    n_train, n_test = counts(dataset)
-    settings = settings.for_data(dataset.task, n_train, is_table=dataset.preparation is not None)
-    recipe = settings.recipe
+    settings = settings.for_data(
+        dataset.task, counts(dataset)[0], is_table=dataset.preparation is not None
+    )
     classes = classes_of(dataset)
+    network = _new_network(dataset, classes, settings, backend)
+    _check_space(out, network)
+    _say_what_is_learnt(dataset, classes, network, settings.recipe, console)
+
+    # Before the training, so that a bad label in it does not come to light hours later.
+    test = test_part(network, dataset, classes)
+    parts = _parts(network, dataset, test, classes, settings, console)
+    history = _fit(network, parts, settings, console)
+    tested = None if test is None else evaluate(network, test.X, test.y)
+    # What the last steps did shows in no epoch's loss.
+    if history.stopped == "diverged" or (tested is not None and not math.isfinite(tested.loss)):
+        _say_diverged(history, settings.checkpoints)
+    figures = _test_figures(network, test, tested)
+    result = _train_result(network, parts.samples.n, history, figures, out)
+    network.training_record = _record(network, dataset, settings, result, history)
+    if network.preparation is not None:
+        # Now, because the arrays of the training have no names that could be compared.
+        network.feature_names = network.preparation.feature_names
+    _save(network, out)
+    data = None if console.quiet else settings.source.data
+    console.report(_train_text(result, history, data), result)
+    return _STATUS.get(history.stopped, 0)
+
+
+def _new_network(
+    dataset: Data, classes: NDArray[np.int64] | None, settings: Settings, backend: Backend
+) -> Network:
+    """Return an untrained network for some data, which knows how they become inputs and targets."""
+    recipe = settings.recipe
     network = recipe.make_network(
         dataset.n_features,
         n_outputs_of(dataset, classes),
         dtype=settings.dtype,
         device=backend,
-        seed=seed,
+        seed=settings.source.seed,
     )
-    network.scaling, network.output_scaling = (
-        scaling_of(dataset, recipe),
-        output_scaling_of(dataset),
-    )
+    network.scaling = scaling_of(dataset, recipe)
+    network.output_scaling = output_scaling_of(dataset)
     network.preparation = dataset.preparation
     if classes is not None:
         network.class_labels = names_of(dataset, classes)
-    _check_space(out, network)
+    return network
+
+
+def _say_what_is_learnt(
+    dataset: Data,
+    classes: NDArray[np.int64] | None,
+    network: Network,
+    recipe: Recipe,
+    console: Console,
+) -> None:
+    n_train, n_test = counts(dataset)
     for note in dataset.notes:
         console.say(note)
     console.say(
@@ -151,37 +137,26 @@ def _train(settings: Settings, backend: Backend, console: Console) -> int:
     console.say(f"inputs: {network.scaling.describe()}")
     console.say(f"network: {network!r}, {network.n_parameters:,} parameters")
 
-    # Before the training, so that a bad label in it does not come to light hours later.
-    test = test_part(network, dataset, classes)
-    parts = _parts(network, dataset, test, classes, settings, console)
-    history = _fit(network, parts, settings, console)
-    tested = None if test is None else evaluate(network, test.X, test.y)
-    # What the last steps did shows in no epoch's loss.
-    if history.stopped == "diverged" or (tested is not None and not math.isfinite(tested.loss)):
-        _say_diverged(history, settings.checkpoints)
-    figures = _test_figures(network, test, tested)
-    result = _train_result(network, parts.samples.n, history, figures, out)
-    network.training_record = {
+
+def _record(
+    network: Network, dataset: Data, settings: Settings, result: dict[str, Any], history: History
+) -> dict[str, Any]:
+    """Return what a model's file says of its training."""
+    record = {
         **{key: value for key, value in result.items() if key != "model"},
         "gpunn": __version__,
         "data": dataset.name,
         "recipe": settings.recipe_name,
         "settings": _recorded(settings),
-        "seed": seed,
+        "seed": settings.source.seed,
         "image_shape": None if dataset.image_shape is None else list(dataset.image_shape),
         "value_range": value_range_of(dataset),
         "pictures": AS_THEY_ARE if is_pictures(settings.source.data) else None,
         "targets": _target_names(network),
         "history": [dataclasses.asdict(record) for record in history.epochs],
     }
-    network.training_record = plain(network.training_record)
-    if network.preparation is not None:
-        # Now, because the arrays of the training have no names that could be compared.
-        network.feature_names = network.preparation.feature_names
-    _save(network, out)
-    data = None if console.quiet else settings.source.data
-    console.report(_train_text(result, history, data), result)
-    return _STATUS.get(history.stopped, 0)
+    plain_record: dict[str, Any] = plain(record)
+    return plain_record
 
 
 def _target_names(network: Network) -> list[str] | None:
@@ -285,7 +260,7 @@ def _fit(network: Network, parts: _Parts, settings: Settings, console: Console) 
         early_stopping=parts.early_stopping,
         shuffle=settings.recipe.shuffle,
         seed=[settings.source.seed, 1],
-        callbacks=[_Progress(console)],
+        callbacks=[Progress(console)],
         checkpoints=settings.checkpoints,
         sample_weight=parts.samples.weights,
         class_weight=class_weight_of(settings.source, network),
