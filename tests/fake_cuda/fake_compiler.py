@@ -24,13 +24,14 @@ from fake_memory import GuardedBytes
 CXX = next(filter(None, map(shutil.which, ("g++", "c++", "clang++"))), None)
 # No exceptions and no start files, nor headers where they can be spared: with them, parsing and
 # linking would take most of the time of the tests. And no multiplication is fused with an addition,
-# so that results do not depend on the host's processor. Most kernels are compiled for a few launches:
-# hardly any optimisation pays.
+# so that results do not depend on the host's processor. Most kernels are launched a few times only,
+# for which hardly any optimisation pays.
 CXX_FLAGS = (
     *("-Og", "-std=c++17", "-shared", "-fPIC", "-ffp-contract=off"),
     *("-fno-exceptions", "-fno-asynchronous-unwind-tables", "-nostdlib"),
 )
-# Python has both already; only other systems' linkers insist. To read them takes a fifth of the time.
+# What kernels call is in Python already, and only other systems' linkers insist on seeing it. To
+# read these takes a fifth of the time.
 LIBRARIES = () if sys.platform == "linux" else ("-lm", "-lc")
 
 SANITIZE = os.environ.get("GPUNN_HOST_SANITIZE") == "1"

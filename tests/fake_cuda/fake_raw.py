@@ -1,8 +1,8 @@
 """Whole kernels of the double of CuPy: CUDA source whose threads are fibres on the host.
 
 In a cooperative launch all blocks are there at once, in any other one they run one after the other;
-``fake_grid.cpp`` has the grid. A launch is run twice, with threads and blocks in opposite orders, so
-that a race shows as a difference. Shared memory has guards and begins as NaN, like all other
+``fake_grid.cpp`` has the grid. A launch is run twice, with threads and blocks in opposite orders,
+so that a race shows as a difference. Shared memory has guards and begins as NaN, like all other
 memory.
 """
 
