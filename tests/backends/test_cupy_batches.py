@@ -11,7 +11,7 @@ import fake_cuda
 import numpy as np
 import pytest
 from conftest import assert_same, bound, make_backend
-from test_cupy_online import HIDDEN, PAIRS, samples, twins
+from test_cupy_online import KINDS, PAIRS, samples, twins
 
 import gpunn
 from gpunn import fit
@@ -79,10 +79,9 @@ def assert_same_learning(
     np.testing.assert_allclose(got, expected, rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize("hidden", HIDDEN)
-@pytest.mark.parametrize("pair", PAIRS, ids="-".join)
+@pytest.mark.parametrize(("hidden", "pair"), KINDS, ids=str)
 def test_every_kind_of_network(
-    gpu: Backend, rng: np.random.Generator, pair: tuple[str, str], hidden: str
+    gpu: Backend, rng: np.random.Generator, hidden: str, pair: tuple[str, str]
 ) -> None:
     X, T = samples(rng, 15, 7, 3)
     for biases in (True, False):
