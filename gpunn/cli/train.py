@@ -84,9 +84,6 @@ def _train(settings: Settings, backend: Backend, console: Console) -> int:
     figures = _test_figures(network, test, tested)
     result = _train_result(network, parts.samples.n, history, figures, out)
     network.training_record = _record(network, dataset, settings, result, history)
-    if network.preparation is not None:
-        # Now, because the arrays of the training have no names that could be compared.
-        network.feature_names = network.preparation.feature_names
     _save(network, out)
     data = None if console.quiet else settings.source.data
     console.report(_train_text(result, history, data), result)

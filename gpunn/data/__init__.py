@@ -1,7 +1,7 @@
 """Data sets: a few known ones by name, and your own from files."""
 
 from gpunn.data.datasets import Dataset
-from gpunn.data.formats import is_table, load_dataset, table_chunks, table_fits
+from gpunn.data.formats import is_table, load_dataset, table_chunks, table_fits, table_inputs
 from gpunn.data.idx_files import read_idx, read_idx_folder
 from gpunn.data.known import DATA_DIR_VARIABLE, load_digits
 from gpunn.data.numpy_files import read_npy_pair, read_npz
@@ -25,4 +25,5 @@ __all__ = [
     "read_parquet",
     "table_chunks",
     "table_fits",
+    "table_inputs",
 ]

@@ -22,6 +22,8 @@ from gpunn.data.tables.csv_files import open_csv
 from gpunn.data.tables.layout import NO_OPTIONS, Missing, TableOptions, Task, table_options
 from gpunn.data.tables.loading import OpenTable, load_table, number_chunks
 from gpunn.data.tables.parquet_files import open_parquet
+from gpunn.data.tables.preparation import Preparation
+from gpunn.data.tables.prepared import inputs_of
 from gpunn.data.tables.table_file import TableFile
 from gpunn.errors import DataError, ParameterError
 
@@ -237,6 +239,34 @@ def table_chunks(path: FilePath, *, labelled: bool = True) -> Iterator[NDArray[n
         If the file is bad; the message says where.
     """
     return number_chunks(open_table(path), labelled=labelled)
+
+
+def table_inputs(
+    path: FilePath, preparation: Preparation, *, delimiter: str | None = None
+) -> NDArray[np.float64]:
+    """Return the inputs that a network's record makes of a table, as ``gpunn predict`` does.
+
+    Parameters
+    ----------
+    path : path
+        The file. Its columns are found by name, or by place if there is no header; what was to be
+        learnt need not be there.
+    preparation : Preparation
+        `Network.preparation` of a network that was trained on a table.
+    delimiter : str, optional
+        What stands between the fields of a CSV file. Without it, that is found out.
+
+    Returns
+    -------
+    ndarray of float64, shape (n_rows, n_0)
+        Inputs as `Network.scaling` takes them.
+
+    Raises
+    ------
+    DataError
+        If a column is not there, or a field holds what the network cannot know.
+    """
+    return inputs_of(open_table(path, delimiter), preparation)
 
 
 def _format_of(path: str) -> Format | None:

@@ -266,8 +266,19 @@ class NetworkState:
         if type(X) is np.ndarray and self._feature_names is None:
             return  # which is all that it costs whoever has no names
         came = column_names(X)
-        check_names(self.feature_names, came)
-        warn_of_missing_names(self.feature_names, came, stacklevel=4)
+        known = self.names_to_compare(came)
+        check_names(known, came)
+        warn_of_missing_names(known, came, stacklevel=4)
+
+    def names_to_compare(self, came: list[str] | None) -> list[str] | None:
+        """Return what the names of inputs must be, if that is known.
+
+        The names of a table's columns count only for inputs that have names, too: arrays that were
+        scaled have none, and nobody is to be warned of that.
+        """
+        if self._feature_names is None and self.preparation is not None and came is not None:
+            return self.preparation.feature_names
+        return self._feature_names
 
     def as_matrix(self, rows: Array | Rows) -> Array:
         """Return a matrix as a row-major one on the device, in the network's dtype."""

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpunn.network import Network
+from gpunn.network.frames import column_names
 from gpunn.network.names import warn_of_missing_names
 from gpunn.training.loaders import Loader, check_given, loader_of_given
 from gpunn.training.memory import bytes_per_sample
@@ -64,8 +65,9 @@ def evaluate(network: Network, X: ArrayLike | Stream, y: ArrayLike | None = None
     UserWarning
         If only the inputs have names, or only the network.
     """
-    given = check_given(network, X, y, network.feature_names)
-    warn_of_missing_names(network.feature_names, given.names)
+    known = network.names_to_compare(column_names(X))
+    given = check_given(network, X, y, known)
+    warn_of_missing_names(known, given.names)
     n_rows = min(given.n_samples, network.rows_at_once)
     samples = loader_of_given(network, given, n_rows, n_rows * bytes_per_sample(network))
     return measure(network, Holdout(samples), keep_outputs=given.stream is None)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gpunn import Network, cli
-from gpunn.data import files
+from gpunn.data import files, table_inputs
 from gpunn.data.tables import csv_blocks, long_table
 
 
@@ -102,7 +102,7 @@ def test_words_are_learnt_told_and_given_back(run, result, tmp_path):
     assert [row[0] for row in rows[1:]] == ["rose", "flax", "iris"]
     network = Network.load(model, "cpu")
     assert network.class_labels == ["flax", "iris", "rose"]
-    assert network.feature_names == ["size", "colour=blue", "colour=red", "weight"]
+    assert network.preparation.feature_names == ["size", "colour=blue", "colour=red", "weight"]
 
 
 @pytest.mark.parametrize(("delimiter", "newline"), [(";", "\n"), ("\t", "\r\n"), ("|", "\n")])
@@ -150,8 +150,6 @@ def test_numbers_are_predicted_in_their_own_units(run, result, refused, tmp_path
     assert measured["rmse"] == pytest.approx(np.sqrt(error.mean()), rel=1e-5)
     assert measured["r2"] == pytest.approx(1 - error.mean() / truth.var(), rel=1e-5)
     network = Network.load(model, "cpu")
-    assert network.feature_names[:2] == ["age", "sex"]
-    network.feature_names = None
     X = network.scaling.apply(table[:, 1:], "float32")
     outputs = network.output_scaling.apply(network.predict(X), "float64")
     np.testing.assert_allclose(outputs[:, 0], predicted, rtol=1e-12)
@@ -288,7 +286,7 @@ def test_a_table_that_does_not_fit_is_learnt_as_in_memory(result, run, monkeypat
         assert in_chunks["test_accuracy"] > 0.9
         one, other = (Network.load(name, "cpu") for name in "ab")
         assert one.class_labels == other.class_labels
-        assert one.feature_names == other.feature_names
+        assert one.preparation.feature_names == other.preparation.feature_names
         # Of other samples, held out at random, so only about the same.
         np.testing.assert_allclose(one.scaling.scale, other.scaling.scale, rtol=0.2)
         assert one.scaling.scale[3] == other.scaling.scale[3] == 0
@@ -302,3 +300,26 @@ def test_numbers_of_a_table_that_does_not_fit(result, monkeypatch):
     came = result("train", data, "--out", "m", "--epochs", 60, "--val-fraction", 0.1)
     assert came["test_r2"] > 0.3
     assert result("evaluate", "m", data)["r2"] > 0.3
+
+
+def test_a_frame_is_compared_with_the_columns_of_the_table(run):
+    pandas = pytest.importorskip("pandas")
+    data = write("f.csv", flowers())
+    run("train", data, "--target", "species", "--epochs", 1, "--out", "m")
+    network = Network.load("m", "cpu")
+    names = ["size", "colour=blue", "colour=red", "weight"]
+    X = np.ones((3, 4), np.float32)
+    came = network.predict(pandas.DataFrame(X, columns=names))
+    np.testing.assert_array_equal(came, network.predict(X))
+    with pytest.raises(ValueError, match="in the order of the training, with 'size' as column 0"):
+        network.predict(pandas.DataFrame(X, columns=names[::-1]))
+
+
+def test_python_reads_a_table_as_the_command_line_does(run, result):
+    data = write("f.csv", flowers())
+    run("train", data, "--target", "species", "--epochs", 20, "--out", "m")
+    network = Network.load("m", "cpu")
+    new = write("n.csv", flowers(order=("colour", "weight", "size")))
+    inputs = network.scaling.apply(table_inputs(new, network.preparation), network.dtype)
+    said = [network.class_labels[k] for k in network.predict(inputs).argmax(axis=1)]
+    assert said == result("predict", "m", new)["predictions"]

@@ -75,6 +75,14 @@ class PreparedTable:
         return labels.astype(np.int64)
 
 
+def inputs_of(file: TableFile, preparation: Preparation) -> NDArray[np.float64]:
+    """Return the raw inputs of all rows; see `gpunn.data.table_inputs`."""
+    layout = preparation.layout_of(file, with_targets=False)
+    missing = None if preparation.missing == "drop" else preparation.missing
+    table = PreparedTable(file, layout, preparation, "regression", None, missing)
+    return np.concatenate([inputs for inputs, _ in table])
+
+
 def label_first(n_inputs: int) -> Preparation:
     """Return what is known of a table by a model that kept no record: numbers, label first."""
     columns = tuple(Column(None, k) for k in range(1, n_inputs + 1))
