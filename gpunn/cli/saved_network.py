@@ -69,8 +69,8 @@ def open_prepared(
     DataError
         If the table does not have the columns that it must have.
     """
-    file = open_table(data, delimiter)
     preparation = network.preparation or label_first(network.n_inputs)
+    file = open_table(data, delimiter, may_have_header=preparation.may_have_header)
     layout = preparation.layout_of(file, with_targets=with_targets)
     missing = preparation.missing
     return PreparedTable(

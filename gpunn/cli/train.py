@@ -86,7 +86,8 @@ def _train(settings: Settings, backend: Backend, console: Console) -> int:
     network.training_record = _record(network, dataset, settings, result, history)
     _save(network, out)
     data = None if console.quiet else settings.source.data
-    console.report(_train_text(result, history, data), result)
+    are_pictures = dataset.image_shape is not None
+    console.report(_train_text(result, history, data, are_pictures=are_pictures), result)
     return _STATUS.get(history.stopped, 0)
 
 
@@ -313,7 +314,9 @@ def _train_result(
     }
 
 
-def _train_text(result: dict[str, Any], history: History, data: str | None) -> str:
+def _train_text(
+    result: dict[str, Any], history: History, data: str | None, *, are_pictures: bool
+) -> str:
     """Return the result in words and, if the data are named, what could come next."""
     lines = [
         f"trained {history.n_samples_trained:,} samples in {history.seconds:.1f} s "
@@ -332,7 +335,7 @@ def _train_text(result: dict[str, Any], history: History, data: str | None) -> s
         "next:",
         f"  gpunn evaluate {model} {data}     where is it right and wrong?",
     ]
-    if result["task"] == "classification":
+    if are_pictures and result["task"] == "classification":
         lines.append(
             f"  gpunn backquery {model} --out classes.png     what does a class look like to it?"
         )

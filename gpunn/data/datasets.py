@@ -126,7 +126,10 @@ class Dataset:
         classes = self.labels if self.labels.ndim == 1 else np.zeros(len(order), np.int64)
         held_out = _choose_from_each_class(classes, order, test_fraction)
         if not held_out.any():
-            raise DataError(f"{self.name}: no class has two samples, so none can be held out")
+            raise DataError(
+                f"{self.name}: no class has two samples, so none can be held "
+                "out; numbers are learnt with --task regression"
+            )
         train, test = order[~held_out[order]], order[held_out[order]]
         return replace(
             self,

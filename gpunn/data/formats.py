@@ -83,7 +83,7 @@ def _read_pictures(path: str, task: Task | None) -> Dataset:
 
 def _only_classes(data: str, task: Task | None) -> None:
     if task == "regression":
-        raise ParameterError(f"{data} has classes to learn, and no numbers: leave out --task")
+        raise ParameterError(f"{data} has classes to learn, and no numbers to predict")
 
 
 PICTURES = Format(EXPECTED, _read_pictures, is_one=are_pictures)
@@ -160,11 +160,12 @@ def load_dataset(
 
 def load(data: str, data_dir: FilePath | None, options: TableOptions = NO_OPTIONS) -> Dataset:
     """Load a data set as `load_dataset` does, with its options in one."""
+    data = os.fspath(data)
     found = None if data == "digits" or data in SOURCES else _format_of(data)
     if found is not None and found.open_table is not None:
         table = found.open_table(data, options.delimiter)
         return load_table(table, options, f"{found.name} file {data}")
-    if options.are_for_tables:
+    if options.are_for_tables and (found is not None or data == "digits" or data in SOURCES):
         raise ParameterError(
             f"{data} is no table, and has no columns to choose from: leave out --target, --ignore, "
             "--missing and --delimiter"
@@ -174,7 +175,11 @@ def load(data: str, data_dir: FilePath | None, options: TableOptions = NO_OPTION
         return load_digits() if data == "digits" else load_known(data, data_dir)
     if found is not None and found.read is not None:
         return found.read(data, options.task)
-    what = "a file of unknown kind" if os.path.exists(data) else "neither a data set nor a path"
+    what = (
+        "a file of unknown kind (if it is a table, rename it to .csv)"
+        if os.path.exists(data)
+        else "neither a data set nor a path"
+    )
     names = ", ".join(["digits", *SOURCES])
     suffixes = _either([suffix for known in FORMATS for suffix in known.suffixes])
     others = [known.name for known in FORMATS if not known.suffixes]
@@ -194,8 +199,12 @@ def is_pictures(data: str) -> bool:
     return data != "digits" and data not in SOURCES and _format_of(data) is PICTURES
 
 
-def open_table(path: FilePath, delimiter: str | None = None) -> TableFile:
+def open_table(
+    path: FilePath, delimiter: str | None = None, *, may_have_header: bool = True
+) -> TableFile:
     """Return a table whose beginning has been looked at. One of an unknown name is read as CSV.
+
+    A first line without numbers is a header, unless there may be none.
 
     Raises
     ------
@@ -204,7 +213,9 @@ def open_table(path: FilePath, delimiter: str | None = None) -> TableFile:
     """
     known = _format_of(os.fspath(path))
     opens = None if known is None else known.open_table
-    return (opens or open_csv)(path, delimiter)
+    if opens is None or opens is open_csv:
+        return open_csv(path, delimiter, may_have_header=may_have_header)
+    return opens(path, delimiter)
 
 
 def table_fits(path: FilePath) -> bool:
@@ -266,7 +277,8 @@ def table_inputs(
     DataError
         If a column is not there, or a field holds what the network cannot know.
     """
-    return inputs_of(open_table(path, delimiter), preparation)
+    file = open_table(path, delimiter, may_have_header=preparation.may_have_header)
+    return inputs_of(file, preparation)
 
 
 def _format_of(path: str) -> Format | None:

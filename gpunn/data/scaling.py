@@ -158,8 +158,15 @@ class Scaling:
         else:
             mean = np.mean(array, axis=0, dtype=np.float64)
         squares = np.zeros_like(mean)
-        for rows in blocks(array):
-            squares += np.square(array[rows] - mean).sum(axis=0)
+        with np.errstate(over="ignore", invalid="ignore"):
+            for rows in blocks(array):
+                squares += np.square(array[rows] - mean).sum(axis=0)
+        if not np.isfinite(squares).all():
+            feature = int(np.argmin(np.isfinite(squares)))
+            raise DataError(
+                f"feature {feature} of the inputs is too large for its variance to be a number: "
+                "divide it by a power of 10"
+            )
         # The mean of equal values may be off by a rounding error, which would look like a spread.
         deviation = np.where(smallest == largest, 0.0, np.sqrt(squares / len(array)))
         scale = _divide_or_zero(1.0, deviation)

@@ -9,7 +9,7 @@ import warnings
 import numpy as np
 import pytest
 
-from gpunn.data import Preparation, load_dataset, read_csv, read_parquet
+from gpunn.data import Preparation, load_dataset, read_csv, read_parquet, table_inputs
 from gpunn.data.formats import open_table
 from gpunn.data.tables import csv_blocks, csv_files
 from gpunn.data.tables.csv_dialect import delimiter_of
@@ -188,7 +188,11 @@ def test_what_is_missing_is_refused_by_place_unless_a_rule_is_given(write, reade
     text = "y,a\n0,1\n,2\n1,3\n"
     assert "line 3, column 'y': is missing; what is" in fails(read_csv, write(text), missing="mean")
     assert read_csv(write(text), missing="drop").labels.tolist() == [0, 1]
-    assert "in each of its 2 rows" in fails(read_csv, write("y,a\n0,\n1,NA\n"), missing="drop")
+    for missing in ("drop", "mean"):
+        said = fails(read_csv, write("y,a,b\n0,,1\n1,NA,2\n"), missing=missing)
+        assert "column 'a' is empty in all rows; leave it out with --ignore a" in said
+    text = "y,a,b\n0,,1\n1,2,\n"
+    assert "in each of its 2 rows" in fails(read_csv, write(text), missing="drop")
 
 
 def test_namibia_is_a_word(write, reader):
@@ -211,7 +215,7 @@ def test_namibia_is_a_word(write, reader):
         (
             IRIS,
             {"target": "species", "task": "regression"},
-            "line 2, column 'species': 'setosa' is",
+            "column 'species' holds words, which are classes; --task regression",
         ),
         (
             IRIS,
@@ -227,7 +231,11 @@ def test_namibia_is_a_word(write, reader):
         ('y,a\n0,"red\n1,blue\n', {}, "line 2: unexpected end of data; is a quote missing"),
         ('y,a\n0,"red"x\n', {}, "line 2: ',' expected after '\"'; is a quote missing"),
         (b"y,a\n0,na\xefve\n1,b\n", {}, "line 2, column 'a': holds bytes that are not UTF-8"),
-        ("y,a\n0,1\n".encode("utf-16"), {}, "is written in UTF-16; save it as UTF-8"),
+        (
+            "y,a\n0,1\n".encode("utf-16"),
+            {},
+            "is written in UTF-16, or is no text; save it as UTF-8",
+        ),
         ("y,a\n0,1\n1e30,2\n", {"task": "classification"}, "the label 1e+30 is not a whole number"),
         ("y,a\n", {}, "no line of data"),
     ],
@@ -251,7 +259,7 @@ def test_inputs_that_only_count_the_rows_are_said(write, reader):
     came = read_csv(write("id,y,a\n" + rows), target="y")
     assert came.notes[-1] == (
         "inputs: column 'id' only counts the rows, which helps with no new ones; leave it out with "
-        "--ignore 1"
+        "--ignore id"
     )
     few = "".join(f"{k},{k % 2},{k % 5}\n" for k in range(7, 17))
     assert len(read_csv(write("id,y,a\n" + few), target="y").notes) == 1
@@ -293,6 +301,93 @@ def test_numbers_to_predict_in_arrays(tmp_path):
     np.savez(tmp_path / "a.npz", X=X, y=[1, 2, np.nan, 3])
     with pytest.raises(DataError, match="y holds nan in row 2"):
         load_dataset(str(tmp_path / "a.npz"), task="regression")
+
+
+# As other programs write tables.
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        ("a;y\r\n0,5;1\r\n1,5;0\r\n", {"target": "y"}, "column 'a' holds numbers with commas or"),
+        ("a;y\n1;0,5\n2;1,5\n", {"target": "y"}, "write them with a decimal point"),
+        ('p,y\n"$1,234.50",1\n"$900",0\n', {"target": "y"}, "or leave it out with --ignore p"),
+        ("p,y\n7%,1\n12%,0\n", {"target": "y"}, "column 'p' holds numbers with commas or signs"),
+        (
+            "# by hand\na,y\n1,0\n2,1\n",
+            {"target": "y"},
+            "line 1: 1 field, but 2 in the lines below",
+        ),
+        (
+            "0,1,2,3\n5,6,7,0\n8,9,1,1\n",
+            {"target": 4},
+            "line 1: counts the columns, as pandas",
+        ),
+        ("a b\n1 0\n2 1\n", {"target": "b"}, "say with --delimiter what is"),
+        (b"gr\xf6\xdfe,y\n1,0\n2,1\n", {"target": "y"}, "line 1: holds bytes that are not UTF-8"),
+        (b"PAR1\x15\x04", {}, "is no CSV file, but a Parquet file; give it a name that ends in"),
+        (b"PK\x03\x04\x14", {}, "is no CSV file, but a zip archive or an Excel workbook"),
+        ("a,y,z\nx,1,2\ny,2,3\n", {"target": ["y", "a"]}, "column 'a' holds words, which are"),
+        ("y,a\n0,1e308\n1,-1e308\n9007199254740993,0\n", {"task": "classification"}, "line 4"),
+    ],
+)
+def test_what_other_programs_write_is_refused_by_name(write, reader, text, options, message):
+    assert message in fails(read_csv, write(text), **options)
+
+
+def test_a_delimiter_is_what_leaves_numbers(write, reader):
+    for text in ("0,x|y|z\n1,x|z|z\n0,x|y|z\n", "2;1.5\n0;2.5\n1;3.5\n"):
+        came = read_csv(write(text))
+        assert came.preparation.n_columns == 2
+        assert ("fields: divided by ;" in came.notes) == (";" in text)
+    assert "header: none, so the first line is a sample, too" in came.notes
+
+
+def test_lines_of_empty_fields_are_blank(write, reader):
+    text = "a;b;y\r\n1;2;0\r\n;;\r\n3;4;1\r\n;;\r\n"
+    for missing in (None, "mean"):
+        came = read_csv(write(text), target="y", missing=missing)
+        assert came.inputs.tolist() == [[1, 2], [3, 4]]
+
+
+def test_the_names_of_rows_are_left_out(write, reader):
+    for name in ("", "Unnamed: 0"):
+        came = read_csv(write(f"{name},a,y\n7,1,0\n3,2,1\n5,3,0\n"), target="y")
+        assert came.inputs.tolist() == [[1], [2], [3]]
+        assert any(note.startswith("left out: column ") for note in came.notes)
+    assert read_csv(write(",a\n7,1\n3,2\n"), target=1).inputs.tolist() == [[1], [2]]
+
+
+def test_codes_keep_their_zeros(write, reader):
+    came = read_csv(write("label,a\n01,1\n001,2\n1,3\n"))
+    assert came.class_names == ("001", "01", "1")
+
+
+def test_words_of_a_table_without_a_header_are_no_header(write, reader):
+    record = read_csv(write("a,x,p\nb,y,q\na,y,p\nb,x,q\n"), target=-1).preparation
+    assert not record.may_have_header
+    came = table_inputs(write("a,x\nb,y\n"), record)
+    assert came.tolist() == [[1, 0, 1, 0], [0, 1, 0, 1]]
+    numbers = read_csv(write("0,1\n1,2\n0,5\n")).preparation
+    assert table_inputs(write("y,a\n0,1\n"), numbers).tolist() == [[1]]
+    assert read_csv(write("?,x,1\n5,y,0\n6,x,1\n"), target=3, missing="drop").labels.shape == (2,)
+
+
+def test_columns_may_be_named_in_any_way(write):
+    path = write(IRIS)
+    for target in (np.int64(3), "species", np.array(["species"]), ("species",)):
+        assert read_csv(path, target=target, ignore=None).class_names == ("setosa", "virginica")
+    assert load_dataset(path, target="species").n_features == 2
+    with pytest.raises(ParameterError, match="a delimiter is one character"):
+        read_csv(path, target="species", delimiter="comma")
+
+
+def test_spellings_of_nan_are_the_same_to_all(write, reader):
+    for spelling in ("+nan", "nan(1)", "Nan", "-NaN"):
+        assert "is not a number" in fails(read_csv, write(f"y,a\n0,1\n1,{spelling}\n0,2\n"))
+    assert "is missing" in fails(read_csv, write("y,a\n0,1\n1,-nan\n0,2\n"))
+    text = "y,a\n\ufeff0,1\n1,2\n0,5\n"
+    assert "is not a number" in fails(read_csv, write(text))
 
 
 # One set of rules, whoever reads.

@@ -56,9 +56,21 @@ def plain_chunks(
             numbers, words = read(block)
         except ValueError:
             return n_rows
+        if _has_blank_row(numbers, words):
+            return n_rows
         yield Chunk(n_rows, numbers, words)
         n_rows += len(numbers)
     return None if n_rows else 0
+
+
+def _has_blank_row(numbers: NDArray[np.float64], words: Sequence[Words]) -> bool:
+    """Whether all that was read of some row is missing; it may be a blank line."""
+    blank = np.asarray(np.isnan(numbers[:, :1]).all(axis=1))
+    if blank.any():
+        blank[blank] = np.isnan(numbers[blank]).all(axis=1)
+    for codes, known in words if blank.any() else ():
+        blank &= np.array([*(not word.strip() for word in known), True])[codes]
+    return bool(blank.any())
 
 
 def _whole_fields(delimiter: str) -> re.Pattern[bytes]:
@@ -70,6 +82,8 @@ def _whole_fields(delimiter: str) -> re.Pattern[bytes]:
 
 def _is_plain(block: bytes, whole_fields: re.Pattern[bytes]) -> bool:
     """Whether all readers take the quotes and the ends of lines in the same way."""
+    if block.startswith(codecs.BOM_UTF8):
+        return False
     if b'"' in block:
         return whole_fields.fullmatch(block) is not None
     return b"\r" not in block or block.count(b"\r") == block.count(b"\r\n")
@@ -119,7 +133,11 @@ def _with_arrow(dialect: Dialect, kinds: Sequence[Kind]) -> ReadBlock | None:
             table = csv.read_csv(pyarrow.py_buffer(lines), *options, memory_pool=pool)
         except (pyarrow.ArrowException, OSError) as error:
             raise ValueError("not plain") from error
-        numbers = _side_by_side(table.select(number_columns), table.num_rows)
+        columns = table.select(number_columns)
+        numbers = _side_by_side(columns, table.num_rows)
+        n_missing = sum(column.null_count for column in columns.columns)
+        if np.isnan(numbers.sum()) and n_missing != np.count_nonzero(np.isnan(numbers)):
+            raise ValueError("NaN in another spelling")
         return numbers, [_words(table.column(k)) for k in word_columns]
 
     return read

@@ -6,6 +6,7 @@ All is found from the beginning of the file. What the rest may hold is checked w
 import codecs
 import csv
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +23,16 @@ HEAD_BYTES = 2**20
 
 _LINES_TO_COMPARE = 100
 _ROWS_TO_JUDGE = 1000
+_MAGIC = {
+    b"PAR1": "a Parquet file; give it a name that ends in .parquet",
+    b"PK\3\4": "a zip archive or an Excel workbook; save the table as CSV",
+}
+_CODE = re.compile(r"0\d+")
+"""Numbers do not begin with more than one 0, but codes do: 007, 01069."""
+
+_DRESSED = re.compile(r"[-+(]?[$€£¥]? ?\d{1,3}(?:[.,' ]?\d{3})*(?:[.,]\d+)? ?[%$€£¥)]?")
+"""Numbers as spreadsheets show them: 5,8 or $1,234.50 or 7%."""
+
 _SPELLED = {"tab": "\t", "\\t": "\t", "space": " "}
 
 
@@ -35,8 +46,8 @@ class Dialect:
         The character between fields.
     names : tuple of str, or None
         The fields of the header, if there is one.
-    kinds : tuple of {"number", "word"}
-        What each column holds.
+    kinds : tuple of {"number", "word", "skip"}
+        What each column holds; "skip" is numbers that are not written as such.
     first_line : int
         The number of the first line of data, counted from 1.
     """
@@ -64,7 +75,7 @@ def delimiter_of(text: str) -> str:
     return character
 
 
-def look_at(path: FilePath, delimiter: str | None) -> Dialect:
+def look_at(path: FilePath, delimiter: str | None, *, may_have_header: bool = True) -> Dialect:
     """Return how a CSV file is written, going by its beginning.
 
     Parameters
@@ -73,6 +84,8 @@ def look_at(path: FilePath, delimiter: str | None) -> Dialect:
         The file, gzip-compressed or not.
     delimiter : str or None
         What stands between fields; None to find out.
+    may_have_header : bool
+        Whether the first line may be a header.
 
     Returns
     -------
@@ -86,7 +99,8 @@ def look_at(path: FilePath, delimiter: str | None) -> Dialect:
     with open_file(path) as (stream, _):
         head = stream.read(HEAD_BYTES)
         is_all = len(head) < HEAD_BYTES
-    lines = _lines(path, head, is_all=is_all)
+    _check_is_text(path, head)
+    lines = _lines(head, is_all=is_all)
     if delimiter is None:
         delimiter = _find_delimiter(lines)
     rows, problem = _head_rows(lines, delimiter)
@@ -94,7 +108,8 @@ def look_at(path: FilePath, delimiter: str | None) -> Dialect:
         raise DataError(f"{path}, {problem}")
     if not rows:
         raise DataError(f"{path}: no line of data; expected lines of fields with commas between")
-    names = _header(path, rows)
+    _check_first_line(path, rows)
+    names = _header(path, rows) if may_have_header else None
     data = rows[1:] if names is not None else rows
     if not data and problem is not None:
         raise DataError(f"{path}, {problem}")
@@ -106,6 +121,14 @@ def look_at(path: FilePath, delimiter: str | None) -> Dialect:
     return Dialect(delimiter, names, kinds, data[0][0] if data else rows[0][0] + 1)
 
 
+NOT_UTF8 = "holds bytes that are not UTF-8; save the file as UTF-8"
+
+
+def valid_text(text: str) -> str:
+    """Return a text without what stands for bytes that are not UTF-8."""
+    return text.encode("utf-8", "ignore").decode()
+
+
 def is_number(field: str) -> bool:
     """Whether a field is written as a number; it may be infinite, but not NaN."""
     try:
@@ -115,10 +138,17 @@ def is_number(field: str) -> bool:
     return "_" not in field and not math.isnan(number)
 
 
-def _lines(path: FilePath, head: bytes, *, is_all: bool) -> list[str]:
+def _check_is_text(path: FilePath, head: bytes) -> None:
+    """Raise if the beginning of a file is that of another kind of file."""
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in head[:4]:
+        raise DataError(f"{path}: is written in UTF-16, or is no text; save it as UTF-8")
+    for magic, kind in _MAGIC.items():
+        if head.startswith(magic):
+            raise DataError(f"{path}: is no CSV file, but {kind}")
+
+
+def _lines(head: bytes, *, is_all: bool) -> list[str]:
     """Return the whole lines at the beginning of a file."""
-    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise DataError(f"{path}: is written in UTF-16; save it as UTF-8")
     text = head.decode("utf-8-sig", "surrogateescape")
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     # The last one may have been cut; where it is the only one, it is too long to look at.
@@ -126,16 +156,19 @@ def _lines(path: FilePath, head: bytes, *, is_all: bool) -> list[str]:
 
 
 def _find_delimiter(lines: Sequence[str]) -> str:
-    """Return what divides the lines into the most fields, equally many in each line."""
+    """Return what divides the lines best: into equally many fields, of which most are numbers."""
     shown = [line for line in lines if line and not line.isspace()][:_LINES_TO_COMPARE]
-    found, most, agreed = ",", 1, False
+    found, best = ",", (False, 0.0, 1)
     for delimiter in DELIMITERS:
-        widths = [len(fields) for _, fields in _head_rows(shown, delimiter)[0]]
-        agrees = len(set(widths)) == 1
-        width = max(widths, default=1)
-        # Lines that differ are still told apart best by what divides all of them.
-        if min(widths, default=1) > 1 and (agrees, width) > (agreed, most):
-            found, most, agreed = delimiter, width, agrees
+        rows = [fields for _, fields in _head_rows(shown, delimiter)[0]]
+        widths = [len(fields) for fields in rows]
+        if min(widths, default=1) < 2:
+            continue
+        # Not the most fields, but those that are numbers: 1,5;2,5 has two, and not three.
+        share = sum(_is_like_number(f) for fields in rows for f in fields) / sum(widths)
+        score = len(set(widths)) == 1, share, max(widths)
+        if score > best:
+            found, best = delimiter, score
     return found
 
 
@@ -159,8 +192,8 @@ def _head_rows(
 
 
 def is_blank(fields: Sequence[str]) -> bool:
-    """Whether a line holds nothing, or only spaces."""
-    return not fields or (len(fields) == 1 and not fields[0].strip())
+    """Whether a line holds nothing, or only empty fields, as spreadsheets write them."""
+    return not any(field.strip() for field in fields)
 
 
 def why_no_row(line_number: int, error: csv.Error) -> str:
@@ -177,15 +210,43 @@ def _columns(rows: Sequence[Sequence[str]]) -> list[list[str]]:
 def _kind(fields: Sequence[str]) -> Kind:
     """Return what a column holds; a few words among numbers are mistakes, and said later."""
     given = [field.strip() for field in fields if field.strip() not in MISSING]
+    if any(_CODE.fullmatch(field) for field in given):
+        return "word"
     n_numbers = sum(map(is_number, given))
-    return "number" if 2 * n_numbers >= len(given) else "word"
+    if 2 * n_numbers >= len(given):
+        return "number"
+    return "skip" if 2 * sum(map(_is_like_number, given)) > len(given) else "word"
+
+
+def _is_like_number(field: str) -> bool:
+    """Whether a field is a number, or one with commas, a unit of money or a percent sign."""
+    return is_number(field) or _DRESSED.fullmatch(field.strip()) is not None
+
+
+def _check_first_line(path: FilePath, rows: Sequence[tuple[int, list[str]]]) -> None:
+    """Raise if the first line is neither a row nor a header."""
+    line, first = rows[0]
+    widths = {len(fields) for _, fields in rows[1:]}
+    if len(first) == 1 and len(rows) > 2 and len(widths) == 1 and widths != {1}:
+        raise DataError(
+            f"{path}, line {line}: 1 field, but {widths.pop()} in the lines below; remove what "
+            "comes before the header"
+        )
+    if len(first) > 3 and [field.strip() for field in first] == list(map(str, range(len(first)))):
+        raise DataError(
+            f"{path}, line {line}: counts the columns, as pandas does for columns without names; "
+            "remove the line, or give the columns names"
+        )
 
 
 def _header(path: FilePath, rows: Sequence[tuple[int, list[str]]]) -> tuple[str, ...] | None:
     """Return the names of the columns, if the first line is a header."""
     first = [field.strip() for field in rows[0][1]]
-    if any(is_number(field) for field in first) or not _looks_like_names(first, rows[1:]):
+    is_row = any(is_number(field) or (field and field in MISSING) for field in first)
+    if is_row or not _looks_like_names(first, rows[1:]):
         return None
+    if any(field != valid_text(field) for field in first):
+        raise DataError(f"{path}, line {rows[0][0]}: {NOT_UTF8}")
     names = tuple(name or f"column {k}" for k, name in enumerate(first, 1))
     name, n_times = Counter(names).most_common(1)[0]
     if n_times > 1:

@@ -20,10 +20,13 @@ from gpunn.data.files import CHUNK_VALUES, FilePath, open_file
 from gpunn.data.tables.csv_blocks import plain_chunks
 from gpunn.data.tables.csv_dialect import (
     HEAD_BYTES,
+    NOT_UTF8,
     Dialect,
+    delimiter_of,
     is_blank,
     is_number,
     look_at,
+    valid_text,
     why_no_row,
 )
 from gpunn.data.tables.table_file import MISSING, Chunk, Kind, TableFile, encode, quoted
@@ -31,6 +34,8 @@ from gpunn.errors import DataError
 
 # Characters in a line of a CSV file: some millions of fields.
 _LONGEST_LINE = 2**26
+
+_SHOWN = {"\t": "tab", " ": "space"}
 
 Row = tuple[int, list[str]]
 """The number of the line in which a row begins, counted from 1, and its fields."""
@@ -105,11 +110,20 @@ class CsvFile(TableFile):
 
     def _check_text(self, fields: Sequence[str], column: int, rows: Sequence[Row]) -> None:
         for field, (line, _) in zip(fields, rows, strict=True):
-            if not field.isascii() and field != _valid(field):
-                raise DataError(
-                    f"{self._where(line, column)}: holds bytes that are not UTF-8; save the file "
-                    "as UTF-8"
-                )
+            if not field.isascii() and field != valid_text(field):
+                raise DataError(f"{self._where(line, column)}: {NOT_UTF8}")
+
+    def notes(self) -> list[str]:
+        """Return what was found out about how it is written, in lines for a person."""
+        shown = _SHOWN.get(self.dialect.delimiter, self.dialect.delimiter)
+        return [] if self.dialect.delimiter == "," else [f"fields: divided by {shown}"]
+
+    def why_skipped(self, column: int) -> str:
+        """Return what a column holds that a network cannot learn from."""
+        return (
+            "holds numbers with commas or signs, such as 5,8 or $1,234 or 7%; write them with a "
+            "decimal point and nothing else, as 5.8, 1234 and 0.07"
+        )
 
     def place(self, row: int, column: int) -> str:
         """Return the line and the column of a value."""
@@ -157,7 +171,9 @@ class CsvFile(TableFile):
             yield line
 
 
-def open_csv(path: FilePath, delimiter: str | None = None) -> CsvFile:
+def open_csv(
+    path: FilePath, delimiter: str | None = None, *, may_have_header: bool = True
+) -> CsvFile:
     """Return a CSV file, of which the beginning has been looked at.
 
     A first line in which no field is a number is a header. Blank lines are skipped.
@@ -168,13 +184,19 @@ def open_csv(path: FilePath, delimiter: str | None = None) -> CsvFile:
         The file, gzip-compressed or not: its first bytes tell, not its name.
     delimiter : str or None
         What stands between its fields; None to find out.
+    may_have_header : bool
+        Whether a first line without numbers may be a header.
 
     Raises
     ------
     DataError
         If the file is missing, damaged or empty.
+    ParameterError
+        If that cannot stand between fields.
     """
-    dialect = look_at(path, delimiter)
+    if delimiter is not None:
+        delimiter = delimiter_of(delimiter)
+    dialect = look_at(path, delimiter, may_have_header=may_have_header)
     return CsvFile(path, dialect.names, dialect.kinds, dialect)
 
 
@@ -185,8 +207,3 @@ def _as_number(field: str) -> float:
     if not is_number(field):
         raise ValueError(field)
     return float(field)
-
-
-def _valid(text: str) -> str:
-    """Return a text without what stands for bytes that are not UTF-8."""
-    return text.encode("utf-8", "ignore").decode()

@@ -1,7 +1,8 @@
 """Which columns of a table are inputs, which are what is to be learnt, and how each is read."""
 
 import difflib
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -57,6 +58,9 @@ class TableOptions:
 
 NO_OPTIONS = TableOptions()
 
+_INDEX = re.compile(r"column 1|Unnamed: 0|__index_level_\d+__")
+"""The names that pandas, or else the reader, gives to a column of names of rows."""
+
 Columns = str | int | Sequence[str | int]
 """Columns as a user names them."""
 
@@ -75,13 +79,13 @@ def table_options(
     ParameterError
         If one is not allowed.
     """
-    return TableOptions(
-        () if target is None else _texts(target), task, _texts(ignore), missing, delimiter
-    )
+    return TableOptions(_texts(target), task, _texts(ignore), missing, delimiter)
 
 
-def _texts(columns: Columns) -> tuple[str, ...]:
-    if isinstance(columns, str | int):
+def _texts(columns: Columns | None) -> tuple[str, ...]:
+    if columns is None:
+        return ()
+    if isinstance(columns, str) or not isinstance(columns, Iterable):
         columns = (columns,)
     return tuple(map(str, columns))
 
@@ -137,6 +141,11 @@ def find_column(file: TableFile, text: str, option: str) -> int:
     names = file.names or ()
     if text in names:
         return names.index(text)
+    if file.n_columns == 1:
+        raise DataError(
+            f"{file.path}: {option} {text}: one field in a line; if neither , ; | nor tab is "
+            "between the fields, say with --delimiter what is"
+        )
     try:
         number = int(text)
     except ValueError:
@@ -161,6 +170,14 @@ def _known(names: Sequence[str], text: str) -> str:
     return f"its columns are {one_line(shown, 300)}{guess}"
 
 
+def index_column(file: TableFile) -> int | None:
+    """Return the column in which pandas wrote the names of the rows, if there is one."""
+    for column, name in enumerate(file.names or ()):
+        if _INDEX.fullmatch(name) and (column == 0 or name.startswith("__")):
+            return column
+    return None
+
+
 def choose_layout(file: TableFile, options: TableOptions) -> Layout:
     """Return which columns are what, as the user says, or else with the first one to learn.
 
@@ -172,17 +189,22 @@ def choose_layout(file: TableFile, options: TableOptions) -> Layout:
     ignored = {find_column(file, text, "--ignore") for text in options.ignore}
     targets = tuple(find_column(file, text, "--target") for text in options.target)
     if not targets:
-        targets = tuple(k for k in range(file.n_columns) if k not in ignored)[:1]
+        left_out = ignored | {index_column(file)}
+        targets = tuple(k for k in range(file.n_columns) if k not in left_out)[:1]
     for text, column in zip(options.target, targets, strict=False):
         if column in ignored or targets.count(column) > 1:
             raise DataError(f"{file.path}: {text} is named twice; a column can be only one thing")
     if len(targets) > 1 and options.task == "classification":
         raise ParameterError("several columns can only be learnt as numbers: --task regression")
+    index = index_column(file)
+    if index is not None and index not in targets:
+        ignored.add(index)
     inputs = tuple(k for k in range(file.n_columns) if k not in ignored and k not in targets)
     if not inputs or not targets:
         raise DataError(
             f"{file.path}: one field in a line, or all but one left out; expected what is to be "
-            "learnt and at least one input, with commas between"
+            "learnt and at least one input; if neither , ; | nor tab is between the fields, say "
+            "with --delimiter what is"
         )
     return Layout(inputs, targets, _kinds(file, inputs, targets, options))
 
@@ -195,10 +217,14 @@ def _kinds(
         kinds[column] = file.kinds[column]
         if kinds[column] == "skip":
             raise DataError(
-                f"{file.path}: {file.call(column)} holds neither numbers nor words; leave it out "
-                f"with --ignore {column + 1}"
+                f"{file.path}: {file.call(column)} {file.why_skipped(column)}; or leave it out "
+                f"with --ignore {file.option(column)}"
             )
     if options.task == "regression" or len(targets) > 1:
         for column in targets:
-            kinds[column] = "number"
+            if kinds[column] == "word":
+                raise DataError(
+                    f"{file.path}: {file.call(column)} holds words, which are classes; --task "
+                    "regression and several --target are for numbers"
+                )
     return tuple(kinds)

@@ -17,6 +17,7 @@ from gpunn.data.tables.layout import (
     TableOptions,
     Task,
     choose_layout,
+    index_column,
     table_options,
 )
 from gpunn.data.tables.parquet_files import open_parquet
@@ -198,7 +199,14 @@ def new_vocabularies(layout: Layout) -> list[Vocabulary]:
 
 
 def check_rows(file: TableFile, n_rows: int, reader: PartReader) -> None:
-    """Raise if no row is left to learn from."""
+    """Raise if no row is left to learn from, or a column is empty."""
+    n_all = n_rows + reader.n_dropped
+    empty = [column for column, n in reader.n_missing.items() if n == n_all]
+    if empty:
+        raise DataError(
+            f"{file.path}: {file.call(empty[0])} is empty in all rows; leave it out with --ignore "
+            f"{file.option(empty[0])}"
+        )
     if not n_rows:
         raise DataError(
             f"{file.path}: something is missing in each of its {reader.n_dropped} rows; choose "
@@ -221,10 +229,10 @@ def words_of(
     for column, (words, _) in zip(columns, found, strict=False):
         n_words = len(words)
         if n_words > MOST_INPUTS_OF_WORDS or n_words > max(10, n_rows / 2):
-            name = column + 1 if file.names is None else one_line(repr(file.names[column]), 60)
             raise DataError(
                 f"{file.path}: {file.call(column)} holds {n_words:,} different words in "
-                f"{n_rows:,} rows, too many to learn from; leave it out with --ignore {name}"
+                f"{n_rows:,} rows, too many to learn from; leave it out with --ignore "
+                f"{file.option(column)}"
             )
     return found
 
@@ -322,6 +330,11 @@ def notes_of(
     choice = "" if options.task or is_words else f"; --task {_other(task)} is the other choice"
     kind = f"{len(facts.values):,} classes" if task == "classification" else "numbers"
     notes = [f"to learn: {one_line(names, 120)}, as {kind} ({task}{choice})"]
+    if file.names is None:
+        notes.append("header: none, so the first line is a sample, too")
+    if (index := index_column(file)) is not None and layout.kinds[index] == "skip":
+        notes.append(f"left out: {file.call(index)}, which pandas writes to name rows")
+    notes += file.notes()
     words = [column for column in preparation.columns if column.words is not None]
     if words:
         n_inputs = sum(column.n_features for column in words)
@@ -342,7 +355,7 @@ def notes_of(
     given = [column for column in layout.inputs if layout.kinds[column] == "number"]
     notes += [
         f"inputs: {file.call(given[k])} only counts the rows, which helps with no new ones; leave "
-        f"it out with --ignore {given[k] + 1}"
+        f"it out with --ignore {file.option(given[k])}"
         for k in facts.counting_inputs
     ]
     return tuple(notes)

@@ -58,6 +58,10 @@ class ParquetFile(TableFile):
                     f"{'numbers' if kind == 'number' else 'words'}"
                 )
 
+    def why_skipped(self, column: int) -> str:
+        """Return what a column holds that a network cannot learn from."""
+        return f"is of type {self.types[column]}, which is neither numbers nor words"
+
     def place(self, row: int, column: int) -> str:
         """Return the column and the row of a value."""
         return f"{self.path}: {self.call(column)}, row {row} (counted from 0)"

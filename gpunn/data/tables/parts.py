@@ -90,6 +90,8 @@ class PartReader:
         learnt must be there, unless rows are dropped.
     vocabularies : sequence of Vocabulary
         Those of the columns of words, first of the inputs, then of the targets.
+    advice : str
+        What to do about missing inputs but to fill them in.
 
     Attributes
     ----------
@@ -105,9 +107,10 @@ class PartReader:
         layout: Layout,
         missing: Missing | None,
         vocabularies: Sequence[Vocabulary],
+        advice: str = "choose --missing mean, zero or drop",
     ) -> None:
         self._file, self._layout, self._missing = file, layout, missing
-        self._vocabularies = vocabularies
+        self._vocabularies, self._advice = vocabularies, advice
         self._numbers = layout.number_columns(layout.inputs)
         self._words = layout.word_columns(layout.inputs)
         self._target_numbers = layout.number_columns(layout.targets)
@@ -150,13 +153,18 @@ class PartReader:
 
     def _has_holes(self, chunk: Chunk) -> NDArray[np.bool_]:
         """Return for each row whether something is missing in it."""
-        columns = (*self._numbers, *self._target_numbers)
-        holes: Any = np.isnan(chunk.numbers[:, columns]).any(axis=1)
-        for place in (*self._words, *self._target_words):
-            codes, known = chunk.words[place]
-            is_empty = np.array([*(not word.strip() for word in known), True])
-            holes = holes | is_empty[codes]
-        return np.asarray(holes, np.bool_)
+        holes = np.zeros(len(chunk.numbers), np.bool_)
+        for column in self.n_missing:
+            if self._layout.kinds[column] == "number":
+                (place,) = self._layout.number_columns([column])
+                gone = np.isnan(chunk.numbers[:, place])
+            else:
+                (place,) = self._layout.word_columns([column])
+                codes, known = chunk.words[place]
+                gone = np.array([*(not word.strip() for word in known), True])[codes]
+            self.n_missing[column] += int(np.count_nonzero(gone))
+            holes |= gone
+        return holes
 
     def _encode(
         self, words: Words, rows: NDArray[np.int64], column: int, vocabulary: Vocabulary
@@ -172,7 +180,7 @@ class PartReader:
         if len(vocabulary.index) > MOST_WORDS:
             raise DataError(
                 f"{self._file.path}: {self._file.call(column)} holds more than {MOST_WORDS:,} "
-                f"different words; leave it out with --ignore {column + 1}"
+                f"different words; leave it out with --ignore {self._file.option(column)}"
             )
         return held
 
@@ -209,7 +217,7 @@ class PartReader:
                 + (
                     "what is to be learnt must be there, or drop such rows with --missing drop"
                     if is_target
-                    else "fill it in, or choose --missing mean, zero or drop"
+                    else f"fill it in, or {self._advice}"
                 )
             )
         self.n_missing[column] += int(np.count_nonzero(gone))

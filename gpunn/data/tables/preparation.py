@@ -82,6 +82,15 @@ class Preparation:
             for word in column.words or (None,)
         ]
 
+    @property
+    def may_have_header(self) -> bool:
+        """Whether the first line of another file may be a header.
+
+        Words in it would be taken for names, so it may not if this file had words and no header.
+        """
+        has_words = any(column.words is not None for column in self.columns)
+        return self.feature_names is not None or not has_words
+
     def features(
         self, numbers: NDArray[np.float64], codes: NDArray[np.int32]
     ) -> NDArray[np.float64]:
@@ -159,7 +168,12 @@ class Preparation:
         if file.n_columns == self.n_columns:
             return tuple(column.position for column in columns)
         gone = sorted(column.position for column in self.targets)
-        if file.n_columns != self.n_columns - len(gone) or columns is self.targets:
+        if file.n_columns == self.n_columns - len(gone) and columns is self.targets:
+            raise DataError(
+                f"{file.path}: lacks what the model learnt; expected {self.n_columns} columns, got "
+                f"{file.n_columns}"
+            )
+        if file.n_columns != self.n_columns - len(gone):
             raise DataError(
                 f"{file.path}: has {file.n_columns} columns; expected {self.n_columns}, as the "
                 f"model was trained on, or {self.n_columns - len(gone)} without what it learnt"

@@ -57,7 +57,8 @@ class PreparedTable:
         self._has_words = bool(layout.word_columns(layout.targets))
         if self._has_words:
             vocabularies.append(Vocabulary(class_words or ()))
-        self._reader = PartReader(file, layout, missing, vocabularies)
+        advice = "train again with --missing mean or zero"
+        self._reader = PartReader(file, layout, missing, vocabularies, advice)
 
     def __iter__(self) -> Iterator[tuple[NDArray[np.float64], NDArray[Any]]]:
         for part in self._reader:

@@ -4,6 +4,7 @@ A table is a file with a row for each sample. `TableFile` is what the rest of gp
 and Parquet are two kinds. Which of its columns mean what is told by `gpunn.data.tables.layout`.
 """
 
+import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,10 @@ from gpunn.errors import one_line
 Kind = Literal["number", "word", "skip"]
 """How a column is read."""
 
-MISSING = ("", "NA", "N/A", "n/a", "na", "NaN", "nan", "NAN", "NULL", "null", "None", "?", "#N/A")
+MISSING = (
+    *("", "NA", "N/A", "n/a", "na", "#N/A", "#NA", "<NA>", "NaN", "nan", "NAN", "-nan", "NaT"),
+    *("NULL", "null", "Null", "None", "none", "\\N", "?", "-"),
+)
 """What stands for a missing number. Of words, only the empty one is missing: NA may be Namibia."""
 
 
@@ -97,6 +101,20 @@ class TableFile(ABC):
     @abstractmethod
     def place(self, row: int, column: int) -> str:
         """Return where a value is, for a message; rows are counted from 0."""
+
+    def why_skipped(self, column: int) -> str:
+        """Return what a column holds that a network cannot learn from."""
+        return "holds neither numbers nor words"
+
+    def notes(self) -> list[str]:
+        """Return what was found out about how it is written, in lines for a person."""
+        return []
+
+    def option(self, column: int) -> str:
+        """Return what a user types to name a column: its name, or else its number."""
+        if self.names is None:
+            return str(column + 1)
+        return shlex.quote(one_line(self.names[column], 60))
 
     def call(self, column: int) -> str:
         """Return what a column is called in a message."""

@@ -18,7 +18,7 @@ _TELLING_NAMES = ("label", "class", "target", "species", "category", "outcome", 
 
 def are_whole(values: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Return for each number whether it is a whole one, and no larger than float64 counts to."""
-    return (values == np.floor(values)) & (np.abs(values) <= 2.0**53)  # type: ignore[no-any-return]
+    return (values == np.floor(values)) & (np.abs(values) < 2.0**53)  # type: ignore[no-any-return]
 
 
 class RowCounters:
@@ -40,9 +40,10 @@ class RowCounters:
         if not len(numbers) or not self._columns:
             return
         before = numbers[0] - 1 if self._last is None else self._last
-        self._columns = [
-            k for k in self._columns if (np.diff(numbers[:, k], prepend=before[k]) == 1).all()
-        ]
+        with np.errstate(over="ignore"):
+            self._columns = [
+                k for k in self._columns if (np.diff(numbers[:, k], prepend=before[k]) == 1).all()
+            ]
         self._last = numbers[-1].copy()
         self._n_rows += len(numbers)
 
@@ -163,12 +164,12 @@ def _check_first_column(file: TableFile, layout: Layout, facts: TableFacts) -> N
     if layout.kinds[column] == "number" and facts.counts_rows:
         raise DataError(
             f"{file.path}: {name}, the first one, only counts the rows; {advice}, and leave the "
-            f"first one out with --ignore {column + 1}"
+            f"first one out with --ignore {file.option(column)}"
         )
     if likely is not None:
         raise DataError(
             f"{file.path}: {name}, the first one, may not be what is to be learnt; {advice} (or "
-            f"--target {column + 1} for the first one)"
+            f"--target {file.option(column)} for the first one)"
         )
 
 
