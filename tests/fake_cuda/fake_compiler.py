@@ -10,7 +10,6 @@ import hashlib
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,22 +23,19 @@ from fake_memory import GuardedBytes
 CXX = next(filter(None, map(shutil.which, ("g++", "c++", "clang++"))), None)
 # No exceptions and no start files, nor headers where they can be spared: with them, parsing and
 # linking would take most of the time of the tests. And no multiplication is fused with an addition,
-# so that results do not depend on the host's processor. Most kernels are launched a few times only,
-# for which hardly any optimisation pays.
+# so that results do not depend on the host's processor.
 CXX_FLAGS = (
-    *("-Og", "-std=c++17", "-shared", "-fPIC", "-ffp-contract=off"),
+    *("-O1", "-std=c++17", "-shared", "-fPIC", "-ffp-contract=off"),
     *("-fno-exceptions", "-fno-asynchronous-unwind-tables", "-nostdlib"),
 )
-# What kernels call is in Python already, and only other systems' linkers insist on seeing it. To
-# read these takes a fifth of the time.
-LIBRARIES = () if sys.platform == "linux" else ("-lm", "-lc")
 
 SANITIZE = os.environ.get("GPUNN_HOST_SANITIZE") == "1"
 """Whether AddressSanitizer watches kernels; its library must then have been loaded before Python.
 
 It finds reading out of range, which guards cannot. The stacks of fibres are none that it knows.
 """
-SANITIZER_FLAGS = ("-fsanitize=address", "--param", "asan-stack=0") if SANITIZE else ()
+if SANITIZE:
+    CXX_FLAGS += ("-fsanitize=address", "--param", "asan-stack=0")
 
 # What each of NumPy's dtypes is called in a kernel.
 C_TYPES = {
@@ -105,30 +101,24 @@ def preprocess(code: str) -> str:
 
 @cache
 def compile_kernel(source: str, *flags: str) -> ctypes.CDLL:
-    """Return the library of a kernel's source, which is watched and compiled once."""
-    return ctypes.CDLL(str(build_library(source, *SANITIZER_FLAGS, *flags)))
-
-
-def build_library(source: str, *flags: str) -> Path:
-    """Compile a source, or find what another process has made of it."""
+    """Return the library of a source, which is compiled once."""
     if CXX is None:
         raise RuntimeError("no C++ compiler")
-    name = hashlib.sha256("\n".join((source, *CXX_FLAGS, *flags)).encode()).hexdigest()[:24]
+    chosen = (*CXX_FLAGS, *flags)
+    name = hashlib.sha256("\n".join((source, *chosen)).encode()).hexdigest()[:24]
     library = BUILD / f"{name}.so"
-    if library.exists():
-        return library
-    # Under a name of its own until it is whole. A process that ends takes the folder with it, but
-    # not what others have loaded.
-    library.parent.mkdir(exist_ok=True)
-    text, part = (library.with_suffix(f".{os.getpid()}.{kind}") for kind in ("cpp", "part"))
-    text.write_text(source)
-    # A library among the flags must come after what needs it.
-    command = [CXX, *CXX_FLAGS, str(text), *flags, "-o", str(part), *LIBRARIES]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"the kernel does not compile:\n{done.stderr}\n{source}")
-    part.replace(library)
-    return library
+    if not library.exists():
+        # Under a name of its own until it is whole. A process that ends takes the folder with it,
+        # but not what others have loaded.
+        library.parent.mkdir(exist_ok=True)
+        text, part = (library.with_suffix(f".{os.getpid()}.{kind}") for kind in ("cpp", "part"))
+        text.write_text(source)
+        command = [CXX, *chosen, str(text), "-o", str(part), "-lm", "-lc"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"the kernel does not compile:\n{done.stderr}\n{source}")
+        part.replace(library)
+    return ctypes.CDLL(str(library))
 
 
 @contextmanager

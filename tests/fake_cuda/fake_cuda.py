@@ -4,7 +4,7 @@ It offers the part of CuPy's interface that gpunn uses, and no more, and it obey
 nothing converts silently to NumPy, host and device arrays do not mix, arrays belong to a device,
 kernels check types, shapes and the loop's size as CuPy does. `ElementwiseKernel` compiles the
 kernel's own source with the host's C++ compiler, so that the CUDA expressions themselves run.
-`RawModule` does so for whole kernels, whose threads are then fibres; see ``fake_grid.cpp``.
+`RawModule` does so for whole kernels, whose threads are then fibres; see ``fake_raw.h``.
 
 Where a GPU would fail silently the double fails loudly: indices out of range, writing beside an
 array, output that overlaps input, wrong leading dimensions, memory read before it was written

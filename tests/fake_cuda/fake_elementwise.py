@@ -87,9 +87,6 @@ class ElementwiseKernel:
         self.no_return = no_return
         self.return_tuple = return_tuple
         self._loaded: set[Any] = set()
-        # By what they depend on, as most launches are like an earlier one.
-        self._texts: dict[Any, str] = {}
-        self._functions: dict[Any, Any] = {}
 
     def __call__(self, *args: Any, size: int = -1) -> Any:
         n_in = len(self.in_params)
@@ -148,14 +145,9 @@ class ElementwiseKernel:
         self, arguments: list[Any], types: dict[str, np.dtype[Any]], shape: tuple[int, ...]
     ) -> None:
         scalars = [not isinstance(argument, ndarray) for argument in arguments]
-        variant = (*types.items(), *scalars)
-        note_loaded(self._loaded, (variant, current_device()), self.name)
-        if variant not in self._texts:
-            self._texts[variant] = self._text(types, scalars)
-        fake_compiler.kernel_texts[self._texts[variant]] = self.name
-        if variant not in self._functions:
-            self._functions[variant] = self._function(types, scalars)
-        function = self._functions[variant]
+        note_loaded(self._loaded, (*types.items(), *scalars, current_device()), self.name)
+        fake_compiler.kernel_texts[self._text(types, scalars)] = self.name
+        function = self._function(types, scalars)
         numbers = [
             cast_scalar(argument, parameter.resolve(types)) if scalar else None
             for parameter, argument, scalar in zip(self.params, arguments, scalars, strict=True)

@@ -1,15 +1,15 @@
 """Whole kernels of the double of CuPy: CUDA source whose threads are fibres on the host.
 
 In a cooperative launch all blocks are there at once, in any other one they run one after the other;
-``fake_grid.cpp`` has the grid. A launch is run twice, with threads and blocks in opposite orders,
-so that a race shows as a difference. Shared memory has guards and begins as NaN, like all other
+``fake_raw.h`` has the grid. A launch is run twice, with threads and blocks in opposite orders, so
+that a race shows as a difference. Shared memory has guards and begins as NaN, like all other
 memory.
 """
 
 import ctypes
 import math
 import re
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,23 +17,17 @@ import fake_compiler
 import numpy as np
 from fake_arrays import check_device, ndarray, submit, use_of
 from fake_captures import Use, note_loaded
-from fake_compiler import (
-    C_TYPES,
-    HOST_FUNCTIONS,
-    build_library,
-    compile_kernel,
-    fenced,
-    preprocess,
-)
+from fake_compiler import C_TYPES, HOST_FUNCTIONS, compile_kernel, fenced, preprocess
 from fake_memory import GUARD, MOST_SHARED_BYTES_OPTIN, N_MULTIPROCESSORS, GuardedBytes
 from fake_streams import current_device
 
-WORDS, GRID = (Path(__file__).with_name(name) for name in ("fake_raw.h", "fake_grid.cpp"))
+GRID = Path(__file__).with_name("fake_raw.h")
 MOST_FIBRES = 4096
 MOST_THREADS = 1024
 MOST_BLOCKS = (2**31 - 1, 2**16 - 1, 2**16 - 1)
 MOST_SHARED_BYTES = 48 * 1024
-# The compiler checks each address that is used, and calls a function of fake_raw.h.
+STACK_BYTES = 2**16
+# The compiler checks each address that is used, and calls back into fake_raw.h.
 FLAGS = ("-fsanitize=alignment,null",)
 
 _SHARED = r"extern __shared__ (?:__align__\(\d+\) )?(\w+(?: \w+)*) (\w+)\[\];"
@@ -107,11 +101,12 @@ def _signature(code: str, name: str) -> list[_RawParameter]:
 
 
 class _Launch(ctypes.Structure):
-    """A launch as ``fake_grid.cpp`` takes it."""
+    """A launch as ``fake_raw.h`` takes it."""
 
     _fields_ = (
         ("arguments", ctypes.c_void_p),
         ("shared", ctypes.c_void_p),
+        ("stacks", ctypes.c_void_p),
         ("grid", ctypes.c_int * 3),
         ("n_threads", ctypes.c_int),
         ("shared_bytes", ctypes.c_int),
@@ -254,7 +249,7 @@ class RawKernel:
         shared = [GuardedBytes(size.shared_bytes) for _ in range(n_shared)]
         addresses = (ctypes.c_void_p * n_shared)(*(m.bytes.ctypes.data + GUARD for m in shared))
         launch = _Launch(
-            *(ctypes.addressof(pointers), ctypes.addressof(addresses)),
+            *(ctypes.addressof(pointers), ctypes.addressof(addresses), _stacks().ctypes.data),
             *(size.grid, size.n_threads, size.shared_bytes, self._cooperative, backwards),
         )
         function, bytes_type = self._function(), np.dtype("u1")
@@ -266,27 +261,19 @@ class RawKernel:
             raise IndexError(f"{self.name} wrote outside of its shared memory")
 
     def _function(self) -> Any:
-        return _compile(self.code, self.name)
+        code = re.sub(_SHARED, r"\1* \2 = (\1*)shared_memory;", self.code)
+        passed = ", ".join(
+            f"*({p.ctype}{'*' if p.pointer else ''}*)arguments[{index}]"
+            for index, p in enumerate(self.parameters)
+        )
+        call = f"static void call_kernel() {{ {self.name}({passed}); }}\n"
+        source = GRID.read_text() + HOST_FUNCTIONS + code + call
+        function = compile_kernel(source, *FLAGS).launch
+        function.restype = ctypes.c_char_p
+        return function
 
 
 @cache
-def _grid() -> Path:
-    """Return the library of the grid, which all kernels belong to."""
-    return build_library(WORDS.read_text() + GRID.read_text(), "-O2")
-
-
-@cache
-def _compile(code: str, name: str) -> Any:
-    """Return the function that launches a kernel."""
-    passed = ", ".join(
-        f"*({p.ctype}{'*' if p.pointer else ''}*)arguments[{index}]"
-        for index, p in enumerate(_signature(code, name))
-    )
-    call = f'extern "C" void call_kernel(void** arguments) {{ {name}({passed}); }}\n'
-    code = re.sub(_SHARED, r"\1* \2 = (\1*)shared_memory;", code)
-    source = WORDS.read_text() + HOST_FUNCTIONS + code + call
-    kernel = compile_kernel(source, *FLAGS, str(_grid())).call_kernel
-    # Kernels run one at a time, whatever threads of Python launch them: PyDLL lets no other go on.
-    launch = ctypes.PyDLL(str(_grid())).launch
-    launch.restype = ctypes.c_char_p
-    return partial(launch, kernel)
+def _stacks() -> Any:
+    """Return the memory of the fibres' stacks, of which only what they use is ever there."""
+    return np.empty(MOST_FIBRES * STACK_BYTES, np.uint8)
