@@ -133,8 +133,14 @@ BAD = {
     "NaN": (lambda _: {"a": [1.0, 2.0, float("nan")]}, "column 'a', row 2 (counted from 0): is"),
     "infinity": (lambda _: {"a": [1.0, 2.0, float("inf")]}, "row 2 (counted from 0): holds inf"),
     "fraction": (lambda _: {"label": [0, 0.5, 1]}, "row 1 (counted from 0): the label 0.5 is not"),
-    "dates": (lambda pa: {"a": pa.array([1, 2, 3], pa.date32())}, "column 'a' holds neither"),
-    "lists": (lambda _: {"a": [[1], [2], [3]]}, "column 'a' holds neither numbers nor words"),
+    "dates": (
+        lambda pa: {"a": pa.array([1, 2, 3], pa.date32())},
+        "column 'a' is of type date32[day]; expected",
+    ),
+    "lists": (
+        lambda _: {"a": [[1], [2], [3]]},
+        "column 'a' is of type list<element: int64>; expected",
+    ),
     "a long name": (lambda _: {10**5 * "x": [[1], [2], [3]]}, "column 'xxxxxxx"),
     "a long name of numbers": (
         lambda _: {10**5 * "x": [1, None, 2]},

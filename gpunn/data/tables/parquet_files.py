@@ -60,7 +60,7 @@ class ParquetFile(TableFile):
 
     def why_skipped(self, column: int) -> str:
         """Return what a column holds that a network cannot learn from."""
-        return f"is of type {self.types[column]}, which is neither numbers nor words"
+        return f"is of type {self.types[column]}; expected numbers or words, so convert it"
 
     def place(self, row: int, column: int) -> str:
         """Return the column and the row of a value."""
