@@ -388,6 +388,8 @@ def test_spellings_of_nan_are_the_same_to_all(write, reader):
     assert "is missing" in fails(read_csv, write("y,a\n0,1\n1,-nan\n0,2\n"))
     text = "y,a\n\ufeff0,1\n1,2\n0,5\n"
     assert "is not a number" in fails(read_csv, write(text))
+    said = fails(read_csv, write("y,a\n0,inf\n1,-inf\n0,2\n"))
+    assert "line 2, column 'a': holds inf, which is not finite" in said
 
 
 # One set of rules, whoever reads.

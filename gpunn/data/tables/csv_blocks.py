@@ -136,7 +136,9 @@ def _with_arrow(dialect: Dialect, kinds: Sequence[Kind]) -> ReadBlock | None:
         columns = table.select(number_columns)
         numbers = _side_by_side(columns, table.num_rows)
         n_missing = sum(column.null_count for column in columns.columns)
-        if np.isnan(numbers.sum()) and n_missing != np.count_nonzero(np.isnan(numbers)):
+        with np.errstate(over="ignore", invalid="ignore"):
+            has_nan = np.isnan(numbers.sum())
+        if has_nan and n_missing != np.count_nonzero(np.isnan(numbers)):
             raise ValueError("NaN in another spelling")
         return numbers, [_words(table.column(k)) for k in word_columns]
 
