@@ -11,7 +11,7 @@ from gpunn.cli.console import Console, choose_device
 from gpunn.data.formats import open_table
 from gpunn.data.labels import class_numbers
 from gpunn.data.matrices import Matrix, blocks, stays_on_disk
-from gpunn.data.tables.prepared import PreparedTable, label_first
+from gpunn.data.tables.prepared import PreparedTable, label_first, without_targets
 from gpunn.errors import DataError
 from gpunn.network import Network
 
@@ -71,16 +71,15 @@ def open_prepared(
     """
     preparation = network.preparation or label_first(network.n_inputs)
     file = open_table(data, delimiter, may_have_header=preparation.may_have_header)
-    layout = preparation.layout_of(file, with_targets=with_targets)
-    missing = preparation.missing
+    if not with_targets:
+        return without_targets(file, preparation)
     return PreparedTable(
         file,
-        layout,
+        preparation.layout_of(file, with_targets=True),
         preparation,
         "regression" if network.output_scaling is not None else "classification",
         class_words_of(network),
-        # Each row is to be answered.
-        missing if with_targets or missing != "drop" else None,
+        preparation.missing,
     )
 
 

@@ -12,9 +12,9 @@ from gpunn.data.datasets import Dataset
 from gpunn.data.files import fits
 from gpunn.data.formats import is_table, load, open_table
 from gpunn.data.labels import class_numbers
-from gpunn.data.matrices import Matrix, SelectedRows, blocks, select
+from gpunn.data.matrices import Matrix, SelectedRows, select
 from gpunn.data.numpy_files import read_npy
-from gpunn.data.scaling import Scaling
+from gpunn.data.scaling import Scaling, extremes
 from gpunn.data.tables.long_table import LongTable, Prepared, TablePart, go_through
 from gpunn.errors import DataError, ParameterError
 from gpunn.host_memory import free_memory, in_gib
@@ -166,9 +166,7 @@ def scaling_of(dataset: Data, recipe: Recipe) -> Scaling:
             rows = moments.mean - moments.deviation, moments.mean + moments.deviation
         inputs: Matrix = np.stack(rows)
     else:
-        inputs = dataset.inputs
-        if isinstance(inputs, SelectedRows):
-            inputs = inputs.as_in_file()
+        inputs = _in_order_of_file(dataset.inputs)
     if recipe.standardizes:
         return Scaling.standard(inputs, **ends)
     return Scaling.per_feature(inputs, low, high, **ends)
@@ -179,12 +177,15 @@ def value_range_of(dataset: Data) -> list[float]:
     if dataset.value_range is not None:
         return list(dataset.value_range)
     if isinstance(dataset, LongTable):
-        return [float(dataset.inputs.low.min()), float(dataset.inputs.high.max())]
-    inputs = dataset.inputs
-    if isinstance(inputs, SelectedRows):
-        inputs = inputs.as_in_file()
-    parts = [inputs[rows] for rows in blocks(inputs)]
-    return [min(float(part.min()) for part in parts), max(float(part.max()) for part in parts)]
+        low, high = dataset.inputs.low, dataset.inputs.high
+    else:
+        low, high = extremes(_in_order_of_file(dataset.inputs))
+    return [float(low.min()), float(high.max())]
+
+
+def _in_order_of_file(inputs: Matrix) -> Matrix:
+    """Return the same rows in the order in which they are read fastest, if they are on the disk."""
+    return inputs.as_in_file() if isinstance(inputs, SelectedRows) else inputs
 
 
 def output_scaling_of(dataset: Data) -> Scaling | None:

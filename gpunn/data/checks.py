@@ -43,16 +43,21 @@ def check_inputs(array: NDArray[Any], where: str) -> NDArray[Any]:
             f"{where} is larger than the memory and in Fortran's order; save it in C's order"
         )
     flat = array.reshape(len(array), -1)
-    for rows in blocks(flat) if flat.dtype.kind == "f" else ():
-        finite = np.isfinite(flat[rows])
+    _check_finite(flat, where)
+    return flat
+
+
+def _check_finite(matrix: NDArray[Any], where: str) -> None:
+    """Raise unless all numbers of a matrix are finite; it may be mapped."""
+    for rows in blocks(matrix) if matrix.dtype.kind == "f" else ():
+        finite = np.isfinite(matrix[rows])
         if not finite.all():
             row, column = np.unravel_index(np.argmin(finite), finite.shape)
             row += rows.start
             raise DataError(
-                f"{where} holds {flat[row, column]} in row {row}, column {column} (counted from "
+                f"{where} holds {matrix[row, column]} in row {row}, column {column} (counted from "
                 "0); remove or replace it"
             )
-    return flat
 
 
 def check_labels(array: NDArray[Any], where: str) -> NDArray[np.int64]:
@@ -114,20 +119,19 @@ def check_targets(array: NDArray[Any], where: str) -> NDArray[np.float64]:
             f"{where} must have shape (samples,) or (samples, targets), got {array.shape}"
         )
     targets = array.reshape(len(array), -1).astype(np.float64)
-    finite = np.isfinite(targets)
-    if not finite.all():
-        row, column = np.argwhere(~finite)[0]
-        raise DataError(
-            f"{where} holds {targets[row, column]} in row {row}, column {column} (counted from 0); "
-            "remove or replace it"
-        )
+    _check_finite(targets, where)
     return targets
+
+
+def are_whole(values: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return for each number whether it is a whole one, and no larger than float64 counts to."""
+    whole: NDArray[np.bool_] = values == np.floor(values)
+    return whole & (np.abs(values) < 2.0**53)
 
 
 def are_labels(values: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Return for each number whether it can be a label: a whole one from 0 to `MAX_LABEL`."""
-    whole: NDArray[np.bool_] = values == np.floor(values)
-    return whole & (values >= 0) & (values <= MAX_LABEL)
+    return are_whole(values) & (values >= 0) & (values <= MAX_LABEL)
 
 
 def are_bytes(inputs: NDArray[Any]) -> bool:

@@ -23,7 +23,7 @@ from gpunn.data.tables.layout import NO_OPTIONS, Missing, TableOptions, Task, ta
 from gpunn.data.tables.loading import OpenTable, load_table, number_chunks
 from gpunn.data.tables.parquet_files import open_parquet
 from gpunn.data.tables.preparation import Preparation
-from gpunn.data.tables.prepared import inputs_of
+from gpunn.data.tables.prepared import without_targets
 from gpunn.data.tables.table_file import TableFile
 from gpunn.errors import DataError, ParameterError
 
@@ -278,7 +278,7 @@ def table_inputs(
         If a column is not there, or a field holds what the network cannot know.
     """
     file = open_table(path, delimiter, may_have_header=preparation.may_have_header)
-    return inputs_of(file, preparation)
+    return np.concatenate([inputs for inputs, _ in without_targets(file, preparation)])
 
 
 def _format_of(path: str) -> Format | None:

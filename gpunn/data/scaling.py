@@ -122,7 +122,7 @@ class Scaling:
             If `low` or `high` is not finite.
         """
         low, high = _finite_float(low, "low"), _finite_float(high, "high")
-        smallest, largest = _extremes(_numbers(inputs))
+        smallest, largest = extremes(_numbers(inputs))
         scale = _divide_or_zero(high - low, largest - smallest)
         return cls(scale, low - smallest * scale, target_low, target_high)
 
@@ -149,7 +149,7 @@ class Scaling:
             If `inputs` holds NaN or infinity.
         """
         array = _numbers(inputs)
-        smallest, largest = _extremes(array)
+        smallest, largest = extremes(array)
         if isinstance(array, Rows):
             mean = np.zeros(array.shape[1])
             for rows in blocks(array):
@@ -358,13 +358,13 @@ def _numbers(inputs: ArrayLike | Rows, *, may_be_empty: bool = False) -> Matrix:
     return array
 
 
-def _extremes(array: Matrix) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def extremes(array: Matrix) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return each feature's smallest and largest value, which NaN or infinity cannot hide from."""
     if isinstance(array, Rows):
         smallest = np.full(array.shape[1], np.inf)
         largest = -smallest
         for rows in blocks(array):
-            low, high = _extremes(array[rows])
+            low, high = extremes(array[rows])
             np.minimum(smallest, low, out=smallest)
             np.maximum(largest, high, out=largest)
         return smallest, largest

@@ -188,18 +188,15 @@ def choose_layout(file: TableFile, options: TableOptions) -> Layout:
     """
     ignored = {find_column(file, text, "--ignore") for text in options.ignore}
     targets = tuple(find_column(file, text, "--target") for text in options.target)
+    left_out = ignored | {index_column(file)}
     if not targets:
-        left_out = ignored | {index_column(file)}
         targets = tuple(k for k in range(file.n_columns) if k not in left_out)[:1]
     for text, column in zip(options.target, targets, strict=False):
         if column in ignored or targets.count(column) > 1:
             raise DataError(f"{file.path}: {text} is named twice; a column can be only one thing")
     if len(targets) > 1 and options.task == "classification":
         raise ParameterError("several columns can only be learnt as numbers: --task regression")
-    index = index_column(file)
-    if index is not None and index not in targets:
-        ignored.add(index)
-    inputs = tuple(k for k in range(file.n_columns) if k not in ignored and k not in targets)
+    inputs = tuple(k for k in range(file.n_columns) if k not in left_out and k not in targets)
     if not inputs or not targets:
         raise DataError(
             f"{file.path}: one field in a line, or all but one left out; expected what is to be "

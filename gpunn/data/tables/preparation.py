@@ -139,8 +139,8 @@ class Preparation:
         """
         by_name = file.names is not None and self.feature_names is not None
         find = self._by_name if by_name else self._by_place
-        inputs = find(file, self.columns, 0)
-        targets = find(file, self.targets, len(self.targets)) if with_targets else ()
+        inputs = find(file, self.columns)
+        targets = find(file, self.targets) if with_targets else ()
         kinds: list[Kind] = ["skip"] * file.n_columns
         for column, own in zip((*inputs, *targets), (*self.columns, *self.targets), strict=False):
             kinds[column] = "number" if own.words is None else "word"
@@ -152,7 +152,7 @@ class Preparation:
             return {column.name for column in self.targets} <= set(file.names)
         return file.n_columns == self.n_columns
 
-    def _by_name(self, file: TableFile, columns: Sequence[Column], _: int) -> tuple[int, ...]:
+    def _by_name(self, file: TableFile, columns: Sequence[Column]) -> tuple[int, ...]:
         names = {name: k for k, name in enumerate(file.names or ())}
         lacking = [column.name for column in columns if column.name not in names]
         if lacking:
@@ -164,7 +164,7 @@ class Preparation:
             )
         return tuple(names[column.name or ""] for column in columns)
 
-    def _by_place(self, file: TableFile, columns: Sequence[Column], _: int) -> tuple[int, ...]:
+    def _by_place(self, file: TableFile, columns: Sequence[Column]) -> tuple[int, ...]:
         if file.n_columns == self.n_columns:
             return tuple(column.position for column in columns)
         gone = sorted(column.position for column in self.targets)

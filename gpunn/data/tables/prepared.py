@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpunn.data.checks import are_whole
 from gpunn.data.tables.layout import Layout, Missing, Task
 from gpunn.data.tables.parts import Part, PartReader, Vocabulary
 from gpunn.data.tables.preparation import Column, Preparation
 from gpunn.data.tables.table_file import TableFile
-from gpunn.data.tables.task import are_whole
 from gpunn.errors import DataError
 
 
@@ -76,12 +76,11 @@ class PreparedTable:
         return labels.astype(np.int64)
 
 
-def inputs_of(file: TableFile, preparation: Preparation) -> NDArray[np.float64]:
-    """Return the raw inputs of all rows; see `gpunn.data.table_inputs`."""
+def without_targets(file: TableFile, preparation: Preparation) -> PreparedTable:
+    """Return a table of which only the inputs are read, and each row is answered."""
     layout = preparation.layout_of(file, with_targets=False)
     missing = None if preparation.missing == "drop" else preparation.missing
-    table = PreparedTable(file, layout, preparation, "regression", None, missing)
-    return np.concatenate([inputs for inputs, _ in table])
+    return PreparedTable(file, layout, preparation, "regression", None, missing)
 
 
 def label_first(n_inputs: int) -> Preparation:

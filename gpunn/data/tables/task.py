@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from gpunn.data.checks import MAX_LABEL
+from gpunn.data.checks import MAX_LABEL, are_whole
 from gpunn.data.tables.layout import Layout, TableOptions, Task
 from gpunn.data.tables.parts import Part
 from gpunn.data.tables.table_file import TableFile
@@ -14,11 +14,6 @@ MANY_CLASSES = 100
 
 _FEW_CLASSES = 20
 _TELLING_NAMES = ("label", "class", "target", "species", "category", "outcome", "y")
-
-
-def are_whole(values: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Return for each number whether it is a whole one, and no larger than float64 counts to."""
-    return (values == np.floor(values)) & (np.abs(values) < 2.0**53)  # type: ignore[no-any-return]
 
 
 class RowCounters:
