@@ -1,6 +1,5 @@
 """How well a network predicts numbers: R^2 and the root of the mean squared error."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,13 +67,13 @@ class NumberScorer:
         return NumberScores(self._n, r2, np.sqrt(self._errors / self._n) * self._scale)
 
 
-def score_numbers(network: Network, samples: Samples) -> NumberScores:
-    """Return how well a network predicts some samples, in memory or streamed."""
+def score_numbers(network: Network, samples: Samples, outputs: NDArray[Any] | None) -> NumberScores:
+    """Return how well a network predicts some samples, of which a stream has kept no outputs."""
     scorer = NumberScorer(network)
-    parts: Iterable[tuple[Any, Any]] = (
-        samples.X.chunks if isinstance(samples.X, Stream) else [(samples.X, samples.y)]
-    )
-    for X, y in parts:
-        if len(X):
-            scorer.add(network.predict(X), y)
+    if outputs is not None and samples.y is not None:
+        scorer.add(outputs, samples.y)
+    elif isinstance(samples.X, Stream):
+        for X, y in samples.X.chunks:
+            if len(np.asarray(X)):
+                scorer.add(network.predict(X), np.asarray(y))
     return scorer.scores()

@@ -170,8 +170,8 @@ def _test_figures(
 ) -> dict[str, float | None]:
     """Return how good the network is on the test samples: accuracy, or R^2 and its error."""
     scores = None
-    if network.output_scaling is not None and test is not None:
-        scores = score_numbers(network, test)
+    if network.output_scaling is not None and test is not None and tested is not None:
+        scores = score_numbers(network, test, tested.outputs)
     return {
         "test_accuracy": None if tested is None else tested.accuracy,
         "test_r2": None if scores is None else scores.r2,

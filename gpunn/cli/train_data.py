@@ -15,6 +15,7 @@ from gpunn.data.labels import class_numbers
 from gpunn.data.matrices import Matrix, SelectedRows, select
 from gpunn.data.numpy_files import read_npy
 from gpunn.data.scaling import Scaling, extremes
+from gpunn.data.tables.loading import load_table
 from gpunn.data.tables.long_table import LongTable, Prepared, TablePart, go_through
 from gpunn.errors import DataError, ParameterError
 from gpunn.host_memory import free_memory, in_gib
@@ -42,7 +43,9 @@ def open_data(source: DataSettings) -> Data:
                     "cannot have weights; leave out --sample-weight and --class-weight"
                 )
             return go_through(table, HELD_OUT, source.seed, source.table)
-    dataset = load(source.data, source.data_dir, source.table)
+        dataset = load_table(table, source.table, f"table {source.data}")
+    else:
+        dataset = load(source.data, source.data_dir, source.table)
     if source.sample_weight is not None:
         weights = _read_weights(source.sample_weight, len(dataset.labels))
         dataset = replace(dataset, sample_weight=weights)
