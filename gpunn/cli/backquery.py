@@ -7,11 +7,12 @@ import numpy as np
 
 from gpunn.cli.console import Console
 from gpunn.cli.options import add_device, add_json, add_model
-from gpunn.cli.plots import check_matplotlib, save_images
 from gpunn.cli.saved_network import labels_of, load
 from gpunn.errors import ParameterError
 from gpunn.model_file import check_writable
 from gpunn.network import Network
+from gpunn.plots.figures import check_matplotlib
+from gpunn.plots.images import save_images
 
 
 def add_options(parser: ArgumentParser) -> None:

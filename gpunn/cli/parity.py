@@ -14,7 +14,6 @@ from gpunn.activations import ACTIVATIONS
 from gpunn.backends.base import Backend
 from gpunn.cli.console import Console
 from gpunn.cli.options import add_data, add_json, add_precision
-from gpunn.cli.plots import Divergence, check_matplotlib, save_divergence
 from gpunn.cli.train_data import classes_of, scaling_of
 from gpunn.data.formats import load_dataset
 from gpunn.data.labels import class_numbers
@@ -23,6 +22,8 @@ from gpunn.losses import LOSSES
 from gpunn.model_file import check_writable
 from gpunn.parity.cases import Case, standard_cases
 from gpunn.parity.comparison import Comparison, choose_devices, compare
+from gpunn.plots.divergence import Divergence, save_divergence
+from gpunn.plots.figures import check_matplotlib
 from gpunn.recipes import STANDARD
 
 SAMPLES = 200

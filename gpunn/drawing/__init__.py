@@ -1,0 +1,1 @@
+"""One HTML file to draw on, in which the network answers."""

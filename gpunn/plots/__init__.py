@@ -1,0 +1,1 @@
+"""Pictures of networks, trainings and results, drawn with matplotlib: the extra `plots`."""
