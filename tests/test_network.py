@@ -8,6 +8,7 @@ import gpunn.network
 from gpunn import SGD, Adam, Momentum, Network, ThreeLayerNetwork
 from gpunn.errors import DataError, DeviceError, ParameterError, ShapeError
 from gpunn.initializers import INITIALIZERS
+from gpunn.network.climb import PULL, SMOOTHNESS, Field, climb
 from gpunn.network.layers import Dropout
 
 ACTIVATIONS = {
@@ -385,6 +386,90 @@ def test_backquery_refuses_targets_that_no_input_gives(backend, targets):
     fails(ShapeError, network.backquery, [0.5] * 3)
     fails(ShapeError, network.backquery, [[[0.5, 0.5]]])
     fails(DataError, network.backquery, ["a", "b"])
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "tanh", "softmax"])
+@pytest.mark.parametrize("sizes", [[5, 3], [5, 4, 3], [5, 4, 4, 3]])
+def test_input_gradients_are_the_differences_of_the_loss(backend, activation, sizes, X):
+    network = Network(
+        sizes,
+        hidden_activation=activation,
+        initializer="standard_normal",
+        dtype="float64",
+        device=backend,
+    )
+    T, h = np.random.default_rng(3).random((9, 3)), 1e-6
+    loss, gradients = network.loss_and_input_gradients(X, T)
+    assert loss == network.loss_and_gradients(X, T)[0]
+    for i in range(5):
+        step = h * np.eye(5)[i]
+        for row in range(9):
+            up, down = (
+                network.loss_and_gradients(X[row : row + 1] + d, T[row : row + 1])[0]
+                for d in (step, -step)
+            )
+            # Central differences are off by h^2 and by the rounding of E, divided by h.
+            assert gradients[row, i] == pytest.approx((up - down) / (2 * h), rel=0, abs=2e-9)
+
+
+@pytest.mark.parametrize("hidden", ["relu", "tanh", "sigmoid"])
+def test_a_climb_finds_inputs_that_are_answered_as_wanted(backend, hidden):
+    network = Network(
+        [16, 30, 4],
+        hidden_activation=hidden,
+        output_activation="softmax",
+        loss="cross_entropy",
+        device=backend,
+        seed=3,
+        initializer="standard_normal",
+    )
+    low, high = np.linspace(-0.5, 0, 16), np.full(16, 2.0)
+    options = {"method": "gradient", "input_range": (low, high), "image_shape": (4, 4)}
+    found = network.backquery(np.eye(4), **options)
+    assert (found >= low.astype("float32")).all()
+    assert (found <= high).all()
+    # All began at one place, where no two classes can have more than half.
+    assert network.predict(found).diagonal().min() > 0.5
+    np.testing.assert_array_equal(network.backquery(np.eye(4)[1], **options), found[1])
+
+
+def test_a_climb_minimises_the_loss_with_its_penalties():
+    shape, target = (3, 4), np.zeros((1, 1))
+    wanted = np.random.default_rng(4).random(12)
+
+    def cost(x):
+        picture = x.reshape(shape)
+        rough = sum(np.square(np.diff(picture, axis=axis)).sum() for axis in (0, 1))
+        pull = PULL / 2 * np.square(x - 0.1).sum()
+        return 0.01 * np.square(x - wanted).sum() + pull + SMOOTHNESS / 2 * rough
+
+    def loss(x, t):
+        return 0.01 * np.square(x - wanted).sum(), 0.02 * (x - wanted)
+
+    field = Field(np.full(12, 0.1), np.full(12, 0.8), shape)
+    (found,) = climb(loss, target, field)
+    assert 0.1 <= found.min() < found.max() <= 0.8
+    # No other place is lower by more than the part at which a climb ends.
+    for seed in range(300):
+        other = np.clip(found + np.random.default_rng(seed).normal(0, 0.02, 12), 0.1, 0.8)
+        assert cost(other) > cost(found) * (1 - 1e-3)
+    assert cost(found) < 0.8 * min(cost(field.low), cost(np.clip(wanted, 0.1, 0.8)))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"method": "magic"}, "'inverse' or 'gradient', got 'magic'"),
+        ({"method": "gradient", "input_range": (1, 0)}, "input_range must be"),
+        ({"method": "gradient", "input_range": (0, np.inf)}, "input_range must be"),
+        ({"method": "gradient", "input_range": 3}, "input_range must be"),
+        ({"method": "gradient", "image_shape": (2, 3)}, "rows and columns of 5 pixels"),
+        ({"method": "gradient", "image_shape": "ab"}, "rows and columns of 5 pixels"),
+    ],
+)
+def test_backquery_refuses_other_options(options, words):
+    network = Network([5, 4, 3], device="cpu")
+    assert words in fails(ParameterError, network.backquery, [0.5] * 3, **options)
 
 
 # A step of training, and the memory it works in.

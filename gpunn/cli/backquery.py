@@ -1,28 +1,39 @@
 """``gpunn backquery``: what each class looks like to a saved network."""
 
-import math
 from argparse import ArgumentParser, Namespace
-
-import numpy as np
 
 from gpunn.cli.console import Console
 from gpunn.cli.options import add_device, add_json, add_model
 from gpunn.cli.saved_network import labels_of, load
+from gpunn.data.picture_records import picture_field
 from gpunn.errors import ParameterError
 from gpunn.model_file import check_writable
-from gpunn.network import Network
+from gpunn.network.backquery import METHODS, best_method
+from gpunn.network.class_images import class_images
 from gpunn.plots.figures import check_matplotlib
 from gpunn.plots.images import save_images
+
+_HEADINGS = {
+    "inverse": "What each class looks like to the network, run backwards",
+    "gradient": "What the network looks for in each class",
+}
 
 
 def add_options(parser: ArgumentParser) -> None:
     """Add the options of ``gpunn backquery``."""
     parser.description = (
-        "Run a saved network backwards, from each class to a picture of it, and draw the "
-        "pictures. Needs matplotlib: pip install 'gpunn[plots]'."
+        "Draw what each class looks like to a saved network of pictures. Needs matplotlib: "
+        "pip install 'gpunn[plots]'."
     )
     add_model(parser)
     parser.add_argument("--out", metavar="FILE.png", required=True, help="the picture to write")
+    parser.add_argument(
+        "--method",
+        choices=METHODS,
+        help="inverse runs the network backwards, as the textbook does. gradient begins with an "
+        "empty picture and changes its pixels until the network sees the class (default: inverse "
+        "for sigmoid networks without biases, else gradient)",
+    )
     add_device(parser)
     add_json(parser)
 
@@ -32,31 +43,21 @@ def run(options: Namespace, console: Console) -> int:
     check_matplotlib()
     check_writable(options.out)
     network = load(options, console)
-    shape = _image_shape(network, options.model)
+    field = picture_field(network.training_record, network.n_inputs)
+    if field is None:
+        raise ParameterError(
+            f"{options.model}: its {network.n_inputs} inputs are not the pixels of a picture, so a "
+            "class cannot be drawn"
+        )
     labels = labels_of(network)
-    targets = np.full((len(labels), len(labels)), 0.01)
-    np.fill_diagonal(targets, 0.99)
-    images = network.backquery(targets).reshape(-1, *shape)
-    save_images(
-        options.out,
-        images,
-        [str(label) for label in labels],
-        "What each class looks like to the network",
-    )
-    result = {"device": network.backend.name, "classes": labels.tolist(), "out": options.out}
+    method = options.method or best_method(network)
+    images = class_images(network, field, method)
+    save_images(options.out, images, [str(label) for label in labels], _HEADINGS[method])
+    result = {
+        "device": network.backend.name,
+        "method": method,
+        "classes": labels.tolist(),
+        "out": options.out,
+    }
     console.report(f"drew {len(labels)} classes in {options.out}", result)
     return 0
-
-
-def _image_shape(network: Network, model: str) -> tuple[int, int]:
-    """Return the rows and columns of the pictures that the network was trained on."""
-    shape = network.training_record.get("image_shape")
-    if isinstance(shape, list) and len(shape) == 2 and math.prod(shape) == network.n_inputs:
-        return shape[0], shape[1]
-    side = math.isqrt(network.n_inputs)
-    if side * side != network.n_inputs:
-        raise ParameterError(
-            f"{model}: its {network.n_inputs} inputs are not the pixels of a square picture, "
-            "so a class cannot be drawn"
-        )
-    return side, side

@@ -1,73 +1,88 @@
-"""The network run backwards, which shows what a class looks like to it."""
+"""The network asked the other way round: what is wanted, and by which method it is sought."""
 
-from typing import Any
+import math
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gpunn.errors import DataError, ShapeError
+from gpunn.errors import ParameterError, ShapeError
+from gpunn.network.climb import Field
 from gpunn.network.inputs import check_numbers, host_array
 from gpunn.network.state import NetworkState
 
+Method = Literal["inverse", "gradient"]
+METHODS: tuple[Method, ...] = ("inverse", "gradient")
 
-def backquery(network: NetworkState, targets: ArrayLike) -> NDArray[Any]:
-    """Run the network backwards, from outputs to inputs that would make them.
 
-    From the outputs down, ``z = f^-1(a)`` and ``a_below = (z - b) W``, where each signal
-    ``a_below`` is stretched to [0.01, 0.99], the range that the inverse of the sigmoid likes.
+def best_method(network: NetworkState) -> Method:
+    """Return the method that shows most of what a network has learnt.
 
-    Parameters
-    ----------
-    network : Network
-        The network, on any device; its matrices are brought to the host one after the other.
-    targets : array_like, shape (n, n_L) or (n_L,)
-        Outputs, within the range of the output activation (strictly between 0 and 1 for
-        sigmoid and softmax outputs).
+    Only a sigmoid has an inverse that every target is in the range of, and biases drown the signals
+    that come down.
+    """
+    layers = network.layers
+    is_plain = all(layer.activation.name == "sigmoid" and layer.biases is None for layer in layers)
+    return "inverse" if is_plain else "gradient"
 
-    Returns
-    -------
-    ndarray, shape (n, n_0) or (n_0,)
-        Inputs in [0.01, 0.99], on the host.
+
+def wanted_outputs(network: NetworkState, targets: ArrayLike) -> NDArray[Any]:
+    """Return targets as a matrix on the host, in the network's dtype.
 
     Raises
     ------
     ShapeError
-        If the targets do not have n_L columns.
+        If they do not have n_L columns.
     DataError
-        If they are not numbers, or the output activation can never reach them.
-
-    References
-    ----------
-    T. Rashid, *Make Your Own Neural Network* (2016), part 3.
+        If they are not numbers.
     """
     backend = network.backend
     if backend.owns(targets):
         targets = backend.to_host(targets)
     given = host_array(targets, "targets", backend.name)
     check_numbers(given, "targets")
-    signals = np.atleast_2d(given).astype(network.dtype)
-    if given.ndim not in (1, 2) or signals.shape[1] != network.n_outputs:
+    wanted: NDArray[Any] = np.atleast_2d(given).astype(network.dtype)
+    if given.ndim not in (1, 2) or wanted.shape[1] != network.n_outputs:
         raise ShapeError(
             f"targets must have shape (n, {network.n_outputs}), got {tuple(given.shape)}"
         )
-    for layer in reversed(network.layers):
-        with np.errstate(all="ignore"):
-            z = layer.activation.inverse(signals)
-        if not np.isfinite(z).all():
-            raise DataError(
-                f"no finite input of {layer.activation.name} gives these targets: "
-                "use values strictly inside its range, such as 0.01 and 0.99"
-            )
-        if layer.biases is not None:
-            z = z - backend.to_host(layer.biases)
-        signals = _stretch(z @ backend.to_host(layer.weights))
-    return signals[0] if given.ndim == 1 else signals
+    return wanted
 
 
-def _stretch(signals: NDArray[Any]) -> NDArray[Any]:
-    """Return each row stretched to [0.01, 0.99]; a row of equal numbers becomes 0.5."""
-    low = signals.min(axis=1, keepdims=True)
-    span = signals.max(axis=1, keepdims=True) - low
-    with np.errstate(invalid="ignore", divide="ignore"):
-        stretched = (signals - low) / span * 0.98 + 0.01
-    return np.where(span > 0, stretched, 0.5)
+def field_of(n_inputs: int, input_range: object, image_shape: object) -> Field:
+    """Return where a climb may go.
+
+    Raises
+    ------
+    ParameterError
+        If the range has no finite ends, the lower first, or the shape has another number of
+        pixels than the network has inputs.
+    """
+    try:
+        ends = [np.broadcast_to(np.asarray(end, np.float64), n_inputs) for end in input_range]  # type: ignore[attr-defined]
+        low, high = ends
+    except (TypeError, ValueError):
+        low = high = np.full(n_inputs, math.nan)
+    if not ((low <= high).all() and np.isfinite(high - low).all()):
+        raise ParameterError(
+            "input_range must be the lowest and the highest value of inputs, finite, for all or "
+            f"for each of {n_inputs}, got {input_range!r:.60}"
+        )
+    if image_shape is None:
+        return Field(low, high, None)
+    try:
+        rows, columns = map(int, image_shape)  # type: ignore[call-overload]
+    except (TypeError, ValueError):
+        rows = columns = 0
+    if min(rows, columns) < 1 or rows * columns != n_inputs:
+        raise ParameterError(
+            f"image_shape must be the rows and columns of {n_inputs} pixels, got "
+            f"{image_shape!r:.60}"
+        )
+    return Field(low, high, (rows, columns))
+
+
+def check_method(method: object) -> None:
+    """Raise ParameterError unless there is such a method."""
+    if method not in METHODS:
+        raise ParameterError(f"method must be 'inverse' or 'gradient', got {method!r:.60}")

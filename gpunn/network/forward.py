@@ -11,7 +11,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from gpunn.backends.base import Array
 from gpunn.data.matrices import row_blocks
-from gpunn.network.backquery import backquery
 from gpunn.network.files import StoredNetwork
 from gpunn.network.layers import Step
 
@@ -125,26 +124,3 @@ class ForwardNetwork(StoredNetwork):
     def write_outputs(self, inputs: Array, outputs: Array) -> None:
         """Change `outputs` in place to the outputs for some inputs, both on the device."""
         self._write_outputs(self._forward(inputs), outputs)
-
-    def backquery(self, targets: ArrayLike) -> NDArray[Any]:
-        """Run the network backwards: return inputs that would give these outputs.
-
-        Parameters
-        ----------
-        targets : array_like, shape (n, n_L) or (n_L,)
-            Outputs, strictly inside the range of the output activation.
-
-        Returns
-        -------
-        ndarray, shape (n, n_0) or (n_0,)
-            Inputs in [0.01, 0.99], on the host; see `gpunn.network.backquery.backquery` for the
-            method.
-
-        Raises
-        ------
-        ShapeError
-            If the targets do not have n_L columns.
-        DataError
-            If they are not numbers, or the output activation can never reach them.
-        """
-        return backquery(self, targets)

@@ -22,7 +22,10 @@ from gpunn.backends.fused import ThinTop
 from gpunn.backends.select import get_backend
 from gpunn.initializers import make_generator
 from gpunn.network.architecture import Architecture, whole_numbers
+from gpunn.network.backquery import Method, check_method, field_of, wanted_outputs
+from gpunn.network.climb import climb
 from gpunn.network.forward import ForwardNetwork
+from gpunn.network.inverse import inverse
 from gpunn.network.layers import Dropout, FusedUpdate, Layer, Step, Update, add_gradient
 from gpunn.network.state import drawn
 
@@ -319,3 +322,88 @@ class Network(ForwardNetwork):
         self._step(inputs, Step(targets, keep, row_losses))
         loss = float(backend.to_host(row_losses).sum() / n_samples)
         return loss, {name: backend.to_host(array) for name, array in gradients.items()}
+
+    def loss_and_input_gradients(self, X: ArrayLike, T: ArrayLike) -> tuple[float, NDArray[Any]]:
+        """Return the mean loss over some samples, and how each sample's loss changes with inputs.
+
+        ``dE/dX = D_1 W_1``.
+
+        Parameters
+        ----------
+        X : array_like, shape (n, n_0)
+            Inputs.
+        T : array_like, shape (n, n_L)
+            Targets.
+
+        Returns
+        -------
+        loss : float
+            The loss E averaged over the samples.
+        gradients : ndarray, shape (n, n_0)
+            In each row the gradient of that sample's own loss, on the host.
+
+        Raises
+        ------
+        ShapeError, DataError
+            As `loss_and_gradients` does.
+        """
+        self.check_names(X)
+        inputs, targets = self.as_samples(X, T)
+        backend, n_samples = self.backend, inputs.shape[0]
+        row_losses = backend.zeros((n_samples,), np.float64)
+        gradients = backend.empty(inputs.shape, self.dtype)
+
+        def keep(index: int, layer: Layer, delta: Array, below: Array) -> None:
+            if index == 0:
+                backend.gemm(delta, self._factors.last(0, layer.weights), gradients)
+
+        self._step(inputs, Step(targets, keep, row_losses))
+        loss = float(backend.to_host(row_losses).sum() / n_samples)
+        return loss, backend.to_host(gradients)
+
+    def backquery(
+        self,
+        targets: ArrayLike,
+        *,
+        method: Method = "inverse",
+        input_range: tuple[ArrayLike, ArrayLike] = (0.0, 1.0),
+        image_shape: tuple[int, int] | None = None,
+    ) -> NDArray[Any]:
+        """Run the network backwards: return inputs that would give these outputs.
+
+        Parameters
+        ----------
+        targets : array_like, shape (n, n_L) or (n_L,)
+            Outputs; for the inverse strictly inside the range of the output activation.
+        method : {"inverse", "gradient"}
+            "inverse" undoes layer by layer, as the textbook does; see
+            `gpunn.network.inverse.inverse`. "gradient" climbs from an empty picture, which every
+            network allows; see `gpunn.network.climb`.
+        input_range : (float, float), or two arrays, each of shape (n_0,)
+            For "gradient": the lowest and the highest value of all inputs, or of each.
+        image_shape : (int, int), optional
+            For "gradient": rows and columns, if the inputs are the pixels of a picture; it is then
+            kept smooth.
+
+        Returns
+        -------
+        ndarray, shape (n, n_0) or (n_0,)
+            Inputs on the host: in [0.01, 0.99] by "inverse", in `input_range` by "gradient".
+
+        Raises
+        ------
+        ShapeError
+            If the targets do not have n_L columns.
+        DataError
+            If they are not numbers, or the output activation can never reach them.
+        ParameterError
+            If another argument is not one of those allowed.
+        """
+        check_method(method)
+        field = field_of(self.n_inputs, input_range, image_shape)
+        wanted = wanted_outputs(self, targets)
+        if method == "inverse":
+            found = inverse(self, wanted)
+        else:
+            found = climb(self.loss_and_input_gradients, wanted, field)
+        return found[0] if np.ndim(targets) == 1 else found

@@ -280,6 +280,17 @@ def test_backquery_draws_every_class(gpunn, trained, tmp_path):
     pytest.importorskip("matplotlib")
     status, out, _ = gpunn("backquery", trained[1], "--out", "classes.png", "--json")
     assert (status, json.loads(out)["classes"]) == (0, list(range(10)))
+    assert json.loads(out)["method"] == "gradient"
+    assert (tmp_path / "classes.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("method", ["inverse", "gradient"])
+def test_backquery_takes_the_method_that_is_asked_for(gpunn, trained, tmp_path, method):
+    pytest.importorskip("matplotlib")
+    status, out, _ = gpunn(
+        "backquery", trained[1], "--out", "classes.png", "--json", "--method", method
+    )
+    assert (status, json.loads(out)["method"]) == (0, method)
     assert (tmp_path / "classes.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -287,7 +298,7 @@ def test_backquery_needs_a_square_picture(refused, gpunn, tmp_path):
     pytest.importorskip("matplotlib")
     Network([5, 2], device="cpu").save(tmp_path / "m")
     assert "5 inputs are not the pixels" in refused("backquery", "m", "--out", "p.png")
-    Network([4, 2], device="cpu").save(tmp_path / "m")
+    Network([64, 2], device="cpu").save(tmp_path / "m")
     assert "cannot write p.xyz" in refused("backquery", "m", "--out", "p.xyz")
 
 

@@ -1,0 +1,56 @@
+"""What each class looks like to a network of pictures."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpunn.data.picture_records import PictureField
+from gpunn.network.backquery import Method
+from gpunn.network.network import Network
+
+_NEAR = 0.01
+"""The inverse of a sigmoid is infinite at 0 and 1, so this much is kept from them."""
+
+
+def class_images(
+    network: Network, field: PictureField, method: Method, n_classes: int | None = None
+) -> NDArray[Any]:
+    """Return a picture of each class, or of the first few.
+
+    Parameters
+    ----------
+    network : Network
+        A network of pictures.
+    field : PictureField
+        What it takes for a picture.
+    method : {"inverse", "gradient"}
+        How it is asked; see `Network.backquery`.
+    n_classes : int, optional
+        How many of its classes; all by default.
+
+    Returns
+    -------
+    ndarray, shape (n_classes, rows, columns)
+        Pictures in [0, 1]: the larger a number, the more ink.
+
+    Raises
+    ------
+    DataError
+        If the inverse does not exist.
+    """
+    n, scaling = network.n_outputs, network.scaling
+    if method == "inverse":
+        targets = np.full((n, n), _NEAR)
+        np.fill_diagonal(targets, 1 - _NEAR)
+        return network.backquery(targets[:n_classes]).reshape(-1, *field.shape)
+    targets = np.full((n, n), scaling.target_low)
+    np.fill_diagonal(targets, scaling.target_high)
+    ends = np.repeat([[field.low], [field.high]], network.n_inputs, axis=1)
+    low, high = np.sort(scaling.apply(ends, np.float64), axis=0)
+    found = network.backquery(
+        targets[:n_classes], method="gradient", input_range=(low, high), image_shape=field.shape
+    )
+    span = np.where(high > low, high - low, 1)
+    shares: NDArray[np.float64] = (found - low) / span
+    return shares.reshape(-1, *field.shape)
