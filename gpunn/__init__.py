@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from gpunn.estimators import MLPClassifier, MLPRegressor  # noqa: F401
     from gpunn.gradient_check import check_gradients, numerical_gradients
     from gpunn.interchange import from_sklearn, from_torch, to_onnx, to_sklearn, to_torch
+    from gpunn.plots.hidden_units import plot_hidden_units
+    from gpunn.reports.report import report
 
 __version__ = "0.1.0"
 
@@ -59,6 +61,8 @@ __all__ = [
     "load_dataset",
     "numerical_gradients",
     "parity",
+    "plot_hidden_units",
+    "report",
     "to_onnx",
     "to_sklearn",
     "to_torch",
@@ -82,6 +86,8 @@ _LATER = {
     "to_onnx": "gpunn.interchange",
     "to_sklearn": "gpunn.interchange",
     "to_torch": "gpunn.interchange",
+    "plot_hidden_units": "gpunn.plots.hidden_units",
+    "report": "gpunn.reports.report",
     # Not in __all__: `from gpunn import *` is to work without scikit-learn.
     "MLPClassifier": "gpunn.estimators",
     "MLPRegressor": "gpunn.estimators",

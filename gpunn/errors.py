@@ -6,6 +6,11 @@ Each kind is also the built-in exception that it refines, so code that knows not
 came, and what to do about it.
 """
 
+import re
+
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+"""Characters that steer a terminal, and those that no file in UTF-8 can hold."""
+
 
 class GpunnError(Exception):
     """Base class of all errors that gpunn raises on purpose."""
@@ -67,5 +72,5 @@ def one_line(error: object, limit: int = 300) -> str:
         Most characters of the line; a longer one is cut and ends in three dots.
     """
     says = error.strerror if isinstance(error, OSError) and error.strerror else error
-    text = " ".join(str(says).split()) or type(error).__name__
+    text = _UNPRINTABLE.sub("\ufffd", " ".join(str(says).split())) or type(error).__name__
     return text if len(text) <= limit else f"{text[: limit - 3]}..."

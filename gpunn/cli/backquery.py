@@ -1,17 +1,19 @@
 """``gpunn backquery``: what each class looks like to a saved network."""
 
+import math
 from argparse import ArgumentParser, Namespace
 
 from gpunn.cli.console import Console
 from gpunn.cli.options import add_device, add_json, add_model
-from gpunn.cli.saved_network import labels_of, load
+from gpunn.cli.saved_network import load
 from gpunn.data.picture_records import picture_field
 from gpunn.errors import ParameterError
 from gpunn.model_file import check_writable
 from gpunn.network.backquery import METHODS, best_method
 from gpunn.network.class_images import class_images
-from gpunn.plots.figures import check_matplotlib
-from gpunn.plots.images import save_images
+from gpunn.network.labels import labels_of
+from gpunn.plots.figures import check_matplotlib, new_figure, save_figure
+from gpunn.plots.images import draw_classes
 
 _HEADINGS = {
     "inverse": "What each class looks like to the network, run backwards",
@@ -52,7 +54,9 @@ def run(options: Namespace, console: Console) -> int:
     labels = labels_of(network)
     method = options.method or best_method(network)
     images = class_images(network, field, method)
-    save_images(options.out, images, [str(label) for label in labels], _HEADINGS[method])
+    figure = new_figure((8, 1 + 1.8 * math.ceil(len(images) / 5)), _HEADINGS[method])
+    draw_classes(figure.subplots(), images, labels.tolist())
+    save_figure(figure, options.out)
     result = {
         "device": network.backend.name,
         "method": method,

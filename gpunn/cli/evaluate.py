@@ -1,35 +1,20 @@
 """``gpunn evaluate``: how right a saved network is, and which classes it confuses."""
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.cli.console import Console
-from gpunn.cli.number_scores import NumberScorer
+from gpunn.cli.measured import Measured, samples_to_measure
 from gpunn.cli.options import add_data, add_delimiter, add_device, add_json, add_model
-from gpunn.cli.pictures import read_pictures
-from gpunn.cli.saved_network import (
-    check_features,
-    class_numbers_of,
-    class_words_of,
-    labels_of,
-    load,
-    open_prepared,
-    row_chunks,
-    target_names_of,
-)
-from gpunn.cli.train_data import HELD_OUT, inverse
-from gpunn.data.formats import is_pictures, is_table
-from gpunn.data.formats import load as load_data
-from gpunn.data.matrices import Matrix
-from gpunn.data.tables.layout import table_options
-from gpunn.errors import DataError, one_line
+from gpunn.cli.saved_network import load
+from gpunn.errors import one_line
 from gpunn.network import Network
+from gpunn.network.labels import labels_of, target_names_of
 from gpunn.training.evaluation import evaluate
+from gpunn.training.scores import ClassScorer, Confusion, NumberScorer
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -46,29 +31,10 @@ def add_options(parser: ArgumentParser) -> None:
     add_json(parser)
 
 
-class _Measured(NamedTuple):
-    """The samples to measure on: what they are called, and their parts, raw.
-
-    Attributes
-    ----------
-    name, part : str
-        The data, and which part of them.
-    names : sequence of int or str, or None
-        What the labels stand for, if not for themselves.
-    chunks : iterable of (inputs, labels)
-        The samples.
-    """
-
-    name: str
-    part: str
-    names: Sequence[int | str] | None
-    chunks: Iterable[tuple[Matrix, NDArray[Any]]]
-
-
 def run(options: Namespace, console: Console) -> int:
     """Measure a model on samples with labels, or with the numbers that it is to predict."""
     network = load(options, console)
-    measured = _measured(options, network, console)
+    measured = samples_to_measure(options, network, console)
     if network.output_scaling is None:
         text, result = _measure_classes(network, measured)
     else:
@@ -78,64 +44,28 @@ def run(options: Namespace, console: Console) -> int:
     return 0
 
 
-def _measured(options: Namespace, network: Network, console: Console) -> _Measured:
-    if is_table(options.data):
-        table = open_prepared(options.data, network, options.delimiter, with_targets=True)
-        return _Measured(Path(options.data).name, "all samples", class_words_of(network), table)
-    predicts_numbers = network.output_scaling is not None
-    if is_pictures(options.data) and not predicts_numbers:
-        pictures = read_pictures(options.data, network, console)
-        labels, names = pictures.files.labels()
-        name = Path(options.data).resolve().name
-        return _Measured(name, "all samples", names, [(pictures.inputs, labels)])
-    wanted = table_options(
-        task="regression" if predicts_numbers else None, delimiter=options.delimiter
-    )
-    dataset = load_data(options.data, options.data_dir, wanted)
-    if options.data == "digits":
-        # The very samples that training on the digits held out.
-        dataset = dataset.split(HELD_OUT, network.training_record.get("seed", 0))
-    inputs, labels, part = dataset.inputs, dataset.labels, "all samples"
-    if dataset.test_inputs is not None and dataset.test_labels is not None:
-        inputs, labels, part = dataset.test_inputs, dataset.test_labels, "the test part"
-    chunks = ((inputs[rows], labels[rows]) for rows in row_chunks(inputs))
-    return _Measured(dataset.name, part, dataset.class_names, chunks)
-
-
-def _measure_classes(network: Network, measured: _Measured) -> tuple[str, dict[str, Any]]:
+def _measure_classes(network: Network, measured: Measured) -> tuple[str, dict[str, Any]]:
     classes = labels_of(network)
-    confusion = np.zeros((len(classes), len(classes)), np.int64)
-    loss, n_samples = 0.0, 0
-    for inputs, labels in measured.chunks:
-        y = class_numbers_of(labels, measured.names, network, measured.name)
-        check_features(inputs, network, measured.name)
-        X = network.scaling.rows(inputs, network.dtype)
+    scorer, loss, n_samples = ClassScorer(len(classes)), 0.0, 0
+    for X, y in measured.parts(network):
         outcome = evaluate(network, X, y)
-        np.add.at(confusion, (y, np.asarray(outcome.outputs).argmax(axis=1)), 1)
+        scorer.add(np.asarray(outcome.outputs).argmax(axis=1), y)
         n_samples += len(y)
         loss += (outcome.loss - loss) * (len(y) / n_samples)
+    confusion = scorer.confusion()
     result = {
         "samples": n_samples,
-        "accuracy": int(confusion.trace()) / n_samples,
+        "accuracy": confusion.accuracy,
         "loss": loss,
         "classes": _by_class(confusion, classes),
-        "confusion_matrix": confusion.tolist(),
+        "confusion_matrix": confusion.matrix().tolist(),
     }
-    return _evaluation_text(result, confusion, classes), result
+    return _evaluation_text(result, confusion.matrix(), classes), result
 
 
-def _measure_numbers(network: Network, measured: _Measured) -> tuple[str, dict[str, Any]]:
-    assert network.output_scaling is not None
+def _measure_numbers(network: Network, measured: Measured) -> tuple[str, dict[str, Any]]:
     scorer, loss, n_samples = NumberScorer(network), 0.0, 0
-    for inputs, numbers in measured.chunks:
-        check_features(inputs, network, measured.name)
-        if numbers.shape[1] != network.n_outputs:
-            raise DataError(
-                f"{measured.name}: has {numbers.shape[1]} numbers to predict for each sample, but "
-                f"the model predicts {network.n_outputs}; use the data that it was trained for"
-            )
-        X = network.scaling.rows(inputs, network.dtype)
-        y = inverse(network.output_scaling).apply(numbers, network.dtype)
+    for X, y in measured.parts(network):
         outcome = evaluate(network, X, y)
         scorer.add(np.asarray(outcome.outputs), y)
         n_samples += len(y)
@@ -161,19 +91,22 @@ def _measure_numbers(network: Network, measured: _Measured) -> tuple[str, dict[s
     return "\n".join(lines), result
 
 
-def _by_class(confusion: NDArray[np.int64], classes: NDArray[Any]) -> list[dict[str, Any]]:
+def _by_class(confusion: Confusion, classes: NDArray[Any]) -> list[dict[str, Any]]:
     def share(part: int, whole: int) -> float | None:
         return part / whole if whole else None
 
+    columns = (confusion.samples, confusion.right, confusion.answers)
     return [
         {
             "label": label,
-            "samples": int(confusion[k].sum()),
-            "right": int(confusion[k, k]),
-            "recall": share(confusion[k, k], confusion[k].sum()),
-            "precision": share(confusion[k, k], confusion[:, k].sum()),
+            "samples": samples,
+            "right": right,
+            "recall": share(right, samples),
+            "precision": share(right, answers),
         }
-        for k, label in enumerate(classes.tolist())
+        for label, samples, right, answers in zip(
+            classes.tolist(), *(column.tolist() for column in columns), strict=True
+        )
     ]
 
 

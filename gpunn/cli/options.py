@@ -50,10 +50,14 @@ def add_model(parser: ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="a file that gpunn train saved")
 
 
-def add_data(parser: ArgumentParser, *, default: str | None = None, more: str = "") -> None:
-    """Add the data, which must be given unless there is a default."""
+def add_data(
+    parser: ArgumentParser, *, default: str | None = None, optional: bool = False, more: str = ""
+) -> None:
+    """Add the data, which must be given unless there is a default or none are needed."""
     kinds = DATA + more
-    if default is None:
+    if optional:
+        parser.add_argument("data", metavar="DATA", nargs="?", help=kinds)
+    elif default is None:
         parser.add_argument("data", metavar="DATA", help=kinds)
     else:
         kinds += f" (default: {default})"

@@ -5,13 +5,14 @@ by Ctrl-C; 143 ended by SIGTERM.
 """
 
 import os
+import shlex
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from typing import NoReturn
 
 from gpunn import __version__
-from gpunn.cli import backquery, evaluate, info, parity, predict, train
+from gpunn.cli import backquery, evaluate, info, parity, predict, report, train
 from gpunn.cli.console import Console
 from gpunn.errors import DivergenceError, GpunnError
 
@@ -29,6 +30,7 @@ _COMMANDS = (
     ("evaluate", evaluate, "measure a saved network on labelled samples"),
     ("predict", predict, "say which class each sample is"),
     ("backquery", backquery, "draw what each class looks like to a network"),
+    ("report", report, "write a page about a network: how it learnt, what it gets wrong"),
     ("parity", parity, "check that two devices compute the same"),
     ("info", info, "say what this machine offers, and what is missing"),
 )
@@ -72,6 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status.
     """
     options = make_parser().parse_args(arguments)
+    options.typed = shlex.join(["gpunn", *(sys.argv[1:] if arguments is None else arguments)])
     console = Console(as_json=options.json, quiet=getattr(options, "quiet", False))
     try:
         status: int = options.run(options, console)

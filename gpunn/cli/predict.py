@@ -15,14 +15,7 @@ from numpy.typing import NDArray
 from gpunn.cli.console import Console
 from gpunn.cli.options import add_data, add_delimiter, add_device, add_json, add_model
 from gpunn.cli.pictures import read_pictures
-from gpunn.cli.saved_network import (
-    check_features,
-    labels_of,
-    load,
-    open_prepared,
-    row_chunks,
-    target_names_of,
-)
+from gpunn.cli.saved_network import check_features, load, open_prepared, row_chunks
 from gpunn.data.formats import is_pictures, is_table, open_table
 from gpunn.data.formats import load as load_data
 from gpunn.data.matrices import Matrix
@@ -32,6 +25,7 @@ from gpunn.data.tables.prepared import texts_of
 from gpunn.errors import DataError, OutputError, ParameterError, one_line
 from gpunn.model_file import check_writable, replacing
 from gpunn.network import Network
+from gpunn.network.labels import labels_of, target_names_of
 
 
 def add_options(parser: ArgumentParser) -> None:

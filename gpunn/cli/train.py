@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from gpunn import __version__
 from gpunn.backends.base import Backend
 from gpunn.cli.console import Console, choose_device, plain
-from gpunn.cli.number_scores import score_numbers
 from gpunn.cli.progress import Progress
 from gpunn.cli.train_data import (
     Data,
@@ -44,10 +43,14 @@ from gpunn.errors import DivergenceError, OutputError, ParameterError
 from gpunn.model_file import check_writable
 from gpunn.network import Network
 from gpunn.recipes import Recipe
+from gpunn.reports.findings import find
+from gpunn.reports.report import check_packages, make_report
 from gpunn.training.callbacks import EarlyStopping, History
 from gpunn.training.checkpoints import Checkpoints
 from gpunn.training.evaluation import Evaluation, evaluate
 from gpunn.training.fitting import fit
+from gpunn.training.scores import NumberScorer, NumberScores
+from gpunn.training.streams import Stream
 
 _STATUS = {"interrupted": 130, "terminated": 143, "diverged": 1}
 
@@ -62,6 +65,9 @@ def run(options: Namespace, console: Console) -> int:
 def _train(settings: Settings, backend: Backend, console: Console) -> int:
     out = settings.out
     check_writable(out)
+    if settings.report is not None:
+        check_packages()
+        check_writable(settings.report)
     if settings.checkpoints is not None:
         settings.checkpoints.check()
     dataset = open_data(settings.source)
@@ -85,9 +91,12 @@ def _train(settings: Settings, backend: Backend, console: Console) -> int:
     result = _train_result(network, parts.samples.n, history, figures, out)
     network.training_record = _record(network, dataset, settings, result, history)
     _save(network, out)
+    if settings.report is not None:
+        _write_report(network, history, test, dataset.name, settings)
     data = None if console.quiet else settings.source.data
     are_pictures = dataset.image_shape is not None
-    console.report(_train_text(result, history, data, are_pictures=are_pictures), result)
+    text = _train_text(result, history, data, are_pictures=are_pictures)
+    console.report(text, result)
     return _STATUS.get(history.stopped, 0)
 
 
@@ -151,6 +160,9 @@ def _record(
         "value_range": value_range_of(dataset),
         "pictures": AS_THEY_ARE if is_pictures(settings.source.data) else None,
         "targets": _target_names(network),
+        "command": settings.typed,
+        "best_epoch": history.best_epoch,
+        "restored_best": history.restored_best,
         "history": [dataclasses.asdict(record) for record in history.epochs],
     }
     plain_record: dict[str, Any] = plain(record)
@@ -171,12 +183,43 @@ def _test_figures(
     """Return how good the network is on the test samples: accuracy, or R^2 and its error."""
     scores = None
     if network.output_scaling is not None and test is not None and tested is not None:
-        scores = score_numbers(network, test, tested.outputs)
+        scores = _score_numbers(network, test, tested.outputs)
     return {
         "test_accuracy": None if tested is None else tested.accuracy,
         "test_r2": None if scores is None else scores.r2,
         "test_rmse": None if scores is None else scores.rmse,
     }
+
+
+def _score_numbers(
+    network: Network, samples: Samples, outputs: NDArray[Any] | None
+) -> NumberScores:
+    """Return how well a network predicts some samples, of which a stream has kept no outputs."""
+    scorer = NumberScorer(network)
+    if outputs is not None and samples.y is not None:
+        scorer.add(outputs, samples.y)
+    else:
+        for X, y in _parts_of(samples):
+            scorer.add(network.predict(X), y)
+    return scorer.scores()
+
+
+def _write_report(
+    network: Network, history: History, test: Samples | None, name: str, settings: Settings
+) -> None:
+    findings = None if test is None else find(network, _parts_of(test))
+    assert settings.report is not None
+    page = make_report(network, history, findings, settings.out.name, f"{name}, the test part")
+    page.save(settings.report)
+
+
+def _parts_of(samples: Samples) -> Iterator[tuple[Any, NDArray[Any]]]:
+    """Yield inputs and answers, all at once or chunk by chunk."""
+    if samples.y is not None:
+        yield samples.X, samples.y
+    elif isinstance(samples.X, Stream):
+        chunks = ((np.asarray(X), np.asarray(y)) for X, y in samples.X.chunks)
+        yield from ((X, y) for X, y in chunks if len(X))
 
 
 def _check_space(out: Path, network: Network) -> None:

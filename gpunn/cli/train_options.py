@@ -39,6 +39,9 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--out", metavar="FILE", help="where to save the model (default: DATA.safetensors)"
     )
+    parser.add_argument(
+        "--report", metavar="FILE.html", help="write a page about the network and its training"
+    )
     parser.add_argument("--quiet", action="store_true", help="print only the result")
     add_json(parser)
 

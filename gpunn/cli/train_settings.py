@@ -78,6 +78,10 @@ class Settings:
     dtype: str
     out: Path
     dropout: float = 0.0
+    report: Path | None = None
+    """Where a page about the network goes, if there is to be one."""
+    typed: str | None = None
+    """What the user typed."""
 
     def make_schedule(self) -> Schedule:
         """Return the learning rate over the epochs."""
@@ -166,6 +170,8 @@ def settings_of(options: Namespace) -> Settings:
         dtype=options.dtype,
         out=Path(options.out or _default_name(options.data, options.recipe)),
         dropout=options.dropout,
+        report=None if options.report is None else Path(options.report),
+        typed=getattr(options, "typed", None),
     )
 
 

@@ -46,11 +46,22 @@ def class_images(
         return network.backquery(targets[:n_classes]).reshape(-1, *field.shape)
     targets = np.full((n, n), scaling.target_low)
     np.fill_diagonal(targets, scaling.target_high)
-    ends = np.repeat([[field.low], [field.high]], network.n_inputs, axis=1)
-    low, high = np.sort(scaling.apply(ends, np.float64), axis=0)
+    low, high = _ends(network, field)
     found = network.backquery(
         targets[:n_classes], method="gradient", input_range=(low, high), image_shape=field.shape
     )
-    span = np.where(high > low, high - low, 1)
-    shares: NDArray[np.float64] = (found - low) / span
-    return shares.reshape(-1, *field.shape)
+    return as_pictures(network, field, found)
+
+
+def as_pictures(network: Network, field: PictureField, X: NDArray[Any]) -> NDArray[np.float64]:
+    """Return inputs of a network, shape (n, n_0), as pictures in [0, 1], (n, rows, columns)."""
+    low, high = _ends(network, field)
+    shares: NDArray[np.float64] = (X - low) / np.where(high > low, high - low, 1)
+    return shares.clip(0, 1).reshape(-1, *field.shape)
+
+
+def _ends(network: Network, field: PictureField) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return what the network takes for no ink and for the most, of each pixel."""
+    ends = np.repeat([[field.low], [field.high]], network.n_inputs, axis=1)
+    low, high = np.sort(network.scaling.apply(ends, np.float64), axis=0)
+    return low, high

@@ -26,6 +26,7 @@ from gpunn.network.inputs import check_rows
 from gpunn.network.layers import Layer
 from gpunn.network.names import as_names, check_names, warn_of_missing_names
 from gpunn.network.passes import Factors, Passes
+from gpunn.network.summary import layer_table
 from gpunn.network.work_arrays import WorkArrays
 
 
@@ -172,6 +173,10 @@ class NetworkState:
             f"<{type(self).__name__} {sizes}, {self.architecture.hidden_activation} and "
             f"{self.architecture.output_activation}, {self.dtype} on {self.backend.name}>"
         )
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        return layer_table(self.architecture, repr(self).strip("<>"))
 
     # Parameters in and out.
 

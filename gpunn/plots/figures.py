@@ -1,10 +1,15 @@
 """Figures of matplotlib, which is an extra (``pip install 'gpunn[plots]'``), and their files."""
 
+import io
 import os
+import re
+import warnings
 from pathlib import Path
 from typing import Any
 
-from gpunn.errors import MissingPackageError, OutputError, one_line
+import numpy as np
+
+from gpunn.errors import MissingPackageError, OutputError, ParameterError, one_line
 from gpunn.model_file import replacing
 
 
@@ -24,7 +29,7 @@ def check_matplotlib() -> None:
         ) from error
 
 
-def new_figure(size: tuple[float, float], heading: str) -> Any:
+def new_figure(size: tuple[float, float], heading: str | None = None) -> Any:
     """Return an empty figure of that size in inches, which needs no screen."""
     check_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -32,7 +37,8 @@ def new_figure(size: tuple[float, float], heading: str) -> Any:
 
     figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(heading)
+    if heading is not None:
+        figure.suptitle(heading)
     return figure
 
 
@@ -57,3 +63,63 @@ def save_figure(figure: Any, path: str | os.PathLike[str]) -> None:
             figure.savefig(temporary, dpi=120, format=kind)
     except (OSError, ValueError) as error:
         raise OutputError(f"cannot write {path}: {one_line(error)}") from error
+
+
+def axes_for(given: Any, n: int, size: tuple[float, float]) -> list[Any]:
+    """Return the axes to draw on: those that a caller has given, or new ones of ``pyplot``.
+
+    Parameters
+    ----------
+    given : matplotlib.axes.Axes, a sequence of them, or None
+        What the caller has given.
+    n : int
+        How many are needed, side by side.
+    size : (float, float)
+        Width and height of each new one, in inches.
+
+    Raises
+    ------
+    ParameterError
+        If another number of axes was given.
+    MissingPackageError
+        If matplotlib is not installed.
+    """
+    check_matplotlib()
+    if given is None:
+        from matplotlib import pyplot
+
+        _, axes = pyplot.subplots(
+            1, n, figsize=(n * size[0], size[1]), squeeze=False, layout="constrained"
+        )
+        return list(axes[0])
+    found = np.atleast_1d(np.asarray(given, object)).ravel().tolist()
+    if len(found) != n:
+        raise ParameterError(f"axes: expected {n} axes to draw on, got {len(found)}")
+    return found
+
+
+def literal(text: object, limit: int = 30) -> str:
+    """Return a stranger's text as one short line that matplotlib draws as it is, without maths."""
+    return one_line(text, limit).replace("$", r"\$")
+
+
+def as_svg(figure: Any, name: str) -> str:
+    """Return a figure as an SVG element for a page.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+        The figure.
+    name : str
+        Another one for each figure of a page, so that no two use the same ids.
+    """
+    from matplotlib import rc_context
+
+    text = io.StringIO()
+    with warnings.catch_warnings(), rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        # The page's reader has fonts of their own for names in other scripts.
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    found = re.search(r"<svg.*</svg>", text.getvalue(), re.DOTALL)
+    assert found is not None
+    return found[0]

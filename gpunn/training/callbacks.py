@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from gpunn.errors import ParameterError
+from gpunn.errors import MissingPackageError, ParameterError
 from gpunn.network import Network
+from gpunn.network.summary import html_table
 from gpunn.ranges import check_count
 
 
@@ -84,6 +85,40 @@ class History:
     def validation_accuracy(self) -> list[float]:
         """The validation accuracy of each epoch; empty if there is none."""
         return [r.validation_accuracy for r in self.epochs if r.validation_accuracy is not None]
+
+    def plot(self, axes: Any = None) -> list[Any]:
+        """Draw the loss and, if there is one, the validation accuracy over the epochs.
+
+        See `gpunn.plots.training.plot_history` for the argument and what is returned.
+        """
+        from gpunn.plots.training import plot_history
+
+        return plot_history(self, axes)
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: a table and, with matplotlib, the curves."""
+        return self._table() + self._curves()
+
+    def _table(self) -> str:
+        places = {"first": 1, "best": self.best_epoch, "last": len(self.epochs)}
+        rows = []
+        for name, epoch in places.items():
+            if epoch and epoch <= len(self.epochs):
+                record = self.epochs[epoch - 1]
+                losses = (record.train_loss, record.validation_loss, record.validation_accuracy)
+                texts = ["" if value is None else f"{value:.6g}" for value in losses]
+                rows.append((name, str(epoch), *texts))
+        heading = f"{len(self.epochs):,} epochs in {self.seconds:.1f} s: {self.stopped}"
+        columns = ("", "epoch", "training loss", "validation loss", "validation accuracy")
+        return html_table(heading, columns, rows)
+
+    def _curves(self) -> str:
+        try:
+            from gpunn.plots.training import history_svg
+
+            return history_svg(self) if self.epochs else ""
+        except MissingPackageError:
+            return ""
 
 
 class Callback:

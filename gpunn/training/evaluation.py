@@ -28,11 +28,26 @@ class Evaluation:
         output, or if outputs are numbers to predict (`Network.output_scaling`).
     outputs : ndarray, shape (n, n_L), or None
         The outputs, on the host; None for a `Stream`, because they might not fit there.
+    expected : ndarray, shape (n,) of class numbers, or (n, n_L) of targets, or None
+        What would have been right, beside `outputs`.
+    class_labels : list, or None
+        What the classes are called, if the network knows.
     """
 
     loss: float
     accuracy: float | None
     outputs: NDArray[Any] | None
+    expected: NDArray[Any] | None = None
+    class_labels: list[int | str] | None = None
+
+    def plot(self, axes: Any = None) -> list[Any]:
+        """Draw which classes were taken for which, or predicted against true numbers.
+
+        See `gpunn.plots.evaluation.plot_evaluation` for the argument and what is returned.
+        """
+        from gpunn.plots.evaluation import plot_evaluation
+
+        return plot_evaluation(self, axes)
 
 
 def evaluate(network: Network, X: ArrayLike | Stream, y: ArrayLike | None = None) -> Evaluation:
@@ -108,11 +123,14 @@ def measure(
     if holdout.weights is not None:
         weights = backend.asarray(holdout.weights, network.dtype)
         total = float(holdout.weights.sum())
-    kept = None
+    kept, expected = None, None
     if keep_outputs or holdout.score is not None:
         kept = np.empty((loader.n_samples, network.n_outputs), network.dtype)
     predicts_numbers = network.output_scaling is not None
     classifies = network.n_outputs > 1 and holdout.score is None and not predicts_numbers
+    if keep_outputs:
+        shape = (loader.n_samples,) if classifies else (loader.n_samples, network.n_outputs)
+        expected = np.empty(shape, np.int64 if classifies else network.dtype)
     n_hits = 0
     for rows, inputs, targets in loader.batches():
         n_rows = inputs.shape[0]
@@ -120,9 +138,14 @@ def measure(
         network.add_losses(inputs, targets, row_losses[:n_rows], outputs[:n_rows], row_weights)
         host = backend.to_host(outputs[:n_rows])
         if classifies:
-            hits = host.argmax(axis=1) == backend.to_host(targets).argmax(axis=1)
-            n_hits += int(np.count_nonzero(hits))
+            wanted = backend.to_host(targets).argmax(axis=1)
+            n_hits += int(np.count_nonzero(host.argmax(axis=1) == wanted))
+        elif expected is not None:
+            wanted = backend.to_host(targets)
         if kept is not None:
             kept[rows] = host
+        if expected is not None:
+            expected[rows] = wanted
     loss = float(backend.to_host(row_losses).sum()) * loss_share / total
-    return Evaluation(loss, n_hits / loader.n_samples if classifies else None, kept)
+    accuracy = n_hits / loader.n_samples if classifies else None
+    return Evaluation(loss, accuracy, kept, expected, network.class_labels)

@@ -1,0 +1,54 @@
+"""The plot of an evaluation."""
+
+from typing import Any
+
+import numpy as np
+
+from gpunn.errors import DataError
+from gpunn.plots.figures import axes_for
+from gpunn.plots.results import draw_confusion, draw_numbers
+
+_SIZE = (4.6, 4.2)
+
+
+def plot_evaluation(evaluation: Any, given: Any = None) -> list[Any]:
+    """Draw which classes were taken for which or, for numbers, predicted against true ones.
+
+    Parameters
+    ----------
+    evaluation : gpunn.training.Evaluation
+        What `gpunn.evaluate` returned.
+    given : matplotlib.axes.Axes or two of them, optional
+        Where to draw: one for classes, two for numbers. New ones by default.
+
+    Returns
+    -------
+    list of matplotlib.axes.Axes
+        The confusion matrix; or the numbers, and their residuals.
+
+    Raises
+    ------
+    DataError
+        If the evaluation has no outputs, because the samples were a stream.
+    MissingPackageError
+        If matplotlib is not installed.
+    ParameterError
+        If there is another number of axes.
+    """
+    if evaluation.outputs is None or evaluation.expected is None:
+        raise DataError(
+            "an evaluation of a Stream keeps no outputs, so there is nothing to draw: evaluate an "
+            "array"
+        )
+    outputs, expected = evaluation.outputs, evaluation.expected
+    if evaluation.accuracy is None:
+        axes = axes_for(given, 2, _SIZE)
+        draw_numbers(axes, expected.ravel(), outputs.ravel(), "output")
+        return axes
+    axes = axes_for(given, 1, _SIZE)
+    n = outputs.shape[1]
+    counts = np.zeros((n, n), np.int64)
+    np.add.at(counts, (expected, outputs.argmax(axis=1)), 1)
+    draw_confusion(axes[0], counts, evaluation.class_labels or range(n))
+    axes[0].set_title(f"accuracy {evaluation.accuracy:.4f}")
+    return axes

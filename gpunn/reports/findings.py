@@ -1,0 +1,178 @@
+"""What is found out about a network from samples with answers, part by part."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpunn.data.matrices import Matrix
+from gpunn.errors import DataError
+from gpunn.network import Network
+from gpunn.reports.samples import SomeRows, WorstRows
+from gpunn.training.evaluation import evaluate
+from gpunn.training.scores import ClassScorer, Confusion, NumberScorer, NumberScores
+
+MOST_MISTAKES = 24
+SOME_SAMPLES = 1000
+"""What asks a network many times, or draws a dot for each sample, takes so many of them."""
+
+N_BINS = 10
+
+
+@dataclass(frozen=True)
+class Mistakes:
+    """The mistakes that a network was most sure of.
+
+    Attributes
+    ----------
+    numbers : ndarray of int64, shape (n,)
+        Which samples they are, counted from 1.
+    inputs, outputs : ndarray, shape (n, n_0) and (n, n_L)
+        What went in, and what came out.
+    expected : ndarray of int64, shape (n,)
+        The true classes.
+    """
+
+    numbers: NDArray[np.int64]
+    inputs: NDArray[Any]
+    outputs: NDArray[Any]
+    expected: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How often a network is right, by how sure it is.
+
+    Attributes
+    ----------
+    confidences, accuracies, shares : ndarray, shape (n_bins,)
+        Of each bin the mean confidence, the share of right answers and the share of all samples;
+        the first two are NaN where a bin is empty.
+    """
+
+    confidences: NDArray[np.float64]
+    accuracies: NDArray[np.float64]
+    shares: NDArray[np.float64]
+
+    @property
+    def error(self) -> float:
+        """The expected calibration error, ``sum_b share_b |accuracy_b - confidence_b|``.
+
+        Source: M. P. Naeini et al., *Obtaining well calibrated probabilities using Bayesian
+        binning* (2015).
+        """
+        return float(np.nansum(self.shares * np.abs(self.accuracies - self.confidences)))
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What was found.
+
+    Attributes
+    ----------
+    n_samples : int
+        On how many samples.
+    loss : float
+        Their mean loss.
+    some : tuple of ndarray
+        Inputs, answers and outputs of some samples, as the network has them.
+    confusion, mistakes, calibration
+        For classes; the last one is None if outputs are no probabilities.
+    scores : NumberScores or None
+        For numbers.
+    """
+
+    n_samples: int
+    loss: float
+    some: tuple[NDArray[Any], ...]
+    confusion: Confusion | None = None
+    mistakes: Mistakes | None = None
+    calibration: Calibration | None = None
+    scores: NumberScores | None = None
+
+
+def predicts_classes(network: Network) -> bool:
+    """Whether a network's outputs are classes, and not numbers."""
+    return network.n_outputs > 1 and network.output_scaling is None
+
+
+def find(network: Network, parts: Iterable[tuple[Matrix, NDArray[Any]]]) -> Findings:
+    """Ask a network about samples, and find out how right it is.
+
+    Parameters
+    ----------
+    network : Network
+        The network.
+    parts : iterable of (X, y)
+        The samples, scaled as in training, and their class numbers or targets.
+
+    Raises
+    ------
+    DataError
+        If there are no samples.
+    """
+    rows = SomeRows(SOME_SAMPLES)
+    about = _AboutClasses(network) if predicts_classes(network) else _AboutNumbers(network)
+    n_samples, loss = 0, 0.0
+    for X, y in parts:
+        outcome = evaluate(network, X, y)
+        assert outcome.outputs is not None
+        assert outcome.expected is not None
+        inputs = np.asarray(X[:])
+        about.add(inputs, outcome.expected, outcome.outputs, n_samples)
+        rows.show(inputs, outcome.expected, outcome.outputs)
+        n_samples += len(outcome.outputs)
+        loss += (outcome.loss - loss) * (len(outcome.outputs) / n_samples)
+    if not n_samples:
+        raise DataError("there are no samples to report on; give at least one")
+    return about.findings(n_samples, loss, rows.columns)
+
+
+class _AboutClasses:
+    def __init__(self, network: Network) -> None:
+        self._scorer = ClassScorer(network.n_outputs)
+        self._worst = WorstRows(MOST_MISTAKES)
+        kind = network.architecture.output_activation
+        self._bins = np.zeros((3, N_BINS)) if kind in ("softmax", "sigmoid") else None
+
+    def add(
+        self, X: NDArray[Any], y: NDArray[np.int64], outputs: NDArray[Any], n_before: int
+    ) -> None:
+        predicted = outputs.argmax(axis=1)
+        confidences = np.nan_to_num(outputs.max(axis=1).astype(np.float64))
+        self._scorer.add(predicted, y)
+        wrong = np.flatnonzero(predicted != y)
+        columns = (n_before + 1 + wrong, X[wrong], outputs[wrong], y[wrong])
+        self._worst.show(confidences[wrong], *columns)
+        if self._bins is not None:
+            places = np.minimum((confidences * N_BINS).astype(int), N_BINS - 1)
+            for row, values in enumerate((np.ones(len(y)), confidences, predicted == y)):
+                self._bins[row] += np.bincount(places, values, N_BINS)
+
+    def findings(self, n_samples: int, loss: float, some: tuple[NDArray[Any], ...]) -> Findings:
+        calibration = None
+        if self._bins is not None:
+            counts, confidences, hits = self._bins
+            with np.errstate(invalid="ignore"):
+                calibration = Calibration(confidences / counts, hits / counts, counts / n_samples)
+        return Findings(
+            n_samples,
+            loss,
+            some,
+            confusion=self._scorer.confusion(),
+            mistakes=Mistakes(*self._worst.columns),
+            calibration=calibration,
+        )
+
+
+class _AboutNumbers:
+    def __init__(self, network: Network) -> None:
+        self._scorer = NumberScorer(network)
+
+    def add(self, X: NDArray[Any], y: NDArray[Any], outputs: NDArray[Any], n_before: int) -> None:
+        self._scorer.add(outputs, y)
+
+    def findings(self, n_samples: int, loss: float, some: tuple[NDArray[Any], ...]) -> Findings:
+        return Findings(n_samples, loss, some, scores=self._scorer.scores())

@@ -1,0 +1,99 @@
+"""Which columns a network's answers depend on: permutation importance."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpunn.network import Network
+from gpunn.plots.hidden_units import input_names, strongest_inputs
+from gpunn.reports.findings import predicts_classes
+
+N_TIMES = 5
+"""How often each column is shuffled."""
+
+MOST_COLUMNS = 40
+"""Of more columns, those with the largest weights are shuffled."""
+
+
+@dataclass(frozen=True)
+class Importance:
+    """How much worse a network answers when a column is shuffled, the most important first.
+
+    Attributes
+    ----------
+    names : list of str
+        What the columns are called.
+    means, spreads : ndarray, shape (n_columns,)
+        Mean and standard deviation of what is lost, over the shuffles: in accuracy, or in R^2.
+    n_left_out : int
+        How many columns were not shuffled.
+    """
+
+    names: list[str]
+    means: NDArray[np.float64]
+    spreads: NDArray[np.float64]
+    n_left_out: int
+
+
+def importance_of(network: Network, X: NDArray[Any], y: NDArray[Any]) -> Importance:
+    """Shuffle one column after the other, and measure what is lost.
+
+    The inputs that a column of words makes are shuffled together.
+
+    Parameters
+    ----------
+    network : Network
+        The network.
+    X : ndarray, shape (n, n_0)
+        Inputs, scaled as in training.
+    y : ndarray, shape (n,) of class numbers, or (n, n_L) of targets
+        What is right.
+
+    References
+    ----------
+    L. Breiman, *Random forests* (2001), section 10.
+    """
+    groups = _columns_of(network)
+    chosen = list(groups)
+    if len(chosen) > MOST_COLUMNS:
+        strong = set(strongest_inputs(network, MOST_COLUMNS)[0].tolist())
+        chosen = [name for name in chosen if strong & set(groups[name])][:MOST_COLUMNS]
+    generator, whole = np.random.default_rng(0), _score(network, X, y)
+    lost = np.empty((len(chosen), N_TIMES))
+    for row, name in enumerate(chosen):
+        for time in range(N_TIMES):
+            shuffled = X.copy()
+            shuffled[:, groups[name]] = X[generator.permutation(len(X))][:, groups[name]]
+            lost[row, time] = whole - _score(network, shuffled, y)
+    order = np.argsort(-lost.mean(axis=1), kind="stable")
+    return Importance(
+        [chosen[k] for k in order],
+        lost.mean(axis=1)[order],
+        lost.std(axis=1)[order],
+        len(groups) - len(chosen),
+    )
+
+
+def _columns_of(network: Network) -> dict[str, list[int]]:
+    """Return which inputs each column of the table makes."""
+    preparation = network.preparation
+    if preparation is None or preparation.feature_names is None:
+        return {name: [k] for k, name in enumerate(input_names(network))}
+    groups, first = {}, 0
+    for column in preparation.columns:
+        groups[str(column.name)] = list(range(first, first + column.n_features))
+        first += column.n_features
+    return groups
+
+
+def _score(network: Network, X: NDArray[Any], y: NDArray[Any]) -> float:
+    """Return the accuracy or, for numbers, the mean R^2."""
+    outputs = network.predict(X)
+    if predicts_classes(network):
+        return float(np.mean(outputs.argmax(axis=1) == y))
+    spread = np.square(y - y.mean(axis=0)).sum(axis=0)
+    errors = np.square(outputs - y).sum(axis=0)
+    known = spread > 0
+    return float(np.mean(1 - errors[known] / spread[known])) if known.any() else 0.0
