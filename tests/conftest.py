@@ -185,3 +185,22 @@ def assert_same(one: Network, other: Network, n_steps: int) -> None:
         np.testing.assert_allclose(
             other.parameters()[name], values, rtol=0, atol=tolerance * scale, err_msg=name
         )
+
+
+CHROMIUM = os.environ.get("GPUNN_CHROMIUM", "/usr/bin/chromium")
+QUIET = (
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Chromium; the tests that need it are skipped without."""
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if not Path(CHROMIUM).exists():
+        pytest.skip(f"no Chromium at {CHROMIUM}: install it, or let GPUNN_CHROMIUM name it")
+    with api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield chromium
+        chromium.close()

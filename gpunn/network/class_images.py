@@ -39,16 +39,15 @@ def class_images(
     DataError
         If the inverse does not exist.
     """
-    n, scaling = network.n_outputs, network.scaling
-    if method == "inverse":
-        targets = np.full((n, n), _NEAR)
-        np.fill_diagonal(targets, 1 - _NEAR)
-        return network.backquery(targets[:n_classes]).reshape(-1, *field.shape)
-    targets = np.full((n, n), scaling.target_low)
-    np.fill_diagonal(targets, scaling.target_high)
+    n, scaling = n_classes or network.n_outputs, network.scaling
+    inverts = method == "inverse"
+    targets = np.full((n, network.n_outputs), _NEAR if inverts else scaling.target_low)
+    np.fill_diagonal(targets, 1 - _NEAR if inverts else scaling.target_high)
+    if inverts:
+        return network.backquery(targets).reshape(-1, *field.shape)
     low, high = _ends(network, field)
     found = network.backquery(
-        targets[:n_classes], method="gradient", input_range=(low, high), image_shape=field.shape
+        targets, method="gradient", input_range=(low, high), image_shape=field.shape
     )
     return as_pictures(network, field, found)
 

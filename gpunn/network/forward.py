@@ -48,6 +48,21 @@ class ForwardNetwork(StoredNetwork):
             If only the inputs have names, or only the network.
         """
         self.check_names(X)
+        return self.predict_rows(X)
+
+    def predict_rows(self, X: ArrayLike) -> NDArray[Any]:
+        """Return what `predict` does, for a caller who has compared the names of columns already.
+
+        Parameters
+        ----------
+        X : array_like, shape (n, n_0) or (n_0,)
+            Inputs.
+
+        Returns
+        -------
+        ndarray, shape (n, n_L) or (n_L,)
+            The outputs, on the host.
+        """
         inputs, single = self.check_rows(X, self.n_inputs, "inputs")
         n_rows = inputs.shape[0]
         outputs = self.backend.empty((min(n_rows, self.rows_at_once), self.n_outputs), self.dtype)

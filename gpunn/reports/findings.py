@@ -11,7 +11,7 @@ from gpunn.data.matrices import Matrix
 from gpunn.errors import DataError
 from gpunn.network import Network
 from gpunn.reports.samples import SomeRows, WorstRows
-from gpunn.training.evaluation import evaluate
+from gpunn.training.evaluation import evaluate_rows
 from gpunn.training.scores import ClassScorer, Confusion, NumberScorer, NumberScores
 
 MOST_MISTAKES = 24
@@ -117,7 +117,7 @@ def find(network: Network, parts: Iterable[tuple[Matrix, NDArray[Any]]]) -> Find
     about = _AboutClasses(network) if predicts_classes(network) else _AboutNumbers(network)
     n_samples, loss = 0, 0.0
     for X, y in parts:
-        outcome = evaluate(network, X, y)
+        outcome = evaluate_rows(network, X, y)
         assert outcome.outputs is not None
         assert outcome.expected is not None
         inputs = np.asarray(X[:])

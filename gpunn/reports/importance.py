@@ -16,6 +16,9 @@ N_TIMES = 5
 MOST_COLUMNS = 40
 """Of more columns, those with the largest weights are shuffled."""
 
+_MOST_OUTPUTS = 2_000_000
+"""Of a network with very many outputs, fewer samples are asked about, so that it takes seconds."""
+
 
 @dataclass(frozen=True)
 class Importance:
@@ -29,12 +32,15 @@ class Importance:
         Mean and standard deviation of what is lost, over the shuffles: in accuracy, or in R^2.
     n_left_out : int
         How many columns were not shuffled.
+    n_samples : int
+        In how many samples they were.
     """
 
     names: list[str]
     means: NDArray[np.float64]
     spreads: NDArray[np.float64]
     n_left_out: int
+    n_samples: int
 
 
 def importance_of(network: Network, X: NDArray[Any], y: NDArray[Any]) -> Importance:
@@ -55,7 +61,8 @@ def importance_of(network: Network, X: NDArray[Any], y: NDArray[Any]) -> Importa
     ----------
     L. Breiman, *Random forests* (2001), section 10.
     """
-    groups = _columns_of(network)
+    n_rows = max(100, _MOST_OUTPUTS // network.n_outputs)
+    X, y, groups = X[:n_rows], y[:n_rows], _columns_of(network)
     chosen = list(groups)
     if len(chosen) > MOST_COLUMNS:
         strong = set(strongest_inputs(network, MOST_COLUMNS)[0].tolist())
@@ -73,6 +80,7 @@ def importance_of(network: Network, X: NDArray[Any], y: NDArray[Any]) -> Importa
         lost.mean(axis=1)[order],
         lost.std(axis=1)[order],
         len(groups) - len(chosen),
+        len(X),
     )
 
 
@@ -90,7 +98,7 @@ def _columns_of(network: Network) -> dict[str, list[int]]:
 
 def _score(network: Network, X: NDArray[Any], y: NDArray[Any]) -> float:
     """Return the accuracy or, for numbers, the mean R^2."""
-    outputs = network.predict(X)
+    outputs = network.predict_rows(X)
     if predicts_classes(network):
         return float(np.mean(outputs.argmax(axis=1) == y))
     spread = np.square(y - y.mean(axis=0)).sum(axis=0)

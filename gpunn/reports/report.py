@@ -100,6 +100,7 @@ def report(
         raise ParameterError("a report takes X and y together; give both, or neither")
     findings = None
     if X is not None and y is not None:
+        network.check_names(X)
         findings = find(network, [(_on_host(network, X), _on_host(network, y))])
     return make_report(network, history, findings, title, "the samples given")
 
@@ -193,7 +194,7 @@ def _output_names(network: Network) -> list[str]:
     """Return what the outputs are called, as a page can show it."""
     is_class = predicts_classes(network)
     names = labels_of(network).tolist() if is_class else target_names_of(network)
-    return [one_line(name, _NAME_LENGTH) for name in names]
+    return [one_line(name, _NAME_LENGTH) if str(name).strip() else "(empty)" for name in names]
 
 
 def _classes(
@@ -234,7 +235,7 @@ def _importance(network: Network, findings: Findings, *, classifies: bool) -> di
     found = importance_of(network, X, y)
     return {
         "figure": figures.importance(found, "accuracy" if classifies else "R²"),
-        "n_rows": f"{len(X):,}",
+        "n_rows": f"{found.n_samples:,}",
         "n_times": N_TIMES,
         "n_left_out": found.n_left_out,
     }
