@@ -4,7 +4,6 @@ Exit status: 0 done; 1 the work failed; 2 wrong use or wrong input, with one cle
 by Ctrl-C; 143 ended by SIGTERM.
 """
 
-import os
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
@@ -89,7 +88,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"gpunn: ended by Ctrl-C; {kept}", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # Whoever read the output, such as `head`, has had enough.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return 1  # whoever read the result, such as `head`, has had enough
     return status
