@@ -50,19 +50,26 @@ def add_options(parser: ArgumentParser) -> None:
         "--against",
         metavar="DEVICE",
         default="cpu",
-        help="what to compare it with: cpu, cuda:N, or float64 (the CPU in float64, no GPU needed) "
-        "(default: cpu)",
+        help="what to compare it with: cpu, cuda:N, or float64: the CPU in float64, which needs no "
+        "GPU (default: cpu)",
     )
     parser.add_argument(
         "--activation", choices=ACTIVATIONS, help="only networks with this hidden activation"
     )
-    parser.add_argument("--loss", choices=LOSSES, help="only networks with this loss function")
+    parser.add_argument(
+        "--loss",
+        choices=LOSSES,
+        metavar="LOSS",
+        help=f"only networks with this loss function: {', '.join(LOSSES)}",
+    )
     parser.add_argument(
         "--mode", choices=["batch", "online"], help="only in batches, or only one sample at a time"
     )
     add_precision(parser)
     parser.add_argument(
-        "--out", metavar="FILE.png", help="draw how much of its tolerance each training used"
+        "--out",
+        metavar="FILE.png",
+        help="draw a chart: how much of its tolerance each training used",
     )
     add_json(parser)
 
