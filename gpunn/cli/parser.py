@@ -162,7 +162,7 @@ def _add_command(subparsers: Any, command: Command) -> None:
     _add_help(parser)
     command.module.add_options(parser)
     parser.usage = _usage(parser)
-    parser.set_defaults(run=command.module.run)
+    parser.set_defaults(run=command.module.run, refuse=parser.error)
 
 
 def _add_options(parser: ArgumentParser) -> None:
@@ -218,7 +218,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not arguments:
         parser.print_help(sys.stderr)
         return 2
-    options = parser.parse_args(arguments)
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        options.refuse(f"unrecognized arguments: {' '.join(unknown)}")
     console = Console(as_json=options.json, quiet=getattr(options, "quiet", False))
     try:
         status: int = options.run(options, console)

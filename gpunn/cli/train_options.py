@@ -145,8 +145,10 @@ def _add_training(parser: ArgumentParser) -> None:
     add(
         "--schedule",
         choices=SCHEDULES,
+        metavar="SCHEDULE",
         default="constant",
-        help="how the learning rate falls. step: to a tenth, twice. exponential: to a hundredth at "
+        help="how the learning rate falls. constant: not at all. step: to a tenth, twice. "
+        "exponential: to a hundredth at "
         "the end. inverse-scaling: with the square root of the epochs. cosine: to zero "
         "(default: constant)",
     )
