@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 from gpunn.errors import MissingPackageError
 
-SHELLS = ("bash", "zsh", "fish", "tcsh", "powershell")
+SHELLS = ("bash", "zsh", "fish", "tcsh")
+"""Those of shtab that are tested."""
 
 
 def completion_script(parser: ArgumentParser, shell: str) -> str:
