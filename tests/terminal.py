@@ -4,8 +4,9 @@ import fcntl
 import os
 import pty
 import select
-import signal
 import struct
+import subprocess
+import sys
 import termios
 import time
 
@@ -14,6 +15,14 @@ import pyte
 ROWS = 40
 PATIENCE = 120
 """Seconds to wait for something that must come; a busy machine is no failure."""
+
+
+TAKE_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+"""Makes the terminal the one that Ctrl-C is typed at, which a new process must do for itself."""
 
 
 class Terminal:
@@ -32,22 +41,22 @@ class Terminal:
     def __init__(self, command, columns, folder):
         self.screen = pyte.Screen(columns, ROWS)
         self._stream = pyte.ByteStream(self.screen)
-        self._status = None
-        self._pid, self._file = pty.fork()
-        if self._pid == 0:
-            os.chdir(folder)
-            size = struct.pack("HHHH", ROWS, columns, 0, 0)
-            fcntl.ioctl(0, termios.TIOCSWINSZ, size)
-            os.execvpe(command[0], command, {**os.environ, "TERM": "xterm"})
+        self._file, far_end = pty.openpty()
+        self.resize(columns)
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", TAKE_TERMINAL, *command],
+            stdin=far_end, stdout=far_end, stderr=far_end, cwd=folder, start_new_session=True,
+            env={**os.environ, "TERM": "xterm"},
+        )  # fmt: skip
+        os.close(far_end)
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        if self._status is None:
-            os.kill(self._pid, signal.SIGKILL)
-            os.waitpid(self._pid, 0)
         os.close(self._file)
+        self._process.kill()
+        self._process.wait()
 
     @property
     def lines(self):
@@ -87,5 +96,4 @@ class Terminal:
         end = time.monotonic() + PATIENCE
         while self.read():
             assert time.monotonic() < end, f"still {self.lines}"
-        self._status = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
-        return self._status
+        return self._process.wait()
