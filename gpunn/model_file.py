@@ -165,14 +165,14 @@ def read_model(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], d
 
     path = Path(path)
     if not path.is_file():
-        raise ModelFileError(f"no model file at {path}")
+        raise ModelFileError(f"no model file at {path}; give the path of a saved network")
     try:
         with path.open("rb") as raw:
             n_header = int.from_bytes(raw.read(8), "little")
         if n_header > min(LARGEST_HEADER, path.stat().st_size):
             raise ModelFileError(
-                f"{path} is damaged or not a safetensors file: its first 8 bytes announce a header "
-                f"of {n_header} bytes"
+                f"{path} is damaged, or no network that gpunn saved: its first 8 bytes announce a "
+                f"header of {n_header} bytes"
             )
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
@@ -183,7 +183,7 @@ def read_model(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], d
         OSError, SafetensorError, TypeError, ValueError, KeyError, AttributeError, MemoryError,
     ) as error:  # fmt: skip
         raise ModelFileError(
-            f"{path} is damaged or not a safetensors file: {one_line(error)}"
+            f"{path} is damaged, or no network that gpunn saved: {one_line(error)}"
         ) from error
     if FORMAT not in metadata:
         found = ", ".join(map(repr, metadata)) or "none"

@@ -6,11 +6,13 @@ error.
 
 import json
 import math
+import os
 import sys
-from typing import Any
+from typing import Any, TextIO
 
 from gpunn.backends.base import Backend
 from gpunn.backends.select import select_backend
+from gpunn.errors import OutputError, one_line
 
 
 class Console:
@@ -18,15 +20,52 @@ class Console:
 
     def __init__(self, *, as_json: bool, quiet: bool = False) -> None:
         self.as_json, self.quiet = as_json, quiet
+        self._full: OSError | None = None
 
     def say(self, text: str = "") -> None:
-        """Print a line for a person."""
-        if not self.quiet:
-            print(text, file=sys.stderr if self.as_json else sys.stdout, flush=True)
+        """Print a line for a person, and go on if that cannot be done any more.
+
+        Ctrl-C ends a `tee` at once, and a disk is full of other things: neither must end a
+        training whose network is still to be saved.
+        """
+        if self.quiet:
+            return
+        file = sys.stderr if self.as_json else sys.stdout
+        try:
+            print(text, file=file, flush=True)
+        except BrokenPipeError:
+            stop_printing(file)
+        except OSError as error:
+            stop_printing(file)
+            self._full = None if self.as_json else error
+            print(f"gpunn: cannot print: {one_line(error)}; the work goes on", file=sys.stderr)
 
     def report(self, text: str, result: dict[str, Any]) -> None:
-        """Print a command's result: as text, or as one line of JSON."""
-        print(json.dumps(plain(result), allow_nan=False) if self.as_json else text, flush=True)
+        """Print a command's result: as text, or as one line of JSON.
+
+        Raises
+        ------
+        BrokenPipeError
+            If nobody reads it.
+        OutputError
+            If it cannot be printed for another reason.
+        """
+        shown = json.dumps(plain(result), allow_nan=False) if self.as_json else text
+        try:
+            if self._full is not None:
+                raise self._full
+            print(shown, flush=True)
+        except BrokenPipeError:
+            stop_printing(sys.stdout)
+            raise
+        except OSError as error:
+            stop_printing(sys.stdout)
+            raise OutputError(f"cannot print the result: {one_line(error)}") from error
+
+
+def stop_printing(file: TextIO) -> None:
+    """Let nothing more go to a file that takes nothing, not even as Python ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
 
 
 def plain(value: Any) -> Any:

@@ -47,7 +47,7 @@ def number(
 
 def add_model(parser: ArgumentParser) -> None:
     """Add the saved network."""
-    parser.add_argument("model", metavar="MODEL", help="a file that gpunn train saved")
+    parser.add_argument("model", metavar="MODEL", help="a network that gpunn train saved")
 
 
 def add_data(
@@ -65,8 +65,8 @@ def add_data(
     parser.add_argument(
         "--data-dir",
         metavar="DIR",
-        help="folder that holds mnist/ and fashion-mnist/ (default: $GPUNN_DATA_DIR; without it "
-        "they are downloaded once)",
+        help="folder that holds the folders mnist and fashion-mnist (default: $GPUNN_DATA_DIR; "
+        "without it they are downloaded once)",
     )
 
 
@@ -76,7 +76,8 @@ def add_delimiter(parser: ArgumentParser | _ArgumentGroup) -> None:
         "--delimiter",
         metavar="CHAR",
         type=_delimiter,
-        help="what is between the fields of a CSV file, such as ';' or tab (default: found out)",
+        help="what is between the fields of a CSV file, such as ';' or tab (default: what the file "
+        "itself shows)",
     )
 
 
@@ -103,9 +104,9 @@ def add_precision(parser: ArgumentParser) -> None:
         "--precision",
         choices=PRECISIONS,
         default="fp32",
-        help="precision of float32 networks on a GPU. tf32 rounds the factors of products to 11 "
-        "significant bits; bf16 keeps samples, activations and copies of the weights in 8, which "
-        "also takes less memory. Both are faster than fp32, but less exact (default: fp32)",
+        help="how exactly a GPU multiplies float32 numbers. fp32: as they are. tf32: rounded to 11 "
+        "significant bits. bf16: rounded to 8, which takes less memory, too. tf32 and bf16 are "
+        "faster, but less exact (default: fp32)",
     )
 
 

@@ -14,6 +14,7 @@ from gpunn.activations import ACTIVATIONS
 from gpunn.backends.base import Backend
 from gpunn.cli.console import Console
 from gpunn.cli.options import add_data, add_json, add_precision
+from gpunn.cli.parity_chart import STAGES, draw
 from gpunn.cli.train_data import classes_of, scaling_of
 from gpunn.data.formats import load_dataset
 from gpunn.data.labels import class_numbers
@@ -22,15 +23,12 @@ from gpunn.losses import LOSSES
 from gpunn.model_file import check_writable
 from gpunn.parity.cases import Case, standard_cases
 from gpunn.parity.comparison import Comparison, choose_devices, compare
-from gpunn.plots.divergence import Divergence, save_divergence
 from gpunn.plots.figures import check_matplotlib
 from gpunn.recipes import STANDARD
 
 SAMPLES = 200
 ONLINE_SAMPLES = 65
 """Enough for several steps and a last, smaller batch; or for a whole block and a single sample."""
-
-STAGES = ("start", "step", "epoch")
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -52,19 +50,26 @@ def add_options(parser: ArgumentParser) -> None:
         "--against",
         metavar="DEVICE",
         default="cpu",
-        help="what to compare it with: cpu, cuda:N, or float64 (the CPU in float64, no GPU needed) "
-        "(default: cpu)",
+        help="what to compare it with: cpu, cuda:N, or float64: the CPU in float64, which needs no "
+        "GPU (default: cpu)",
     )
     parser.add_argument(
         "--activation", choices=ACTIVATIONS, help="only networks with this hidden activation"
     )
-    parser.add_argument("--loss", choices=LOSSES, help="only networks with this loss function")
+    parser.add_argument(
+        "--loss",
+        choices=LOSSES,
+        metavar="LOSS",
+        help=f"only networks with this loss function: {', '.join(LOSSES)}",
+    )
     parser.add_argument(
         "--mode", choices=["batch", "online"], help="only in batches, or only one sample at a time"
     )
     add_precision(parser)
     parser.add_argument(
-        "--out", metavar="FILE.png", help="draw the divergence over time in this file"
+        "--out",
+        metavar="FILE.png",
+        help="draw a chart: how much of its tolerance each training used",
     )
     add_json(parser)
 
@@ -88,10 +93,7 @@ def run(options: Namespace, console: Console) -> int:
         comparisons.append(comparison)
         console.say(_row(comparison))
     if options.out:
-        curves = [_curve(comparison, stage) for comparison in comparisons for stage in STAGES[1:]]
-        one = comparisons[0]
-        heading = f"Weights in training: {one.device} and {one.against}"
-        save_divergence(options.out, curves, heading)
+        draw(options.out, comparisons)
     result = _result(comparisons, tested, reference)
     console.report(_text(comparisons), result)
     return 0 if result["ok"] else 1
@@ -170,14 +172,3 @@ def _result(comparisons: list[Comparison], tested: Backend, reference: str) -> d
             for comparison in comparisons
         ],
     }
-
-
-def _curve(comparison: Comparison, stage: str) -> Divergence:
-    checks = [c for c in comparison.checks if (c.name, c.stage) == ("weights", stage)]
-    return Divergence(
-        stage,
-        "online" if comparison.case.batch_size == 1 else "batches",
-        [check.number for check in checks],
-        [check.difference for check in checks],
-        [check.tolerance for check in checks],
-    )

@@ -37,7 +37,9 @@ def add_options(parser: ArgumentParser) -> None:
     add_device(parser)
     add_precision(parser)
     parser.add_argument(
-        "--out", metavar="FILE", help="where to save the model (default: DATA.safetensors)"
+        "--out",
+        metavar="FILE",
+        help="where to save the model (default: the name of DATA, such as digits.safetensors)",
     )
     parser.add_argument(
         "--report", metavar="FILE.html", help="write a page about the network and its training"
@@ -53,7 +55,7 @@ def _add_table(parser: ArgumentParser) -> None:
         "--target",
         metavar="COLUMN",
         action="append",
-        help="the column to learn: its name, or its number, from 1 on or from -1 for the last one; "
+        help="the column to learn: its name or its number, where 1 is the first and -1 the last; "
         "repeat it to predict several numbers at once (default: the first column)",
     )
     add(
@@ -71,7 +73,7 @@ def _add_table(parser: ArgumentParser) -> None:
     add(
         "--missing",
         choices=MISSING_RULES,
-        help="what to do with missing fields. mean: put the mean of the column there. zero: put 0 "
+        help="what to do with empty fields. mean: put the mean of the column there. zero: put 0 "
         "there. drop: leave out the row (default: refuse the file)",
     )
     add_delimiter(group)
@@ -98,13 +100,15 @@ def _add_network(parser: ArgumentParser) -> None:
     add(
         "--loss",
         choices=LOSSES,
-        help="the loss function (default: cross_entropy; for numbers, squared_error)",
+        metavar="LOSS",
+        help=f"the loss function: {', '.join(LOSSES)} (default: cross_entropy; for numbers, "
+        "squared_error)",
     )
     add(
         "--dtype",
         choices=["float32", "float64"],
         default="float32",
-        help="number type (default: float32)",
+        help="the type of the network's numbers (default: float32)",
     )
 
 
@@ -144,8 +148,10 @@ def _add_training(parser: ArgumentParser) -> None:
     add(
         "--schedule",
         choices=SCHEDULES,
+        metavar="SCHEDULE",
         default="constant",
-        help="how the learning rate falls. step: to a tenth, twice. exponential: to a hundredth at "
+        help="how the learning rate falls. constant: not at all. step: to a tenth, twice. "
+        "exponential: to a hundredth at "
         "the end. inverse-scaling: with the square root of the epochs. cosine: to zero "
         "(default: constant)",
     )
@@ -230,7 +236,7 @@ def _add_checkpoints(parser: ArgumentParser) -> None:
     add(
         "--checkpoint",
         metavar="DIR",
-        help="folder to save the state of the training in, from time to time and at a signal",
+        help="folder to save the state of the training in, from time to time and at Ctrl-C",
     )
     add(
         "--checkpoint-every",

@@ -61,7 +61,8 @@ class MLPClassifier(ClassifierMixin, MultilayerPerceptron):  # type: ignore[misc
     tol : float, default=1e-4
         How large a change must be to count as an improvement.
     verbose : bool or int, default=False
-        1 prints a line for each epoch, 2 or more shows a progress bar.
+        1 prints a line for each epoch; 2 or more shows a progress bar on a terminal or in a
+        notebook, and lines elsewhere.
     warm_start : bool, default=False
         Whether `fit` begins with the weights of the last fit.
     momentum : float, default=0.9

@@ -19,9 +19,7 @@ def layer_table(architecture: Architecture, heading: str) -> str:
     rows = [("inputs", f"{architecture.layer_sizes[0]:,}", "", "")]
     n_hidden = len(architecture.layer_sizes) - 2
     for index, (n_out, n_in, activation) in enumerate(architecture.layers()):
-        name = (
-            "outputs" if index == n_hidden else "hidden" if n_hidden == 1 else f"hidden {index + 1}"
-        )
+        name = "outputs" if index == n_hidden else f"hidden {index + 1}"
         n_parameters = n_out * (n_in + architecture.biases)
         rows.append((name, f"{n_out:,}", activation.name, f"{n_parameters:,}"))
     return html_table(heading, ("layer", "units", "activation", "parameters"), rows)

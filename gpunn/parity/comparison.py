@@ -111,7 +111,8 @@ def choose_devices(
     if isinstance(other, Backend) and _same(tested, other):
         raise ParameterError(
             f"nothing to compare: both devices are {tested.name}; name another device, or compare "
-            "with the CPU's float64: against 'float64'"
+            "the CPU's float32 with its float64: gpunn parity --against float64, or "
+            'against="float64" in Python'
         )
     return tested, other
 

@@ -18,7 +18,7 @@ from gpunn.testing import require_gpu
 
 posix = pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals and limits")
 SMALL = ("--hidden", "8", "--epochs", "2", "--device", "cpu")
-COMMANDS = ("train", "evaluate", "predict", "backquery", "parity", "info")
+COMMANDS = ("train", "evaluate", "predict", "backquery", "report", "parity", "info")
 
 
 @pytest.fixture
@@ -332,15 +332,48 @@ def test_the_first_help_names_every_command():
     assert process("--version").stdout.startswith("gpunn 0.")
 
 
+def test_no_command_at_all_gets_the_help(gpunn):
+    status, out, err = gpunn()
+    assert (status, out) == (2, "")
+    assert err == gpunn("--help")[1]
+    assert "To begin, type gpunn train" in err
+
+
+def test_every_command_has_an_example_that_is_true(gpunn):
+    _, out, _ = gpunn("--help")
+    examples = re.findall(r"^  gpunn (.*)$", out.partition("\nexamples:\n")[2], re.M)
+    assert [example.split()[0] for example in examples] == list(COMMANDS)
+    for example in examples:
+        cli.make_parser().parse_args(example.split())
+        assert f"example:\n  gpunn {example}\n" in gpunn(example.split()[0], "--help")[1]
+    # One after the other they also run; parity takes a while and is tested elsewhere.
+    pytest.importorskip("matplotlib")
+    for example in examples:
+        if not example.startswith("parity"):
+            assert gpunn(*example.split())[0] == 0, example
+
+
+@pytest.mark.parametrize(("columns", "widest"), [(60, 60), (100, 100), (300, 100)])
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_is_no_wider_than_the_terminal_or_than_can_be_read(
+    gpunn, monkeypatch, command, columns, widest
+):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    _, out, _ = gpunn(*command.split(), "--help")
+    assert [line for line in out.splitlines() if len(line) > widest] == []
+    assert max(map(len, out.splitlines())) > min(widest, 90) / 2
+    assert out.startswith("usage: gpunn ")
+
+
 # Wrong use.
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ((), "COMMAND"),
+        (("--json",), "COMMAND"),
         (("fly",), "fly"),
-        (("train", "--speed", "9"), "--speed"),
+        (("train", "--speed", "9"), "gpunn train: error: unrecognized arguments: --speed "),
         (("train", "--device", "gpu"), "use 'auto', 'cpu', 'cuda' or 'cuda:N'"),
         (("train", "--precision", "fp16"), "choose from"),
         (("train", "--device", "cpu", "--precision", "bf16"), "needs an NVIDIA GPU"),

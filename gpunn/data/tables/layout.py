@@ -199,9 +199,9 @@ def choose_layout(file: TableFile, options: TableOptions) -> Layout:
     inputs = tuple(k for k in range(file.n_columns) if k not in left_out and k not in targets)
     if not inputs or not targets:
         raise DataError(
-            f"{file.path}: one field in a line, or all but one left out; expected what is to be "
-            "learnt and at least one input; if neither , ; | nor tab is between the fields, say "
-            "with --delimiter what is"
+            f"{file.path}: one field in a line, or all but one left out; expected one to learn and "
+            "at least one input. If neither , ; | nor tab is between the fields, say with "
+            "--delimiter what is"
         )
     return Layout(inputs, targets, _kinds(file, inputs, targets, options))
 
