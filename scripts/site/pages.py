@@ -1,0 +1,102 @@
+"""What the documentation site has beside the pages in `docs`: a hook of MkDocs.
+
+Pages that a machine writes are made here, so that each page in `docs` reads well by itself: the
+reference from the docstrings, every option of the command line, the notebook with what it printed
+and drew, and the two pages of the project's root. Formulas become MathML, which browsers draw
+without a script.
+"""
+
+import html
+import os
+import re
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import jupytext
+import nbformat
+from latex2mathml.converter import convert
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from nbclient import NotebookClient
+from nbconvert import MarkdownExporter
+
+from gpunn.cli.parser import make_parser
+
+ROOT = Path(__file__).parents[2]
+NOTEBOOK = ROOT / "docs" / "notebook.py"
+FROM_ROOT = {"contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
+
+REFERENCE = {
+    "gpunn": ["gpunn"],
+    "data": ["gpunn.data"],
+    "training": ["gpunn.training"],
+    "optimizers": ["gpunn.optimizers", "gpunn.schedules"],
+    "formulas": ["gpunn.activations", "gpunn.losses", "gpunn.initializers"],
+    "estimators": ["gpunn.estimators"],
+    "interchange": ["gpunn.interchange"],
+    "parity": ["gpunn.parity"],
+    "testing": ["gpunn.testing"],
+    "backends": ["gpunn.backends.select", "gpunn.backends.base"],
+    "errors": ["gpunn.errors"],
+}
+"""The modules on each page of the reference."""
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages that are made here."""
+    made: dict[str, str | bytes] = {
+        page: (ROOT / name).read_text(encoding="utf-8") for page, name in FROM_ROOT.items()
+    }
+    made |= {f"reference/{page}.md": _reference(names) for page, names in REFERENCE.items()}
+    made |= {"reference/options.md": _options(), **_notebook(NOTEBOOK.read_text(encoding="utf-8"))}
+    for name, content in made.items():
+        files.append(File.generated(config, name, content=content))
+    return files
+
+
+def on_page_markdown(markdown: str, page: object, **_: object) -> str:
+    """Lead links to the project's root, and from there, to pages of the site."""
+    for page_name, name in FROM_ROOT.items():
+        markdown = re.sub(rf"\]\((\.\./)*{name}", f"]({page_name}", markdown)
+    return markdown.replace("](docs/", "](")
+
+
+def on_page_content(content: str, **_: object) -> str:
+    """Turn formulas into MathML."""
+    return re.sub(
+        r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', _formula, content, flags=re.DOTALL
+    )
+
+
+def _formula(found: re.Match[str]) -> str:
+    alone = found[1] == "div"
+    drawn = convert(html.unescape(found[2]).strip(), display="block" if alone else "inline")
+    return f'<div class="formula">{drawn}</div>' if alone else drawn
+
+
+def _reference(names: list[str]) -> str:
+    return "\n\n".join(f"::: {name}" for name in names)
+
+
+def _options() -> str:
+    """Return a page of what ``gpunn COMMAND --help`` says."""
+    commands = make_parser()._subparsers._group_actions[0].choices  # type: ignore[union-attr]
+    texts = [f"## gpunn {name}\n\n```text\n{p.format_help()}```\n" for name, p in commands.items()]
+    heading = "# Every option\n\nWhat `gpunn COMMAND --help` says. [The command line]"
+    return heading + "(../command_line.md) has the rest.\n\n" + "\n".join(texts)
+
+
+@cache
+def _notebook(source: str) -> dict[str, str | bytes]:
+    """Return the page, the pictures and the file of the notebook, run from its first cell on."""
+    notebook = jupytext.reads(source, fmt="py:percent")
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {"metadata": {"path": folder}}
+        NotebookClient(notebook, timeout=120, kernel_name="python3", resources=environment).execute()
+    resources = {"unique_key": "notebook", "output_files_dir": "notebook"}
+    text, found = MarkdownExporter().from_notebook_node(notebook, resources)
+    link = "[Open this page in Jupyter](notebook.ipynb){ .md-button download }\n\n"
+    text = re.sub(r"(?m)^(# .*\n)", rf"\1\n{link}", text, count=1)
+    pictures = {name.replace(os.sep, "/"): data for name, data in found["outputs"].items()}
+    return {"notebook.md": text, "notebook.ipynb": nbformat.writes(notebook), **pictures}
