@@ -11,7 +11,9 @@ import os
 import re
 import tempfile
 from functools import cache
+from importlib.resources import files as files_of
 from pathlib import Path
+from xml.etree import ElementTree
 
 import jupytext
 import nbformat
@@ -25,7 +27,15 @@ from gpunn.cli.parser import make_parser
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "docs" / "notebook.py"
+MATHML = "http://www.w3.org/1998/Math/MathML"
+ABOVE_AND_BELOW = {"msub": "munder", "msup": "mover", "msubsup": "munderover"}
+FORMULA = r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>'
 FROM_ROOT = {"contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
+ASSETS = [
+    *(Path(__file__).with_name(name) for name in ("site.css", "iframe-worker.js")),
+    files_of("ziamath") / "fonts" / "STIXTwoMath-Regular.ttf",
+]
+"""The looks, the search from the disk, and a font for formulas (SIL Open Font License)."""
 
 REFERENCE = {
     "gpunn": ["gpunn"],
@@ -50,6 +60,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     }
     made |= {f"reference/{page}.md": _reference(names) for page, names in REFERENCE.items()}
     made |= {"reference/options.md": _options(), **_notebook(NOTEBOOK.read_text(encoding="utf-8"))}
+    made |= {path.name: path.read_bytes() for path in ASSETS}
     for name, content in made.items():
         files.append(File.generated(config, name, content=content))
     return files
@@ -59,24 +70,42 @@ def on_page_markdown(markdown: str, page: object, **_: object) -> str:
     """Lead links to the project's root, and from there, to pages of the site."""
     for page_name, name in FROM_ROOT.items():
         markdown = re.sub(rf"\]\((\.\./)*{name}", f"]({page_name}", markdown)
-    return markdown.replace("](docs/", "](")
+    return markdown.replace("](docs/", "](").replace("](notebook.py)", "](notebook.md)")
 
 
 def on_page_content(content: str, **_: object) -> str:
-    """Turn formulas into MathML."""
-    return re.sub(
-        r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', _formula, content, flags=re.DOTALL
+    """Turn formulas into MathML, and names of the library into links to the reference."""
+    linked = re.sub(
+        r"(?<!>)<code>((gpunn\.[\w.]+)(?:\(\))?)</code>(?!</a>)",
+        r'<autoref identifier="\2" optional><code>\1</code></autoref>',
+        content,
     )
+    return re.sub(FORMULA, _formula, linked, flags=re.DOTALL)
 
 
 def _formula(found: re.Match[str]) -> str:
     alone = found[1] == "div"
     drawn = convert(html.unescape(found[2]).strip(), display="block" if alone else "inline")
-    return f'<div class="formula">{drawn}</div>' if alone else drawn
+    return f'<div class="formula">{_with_limits(drawn)}</div>' if alone else drawn
+
+
+def _with_limits(drawn: str) -> str:
+    """Put what a sum goes over below it, as is usual in formulas of their own."""
+    ElementTree.register_namespace("", MATHML)
+    formula = ElementTree.fromstring(drawn)
+    for part in formula.iter():
+        kind = part.tag.removeprefix(f"{{{MATHML}}}")
+        if kind in ABOVE_AND_BELOW and (part[0].text or "") in ("\N{N-ARY SUMMATION}", "max"):
+            part.tag = f"{{{MATHML}}}{ABOVE_AND_BELOW[kind]}"
+    return ElementTree.tostring(formula, encoding="unicode")
 
 
 def _reference(names: list[str]) -> str:
-    return "\n\n".join(f"::: {name}" for name in names)
+    if len(names) == 1:
+        return f"::: {names[0]}"
+    title = ", ".join(f"`{name}`" for name in names)
+    blocks = (f"::: {name}\n    options: {{heading_level: 2}}" for name in names)
+    return f"# {title}\n\n" + "\n\n".join(blocks)
 
 
 def _options() -> str:
