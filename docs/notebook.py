@@ -36,7 +36,8 @@ def show(images, titles, colours="gray_r", **limits):
     """Draw images (n, 64) side by side."""
     columns = min(10, len(images))
     rows = -(-len(images) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(columns, 1.25 * rows), squeeze=False)
+    size = columns, 1.25 * rows
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
     for axis, image, title in zip(axes.flat, images, titles, strict=False):
         axis.imshow(image.reshape(8, 8), cmap=colours, **limits)
         axis.set_title(title, fontsize=10)
@@ -58,7 +59,12 @@ scaling = gpunn.Scaling.to_range(0, 16)
 X = scaling.apply(digits.inputs, "float32")
 X_test = scaling.apply(digits.test_inputs, "float32")
 
-network = gpunn.Network([64, 60, 10], output_activation="softmax", loss="cross_entropy", seed=0)
+network = gpunn.Network(
+    [64, 60, 10],
+    output_activation="softmax",
+    loss="cross_entropy",
+    seed=0,
+)
 network.scaling = scaling
 network
 
@@ -79,7 +85,8 @@ history = gpunn.fit(
     validation_data=(X[:200], digits.labels[:200]),
     early_stopping=gpunn.EarlyStopping(patience=8),
 )
-print(f"{history.stopped} after {len(history.epochs)} epochs; the best was {history.best_epoch}")
+print(history.stopped, "after", len(history.epochs), "epochs")
+print("the best one was", history.best_epoch)
 
 # %%
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.2))
@@ -113,7 +120,8 @@ figure, axis = plt.subplots(figsize=(4.4, 4.4))
 axis.imshow(np.sqrt(confusion), cmap="Blues")
 for (row, column), count in np.ndenumerate(confusion):
     if count:
-        axis.text(column, row, count, ha="center", va="center", color="w" if count > 15 else "k")
+        colour = "white" if count > 15 else "black"
+        axis.text(column, row, count, ha="center", va="center", color=colour)
 axis.set_xlabel("read as")
 axis.set_ylabel("digit")
 axis.set_xticks(range(10))

@@ -32,7 +32,7 @@ ABOVE_AND_BELOW = {"msub": "munder", "msup": "mover", "msubsup": "munderover"}
 FORMULA = r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>'
 FROM_ROOT = {"contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
 ASSETS = [
-    *(Path(__file__).with_name(name) for name in ("site.css", "iframe-worker.js")),
+    *(Path(__file__).with_name(name) for name in ("site.css", "logo.svg", "iframe-worker.js")),
     files_of("ziamath") / "fonts" / "STIXTwoMath-Regular.ttf",
 ]
 """The looks, the search from the disk, and a font for formulas (SIL Open Font License)."""
@@ -86,18 +86,29 @@ def on_page_content(content: str, **_: object) -> str:
 def _formula(found: re.Match[str]) -> str:
     alone = found[1] == "div"
     drawn = convert(html.unescape(found[2]).strip(), display="block" if alone else "inline")
-    return f'<div class="formula">{_with_limits(drawn)}</div>' if alone else drawn
-
-
-def _with_limits(drawn: str) -> str:
-    """Put what a sum goes over below it, as is usual in formulas of their own."""
     ElementTree.register_namespace("", MATHML)
     formula = ElementTree.fromstring(drawn)
-    for part in formula.iter():
-        kind = part.tag.removeprefix(f"{{{MATHML}}}")
-        if kind in ABOVE_AND_BELOW and (part[0].text or "") in ("\N{N-ARY SUMMATION}", "max"):
-            part.tag = f"{{{MATHML}}}{ABOVE_AND_BELOW[kind]}"
-    return ElementTree.tostring(formula, encoding="unicode")
+    for part in list(formula.iter()):
+        _put_limits_below(part)
+        _space_out(part)
+    text = ElementTree.tostring(formula, encoding="unicode")
+    return f'<div class="formula">{text}</div>' if alone else text
+
+
+def _put_limits_below(part: ElementTree.Element) -> None:
+    """Put what a sum goes over below it; browsers put it beside where lines are narrow."""
+    kind = ABOVE_AND_BELOW.get(part.tag.removeprefix(f"{{{MATHML}}}"))
+    if kind and part[0].text in ("\N{N-ARY SUMMATION}", "max"):
+        part.tag = f"{{{MATHML}}}{kind}"
+
+
+def _space_out(part: ElementTree.Element) -> None:
+    """Put a narrow space between a factor and the name of a function, such as ln."""
+    for place in range(len(part) - 1, 0, -1):
+        name, before = part[place], part[place - 1]
+        named = name.tag.endswith("}mi") and len(name.text or "") > 1
+        if named and (before.text == ")" or not before.tag.endswith("}mo")):
+            part.insert(place, ElementTree.Element(f"{{{MATHML}}}mspace", width="0.17em"))
 
 
 def _reference(names: list[str]) -> str:
@@ -125,7 +136,7 @@ def _notebook(source: str) -> dict[str, str | bytes]:
         NotebookClient(notebook, timeout=120, kernel_name="python3", resources=environment).execute()
     resources = {"unique_key": "notebook", "output_files_dir": "notebook"}
     text, found = MarkdownExporter().from_notebook_node(notebook, resources)
-    link = "[Open this page in Jupyter](notebook.ipynb){ .md-button download }\n\n"
+    link = "[Download this page as a Jupyter notebook](notebook.ipynb){ .md-button download }\n\n"
     text = re.sub(r"(?m)^(# .*\n)", rf"\1\n{link}", text, count=1)
     pictures = {name.replace(os.sep, "/"): data for name, data in found["outputs"].items()}
     return {"notebook.md": text, "notebook.ipynb": nbformat.writes(notebook), **pictures}
