@@ -13,8 +13,8 @@
 # %% [markdown]
 # # A notebook with pictures
 #
-# A network learns to read handwritten digits, and shows what it has learnt. Needs the extra `plots`.
-# [The tutorial](tutorial.md) explains each step at more leisure.
+# A network learns to read handwritten digits, and shows what it has learnt. It needs the extra
+# `plots`. [The tutorial](tutorial.md) explains each step at more leisure.
 
 # %% [markdown]
 # ## The data
@@ -37,7 +37,7 @@ def show(images, titles, colours="gray_r", **limits):
     columns = min(10, len(images))
     rows = -(-len(images) // columns)
     size = columns, 1.25 * rows
-    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
+    _, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
     for axis, image, title in zip(axes.flat, images, titles, strict=False):
         axis.imshow(image.reshape(8, 8), cmap=colours, **limits)
         axis.set_title(title, fontsize=10)
@@ -109,7 +109,8 @@ test = gpunn.evaluate(network, X_test, digits.test_labels)
 print(f"{test.accuracy:.3f} of the test digits are read right")
 
 # %% [markdown]
-# Rows are what the digits are, columns are what the network reads. Off the diagonal are its mistakes.
+# Rows are what the digits are, columns are what the network reads. Off the diagonal are its
+# mistakes.
 
 # %%
 read = test.outputs.argmax(axis=1)
@@ -141,8 +142,8 @@ show(
 # %% [markdown]
 # ## What it has learnt
 #
-# Each hidden unit adds up the pixels, each times a weight. Drawn as a picture, its weights show what
-# it looks for: red speaks for it, blue against it.
+# Each hidden unit adds up the pixels, each times a weight. Drawn as a picture, its weights show
+# what it looks for: red speaks for it, blue against it.
 
 # %%
 weights = network.parameters()["layers.0.weight"]
@@ -150,8 +151,8 @@ most = np.abs(weights).max()
 show(weights[:20], range(1, 21), colours="RdBu_r", vmin=-most, vmax=most)
 
 # %% [markdown]
-# Run backwards, from an output of 0.91 for one digit and 0.01 for each other, the network draws what
-# speaks for each digit:
+# Run backwards, from an output of 0.91 for one digit and 0.01 for each other, the network draws
+# what speaks for each digit:
 
 # %%
 show(network.backquery(0.01 + 0.9 * np.eye(10)), range(10))

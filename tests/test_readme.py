@@ -87,6 +87,12 @@ def run_python(code, folder):
     ).stdout
 
 
+def test_the_notebook_runs_as_a_plain_script(tmp_path):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    run_python((ROOT / "docs" / "notebook.py").read_text(encoding="utf-8"), tmp_path)
+    assert (tmp_path / "digits.safetensors").exists()
+
+
 @pytest.mark.parametrize(("page", "n"), PYTHON)
 def test_python_block(page, n, tmp_path):
     block = blocks(page, "python")[n]

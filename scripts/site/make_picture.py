@@ -49,9 +49,10 @@ def draw(network: gpunn.Network, sample: Any) -> Figure:
         part.suptitle(title, color=GROUND)
         part.set_facecolor("none")
     axis = left.subplots()
-    axis.imshow(sample.reshape(8, 8), cmap=mpl.colors.LinearSegmentedColormap.from_list(
-        "ink", ["#e9eef0", INK]
-    ))
+    axis.imshow(
+        sample.reshape(8, 8),
+        cmap=mpl.colors.LinearSegmentedColormap.from_list("ink", ["#e9eef0", INK]),
+    )
     axis.set_axis_off()
     most = np.abs(weights).max() * 0.8
     for axis, unit in zip(
@@ -61,7 +62,9 @@ def draw(network: gpunn.Network, sample: Any) -> Figure:
         axis.set_axis_off()
     outputs = network.predict(sample / np.float32(16))
     axis = right.subplots()
-    axis.barh(range(10), outputs, color=[ACCENT if k == outputs.argmax() else INK for k in range(10)])
+    axis.barh(
+        range(10), outputs, color=[ACCENT if k == outputs.argmax() else INK for k in range(10)]
+    )
     axis.set_yticks(range(10))
     axis.set_xlim(0, 1)
     axis.set_xticks([0, 0.5, 1])

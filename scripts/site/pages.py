@@ -132,8 +132,9 @@ def _notebook(source: str) -> dict[str, str | bytes]:
     """Return the page, the pictures and the file of the notebook, run from its first cell on."""
     notebook = jupytext.reads(source, fmt="py:percent")
     with tempfile.TemporaryDirectory() as folder:
-        environment = {"metadata": {"path": folder}}
-        NotebookClient(notebook, timeout=120, kernel_name="python3", resources=environment).execute()
+        place = {"metadata": {"path": folder}}
+        quiet = ["--log-level=40"]
+        NotebookClient(notebook, timeout=120, resources=place, extra_arguments=quiet).execute()
     resources = {"unique_key": "notebook", "output_files_dir": "notebook"}
     text, found = MarkdownExporter().from_notebook_node(notebook, resources)
     link = "[Download this page as a Jupyter notebook](notebook.ipynb){ .md-button download }\n\n"
