@@ -75,6 +75,11 @@ def without_figures(text):
     return [re.sub(r"\s+", " ", line) for line in lines]
 
 
+def with_output(page):
+    """Return a page's Python blocks, each with the text that stands below it, or with nothing."""
+    return re.findall(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```)?", PAGES[page], FLAGS)
+
+
 def run_python(code, folder):
     """Run code with the warnings of the tests, and return what it printed."""
     return subprocess.run(
@@ -85,6 +90,13 @@ def run_python(code, folder):
         stdout=subprocess.PIPE,
         text=True,
     ).stdout
+
+
+def test_the_mathematics_are_right_to_the_last_digit_shown(tmp_path):
+    shown = [(block, text) for block, text in with_output("docs/mathematics.md") if text]
+    assert len(shown) >= 5
+    for block, text in shown:
+        assert run_python(block, tmp_path) == text
 
 
 def test_the_notebook_runs_as_a_plain_script(tmp_path):
@@ -104,7 +116,7 @@ def test_python_block(page, n, tmp_path):
 
 def test_the_tutorial_prints_what_it_shows(tmp_path):
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
-    shown = re.findall(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```)?", PAGES[TUTORIAL], FLAGS)
+    shown = with_output(TUTORIAL)
     assert len(shown) == len(blocks(TUTORIAL, "python"))
     mark = "----"
     printed = run_python(f"print({mark!r})\n".join(block for block, _ in shown), tmp_path)

@@ -20,6 +20,7 @@ import nbformat
 from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 from nbclient import NotebookClient
 from nbconvert import MarkdownExporter
 
@@ -59,15 +60,18 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         page: (ROOT / name).read_text(encoding="utf-8") for page, name in FROM_ROOT.items()
     }
     made |= {f"reference/{page}.md": _reference(names) for page, names in REFERENCE.items()}
-    made |= {"reference/options.md": _options(), **_notebook(NOTEBOOK.read_text(encoding="utf-8"))}
+    made["reference/options.md"] = _options()
+    made |= _notebook(NOTEBOOK.read_text(encoding="utf-8"))
     made |= {path.name: path.read_bytes() for path in ASSETS}
     for name, content in made.items():
         files.append(File.generated(config, name, content=content))
     return files
 
 
-def on_page_markdown(markdown: str, page: object, **_: object) -> str:
+def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
     """Lead links to the project's root, and from there, to pages of the site."""
+    if page.file.src_uri.startswith("reference/"):
+        page.meta["search"] = {"boost": 0.3}  # pages that people wrote come first
     for page_name, name in FROM_ROOT.items():
         markdown = re.sub(rf"\]\((\.\./)*{name}", f"]({page_name}", markdown)
     return markdown.replace("](docs/", "](").replace("](notebook.py)", "](notebook.md)")
