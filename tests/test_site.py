@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import posixpath
 import re
 import shutil
 import subprocess
@@ -77,16 +78,13 @@ def test_nothing_comes_from_elsewhere(site, pages):
 
 
 def test_every_page_is_reached_from_the_home_page(pages):
-    reached, waiting = set(), ["index.html"]
+    reached, waiting = set(), {"index.html"}
     while waiting:
         name = waiting.pop()
         reached.add(name)
-        folder = pages[name].path.parent
-        root = folder if "/" not in name else folder.parent
-        for link in pages[name].links:
-            target = os.path.relpath((folder / link.partition("#")[0]).resolve(), root.resolve())
-            if target.endswith(".html") and target not in reached and ":" not in link:
-                waiting.append(Path(target).as_posix())
+        links = {link.partition("#")[0] for link in pages[name].links if ":" not in link}
+        targets = {posixpath.normpath(f"{posixpath.dirname(name)}/{link}") for link in links}
+        waiting |= {target.removeprefix("/") for target in targets} & pages.keys() - reached
     assert reached == pages.keys() - {"404.html"}
     for path in ROOT.glob("docs/**/*.md"):
         page = path.relative_to(ROOT / "docs").with_suffix(".html").as_posix()

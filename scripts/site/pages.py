@@ -74,13 +74,19 @@ def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
         page.meta["search"] = {"boost": 0.3}  # pages that people wrote come first
     for page_name, name in FROM_ROOT.items():
         markdown = re.sub(rf"\]\((\.\./)*{name}", f"]({page_name}", markdown)
+    markdown = re.sub(r"\[(?:docs/)?(\w+)\.md\]\(", _without_ending, markdown)
     return markdown.replace("](docs/", "](").replace("](notebook.py)", "](notebook.md)")
+
+
+def _without_ending(found: re.Match[str]) -> str:
+    """Return a link's text without the name of a file, which the site does not have."""
+    return f"[{found[1].replace('_', ' ').lower()}]("
 
 
 def on_page_content(content: str, **_: object) -> str:
     """Turn formulas into MathML, and names of the library into links to the reference."""
     linked = re.sub(
-        r"(?<!>)<code>((gpunn\.[\w.]+)(?:\(\))?)</code>(?!</a>)",
+        r"<code>((gpunn\.[\w.]+)(?:\(\))?)</code>(?!</a>)",
         r'<autoref identifier="\2" optional><code>\1</code></autoref>',
         content,
     )
