@@ -2,7 +2,8 @@
 
 The two commands that set up an environment of their own are run by `.ci/run`, which takes them from
 the README; here it is only checked that they are the first two. The blocks of
-`docs/from_scikit_learn.md` are run beside its other tests.
+`docs/from_scikit_learn.md` are run beside its other tests. Those of the tutorial continue one
+another, and print what stands below them.
 """
 
 import os
@@ -25,12 +26,16 @@ PAGES = {
     for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md")))
 }
 README = PAGES["README.md"]
+TUTORIAL = "docs/tutorial.md"
 SET_UP = 2
 """So many commands, at the README's start, make an environment of their own."""
 
 
+FLAGS = re.MULTILINE | re.DOTALL
+
+
 def blocks(page, kind):
-    return re.findall(rf"^```{kind}\n(.*?)^```", PAGES[page], re.MULTILINE | re.DOTALL)
+    return re.findall(rf"^```{kind}\n(.*?)^```", PAGES[page], FLAGS)
 
 
 def commands(page):
@@ -41,7 +46,7 @@ def commands(page):
 PYTHON = [
     (page, n)
     for page in PAGES
-    if page != "docs/from_scikit_learn.md"
+    if page not in ("docs/from_scikit_learn.md", TUTORIAL)
     for n in range(len(blocks(page, "python")))
 ]
 WITH_COMMANDS = [page for page in PAGES if commands(page)]
@@ -64,17 +69,64 @@ def test_the_first_two_commands_do_their_own_set_up():
     ]
 
 
+def without_figures(text):
+    """Return the lines of a text with 0 in place of each number, and one space for several."""
+    lines = re.sub(r"-?\d[\d.,]*", "0", text).splitlines()
+    return [re.sub(r"\s+", " ", line) for line in lines]
+
+
+def with_output(page):
+    """Return a page's Python blocks, each with the text that stands below it, or with nothing."""
+    return re.findall(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```)?", PAGES[page], FLAGS)
+
+
+def run_python(code, folder):
+    """Run code with the warnings of the tests, and return what it printed."""
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-W", "ignore:running on the CPU", "-c", code],
+        cwd=folder,
+        check=True,
+        timeout=120,
+        stdout=subprocess.PIPE,
+        text=True,
+    ).stdout
+
+
+def test_the_mathematics_are_right_to_the_last_digit_shown(tmp_path):
+    shown = [(block, text) for block, text in with_output("docs/mathematics.md") if text]
+    assert len(shown) >= 5
+    for block, text in shown:
+        assert run_python(block, tmp_path) == text
+
+
+def test_the_notebook_runs_as_a_plain_script(tmp_path):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    run_python((ROOT / "docs" / "notebook.py").read_text(encoding="utf-8"), tmp_path)
+    assert (tmp_path / "digits.safetensors").exists()
+
+
 @pytest.mark.parametrize(("page", "n"), PYTHON)
 def test_python_block(page, n, tmp_path):
     block = blocks(page, "python")[n]
-    if "import pandas" in block:
-        pytest.importorskip("pandas", reason="pandas is not installed")
-    subprocess.run(
-        [sys.executable, "-W", "error", "-W", "ignore:running on the CPU", "-c", block],
-        cwd=tmp_path,
-        check=True,
-        timeout=120,
-    )
+    for package in ("pandas", "torch"):
+        if f"import {package}" in block:
+            pytest.importorskip(package, reason=f"{package} is not installed")
+    run_python(block, tmp_path)
+
+
+def test_the_tutorial_prints_what_it_shows(tmp_path):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    shown = with_output(TUTORIAL)
+    assert len(shown) == len(blocks(TUTORIAL, "python"))
+    mark = "----"
+    printed = run_python(f"print({mark!r})\n".join(block for block, _ in shown), tmp_path)
+    for (block, text), lines in zip(shown, printed.split(f"{mark}\n"), strict=True):
+        if text or "print(" not in block:
+            assert without_figures(lines) == without_figures(text), block
+    accuracies = [float(x) for x in re.findall(r"\b0\.\d{3}\b(?= of the test|\n| after)", printed)]
+    assert len(accuracies) == 8
+    assert min(accuracies[-4:]) > 0.9
+    assert (tmp_path / "backwards.png").stat().st_size > 0
 
 
 def test_ten_lines_of_python_are_ten_and_reach_95_percent(tmp_path):
@@ -112,9 +164,6 @@ def run_shell(command, folder):
 
 
 def test_the_sample_output_is_what_the_first_command_prints(tmp_path):
-    def without_figures(text):
-        return [re.sub(r"\d[\d.,]*", "0", line) for line in text.splitlines()]
-
     (sample,) = blocks("README.md", "text")
     device, *others = [line for line in without_figures(sample) if line != "..."]
     printed = without_figures(run_shell("gpunn train", tmp_path))
