@@ -22,7 +22,7 @@ def add_options(parser: ArgumentParser) -> None:
     add_model(parser)
     add_data(parser, optional=True)
     add_delimiter(parser)
-    parser.add_argument("--out", metavar="FILE.html", required=True, help="the page to write")
+    parser.add_argument("--out", metavar="FILE", required=True, help="the page to write")
     add_device(parser)
     add_json(parser)
 
