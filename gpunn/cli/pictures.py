@@ -1,6 +1,5 @@
 """Pictures of anyone's as inputs of a saved network."""
 
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -9,39 +8,12 @@ from numpy.typing import NDArray
 
 from gpunn.cli.console import Console
 from gpunn.data.files import check_fits
-from gpunn.data.picture_fields import BOX, box_shape, place
+from gpunn.data.picture_fields import box_shape, place
 from gpunn.data.picture_folders import PictureFiles, find_pictures, read_alike
+from gpunn.data.picture_records import PictureField, picture_field
 from gpunn.data.pictures import read_picture
 from gpunn.errors import DataError
 from gpunn.network import Network
-
-AS_THEY_ARE = "as they are"
-"""What a model's record says of pictures if those that it was trained on came from a folder."""
-
-SMALLEST_SIDE = 8
-"""Fewer inputs are taken for measurements, even if their number is a square."""
-
-
-class _Field(NamedTuple):
-    """What a network takes for a picture.
-
-    Attributes
-    ----------
-    shape : (int, int)
-        Rows and columns.
-    box : float or None
-        How much of them ink may take; None if pictures stay as they are.
-    low, high : float
-        The values of black and of white.
-    like : str
-        Whose pictures were prepared like that.
-    """
-
-    shape: tuple[int, int]
-    box: float | None
-    low: float
-    high: float
-    like: str
 
 
 class Pictures(NamedTuple):
@@ -80,43 +52,17 @@ def read_pictures(data: str, network: Network, console: Console) -> Pictures:
     return Pictures(files, field.low + values * ((field.high - field.low) / 255))
 
 
-def _field_of(network: Network, data: str) -> _Field:
-    record = network.training_record
-    shape = _shape(record.get("image_shape")) or _square(network.n_inputs)
-    if shape is None or shape[0] * shape[1] != network.n_inputs:
+def _field_of(network: Network, data: str) -> PictureField:
+    field = picture_field(network.training_record, network.n_inputs)
+    if field is None:
         raise DataError(
             f"{data}: is a picture, or a folder of them, but the model takes {network.n_inputs} "
             "numbers that are no pixels; use data like those that it was trained on"
         )
-    is_digits = record.get("data") == "digits"
-    low, high = _pair(record.get("value_range")) or ((0, 16) if is_digits else (0, 255))
-    # The digits that come with gpunn fill all of their 8 x 8 pixels.
-    box = None if record.get("pictures") == AS_THEY_ARE else 1.0 if is_digits else BOX
-    return _Field(shape, box, low, high, "the digits'" if is_digits else "MNIST's")
+    return field
 
 
-def _square(n_inputs: int) -> tuple[int, int] | None:
-    side = math.isqrt(n_inputs)
-    return (side, side) if side >= SMALLEST_SIDE and side * side == n_inputs else None
-
-
-def _shape(value: object) -> tuple[int, int] | None:
-    """Return rows and columns from a model's record, which may hold anything."""
-    rows, columns = _pair(value) or (0, 0)
-    is_shape = isinstance(rows, int) and isinstance(columns, int) and min(rows, columns) > 0
-    return (int(rows), int(columns)) if is_shape else None
-
-
-def _pair(value: object) -> tuple[float, float] | None:
-    """Return two numbers from a model's record."""
-    if not isinstance(value, list) or len(value) != 2:
-        return None
-    if not all(isinstance(item, int | float) and math.isfinite(item) for item in value):
-        return None
-    return value[0], value[1]
-
-
-def _whole(files: PictureFiles, field: _Field) -> NDArray[np.uint8]:
+def _whole(files: PictureFiles, field: PictureField) -> NDArray[np.uint8]:
     inputs, (rows, columns) = read_alike(files)
     if (rows, columns) != field.shape:
         raise DataError(
@@ -127,7 +73,7 @@ def _whole(files: PictureFiles, field: _Field) -> NDArray[np.uint8]:
     return inputs
 
 
-def _placed(files: PictureFiles, field: _Field, console: Console) -> NDArray[np.uint8]:
+def _placed(files: PictureFiles, field: PictureField, console: Console) -> NDArray[np.uint8]:
     assert field.box is not None
     rows, columns = field.shape
     check_fits(files.root, 8 * rows * columns * len(files.names), "predict fewer at a time")
@@ -142,7 +88,7 @@ def _placed(files: PictureFiles, field: _Field, console: Console) -> NDArray[np.
     return inputs
 
 
-def _what_was_done(done: Sequence[tuple[bool, bool]], field: _Field, box: float) -> str:
+def _what_was_done(done: Sequence[tuple[bool, bool]], field: PictureField, box: float) -> str:
     """Say in a line what became of pictures that were, or were not, inverted and fitted."""
     n = len(done)
     n_inverted, n_fitted = (sum(column) for column in zip(*done, strict=True))

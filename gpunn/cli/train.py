@@ -17,7 +17,6 @@ from gpunn import __version__
 from gpunn.backends.base import Backend
 from gpunn.cli.console import Console, choose_device, plain
 from gpunn.cli.number_scores import score_numbers
-from gpunn.cli.pictures import AS_THEY_ARE
 from gpunn.cli.progress import Progress
 from gpunn.cli.train_data import (
     Data,
@@ -39,6 +38,7 @@ from gpunn.cli.train_data import (
 from gpunn.cli.train_options import add_options as add_options
 from gpunn.cli.train_settings import Settings, settings_of
 from gpunn.data.formats import is_pictures
+from gpunn.data.picture_records import AS_THEY_ARE
 from gpunn.data.tables.task import MANY_CLASSES
 from gpunn.errors import DivergenceError, OutputError, ParameterError
 from gpunn.model_file import check_writable
