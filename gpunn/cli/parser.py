@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from gpunn import __version__
-from gpunn.cli import backquery, evaluate, info, parity, predict, train
+from gpunn.cli import backquery, draw, evaluate, info, parity, predict, train
 from gpunn.cli.console import Console
 from gpunn.errors import DivergenceError, GpunnError
 
@@ -29,6 +29,7 @@ _COMMANDS = (
     ("evaluate", evaluate, "measure a saved network on labelled samples"),
     ("predict", predict, "say which class each sample is"),
     ("backquery", backquery, "draw what each class looks like to a network"),
+    ("draw", draw, "make a page to draw on, in which a network answers"),
     ("parity", parity, "check that two devices compute the same"),
     ("info", info, "say what this machine offers, and what is missing"),
 )
