@@ -81,8 +81,8 @@ def _checked_field(network: Network) -> PictureField:
     size = network.n_parameters * network.dtype.itemsize / 2**20
     if size > LARGEST:
         raise ParameterError(
-            f"the model has {size:,.1f} MiB of weights, and a page holds at most {LARGEST}, so that "
-            "a phone can open it; train one with fewer hidden units"
+            f"the model has {size:,.1f} MiB of weights, but a page that a phone can open holds at "
+            f"most {LARGEST}; train one with fewer hidden units"
         )
     return field
 

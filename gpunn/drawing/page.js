@@ -58,13 +58,18 @@ function update() {
   showField(picture);
   showLayers.forEach((show, k) => show(activations === null ? null : activations[k]));
   showBars(outputs);
-  element("best").textContent = outputs === null ? "–" : shortened(labelOf(outputs));
+  showBest(outputs === null ? "–" : shortened(labelOf(outputs)));
   const moveAround = () => showNeighbours(picture, isLight() ? 255 : 0);
   clearTimeout(resting);
   if (isSlow) resting = setTimeout(moveAround, REST_OF_PEN);
   else moveAround();
   clearTimeout(speaking);
   speaking = setTimeout(() => (element("live").textContent = inWords(outputs)), SILENCE);
+}
+
+function showBest(text) {
+  element("best").textContent = text;
+  element("best").classList.toggle("long", text.length > 3);
 }
 
 function inWords(outputs) {
@@ -76,21 +81,35 @@ function inWords(outputs) {
 // Write what does not change.
 function introduce() {
   const { rows, columns, box } = told.picture;
-  const count = (n) => n.toLocaleString("en");
-  if (told.labels.every((label) => /^\d$/.test(label))) element("title").textContent = "Draw a digit";
-  const sizes = [network.layers[0].inputs, ...network.layers.map((layer) => layer.units)];
-  const learnt = told.data === null ? "" : ` It learnt from ${shortened(told.data)}`;
-  const right = told.accuracy === null ? "" : ` and was right on ${(100 * told.accuracy).toFixed(1)} % of the test samples`;
-  element("about").textContent =
-    `A network of ${sizes.map(count).join(" → ")} units, with ${count(told.parameters)} weights and biases, ` +
-    `answers while you draw.${learnt}${learnt && right}${learnt && "."} Nothing you draw leaves this page.`;
+  if (told.labels.every((label) => /^\d$/.test(label))) {
+    element("title").textContent = "Draw a digit";
+  }
+  element("about").textContent = `${aboutNetwork()} Nothing you draw leaves this page.`;
   element("field").setAttribute("aria-label", `the picture of ${columns} by ${rows} pixels`);
-  element("how").textContent = box === null
-    ? `Your drawing in ${columns} × ${rows} pixels, and otherwise as it is.`
-    : `${columns} × ${rows} pixels: the ink, fitted into ${box[1]} × ${box[0]}, with its centre of mass in the middle, as in training.`;
-  const some = told.labels.length > MOST_BARS ? `the ${MOST_BARS} strongest of ${count(told.labels.length)} outputs` : "outputs";
-  element("outputs").textContent = `${some}, ${SYMBOLS[outputLayer.activation]}`;
+  element("how").textContent =
+    `${columns} × ${rows} pixels: ` +
+    (box === null
+      ? "your drawing made smaller, and otherwise as it is."
+      : `the ink fitted into ${box[1]} × ${box[0]}, its centre of mass in the middle, as in training.`);
+  element("outputs").textContent = aboutOutputs();
   element("paper-choice").hidden = box !== null;
+  element("sheet").classList.toggle("as-they-are", box === null);
+}
+
+function aboutNetwork() {
+  const sizes = [network.layers[0].inputs, ...network.layers.map((layer) => layer.units)];
+  let text = `A network of ${sizes.map(inEnglish).join(" → ")} units answers while you draw.`;
+  if (told.data !== null) text += ` It learnt from ${shortened(told.data)}`;
+  if (told.data !== null && told.accuracy !== null) {
+    text += ` and was right on ${(100 * told.accuracy).toFixed(1)} % of the samples held out`;
+  }
+  return told.data === null ? text : `${text}.`;
+}
+
+function aboutOutputs() {
+  const { units, activation } = outputLayer;
+  const some = units > MOST_BARS ? `The ${MOST_BARS} largest of ${inEnglish(units)}` : units;
+  return `${some} outputs, ${SYMBOLS[activation]}: ${RANGES[activation]}.`;
 }
 
 element("clear").addEventListener("click", () => paper.clear());
@@ -98,7 +117,6 @@ element("dark-paper").addEventListener("change", () => {
   element("sheet").classList.toggle("dark-paper", element("dark-paper").checked);
   soon();
 });
-element("sheet").classList.toggle("as-they-are", told.picture.box === null);
 
 introduce();
 update();

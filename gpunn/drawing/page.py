@@ -14,7 +14,7 @@ _SCRIPTS = ("network.js", "field.js", "pen.js", "views.js", "page.js")
 """Put together in this order, they are one script."""
 
 _ESCAPED = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
-"""Within JSON these are in texts alone. Escaped, no text can end the script or be taken for HTML."""
+"""In JSON these are within texts alone; escaped, no text can end the script or become HTML."""
 
 
 def draw_page(network: Network) -> str:

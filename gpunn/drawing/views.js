@@ -11,6 +11,13 @@ const REST = [44, 48, 56];
 const POSITIVE = [255, 178, 56];
 const NEGATIVE = [96, 165, 255];
 
+const RANGES = {
+  sigmoid: "each is between 0 and 1",
+  tanh: "each is between −1 and 1",
+  relu: "none is below 0",
+  identity: "they are any numbers",
+  softmax: "together they are 1",
+};
 const SYMBOLS = { sigmoid: "sigmoid", tanh: "tanh", relu: "ReLU", identity: "linear", softmax: "softmax" };
 
 function element(id) {
@@ -35,15 +42,20 @@ function mixed(one, other, share) {
   return one.map((value, k) => value + (other[k] - value) * share);
 }
 
+// What grey levels look like, as pixels of four bytes.
+const GREYS = new Uint8ClampedArray(
+  Array.from({ length: 256 }, (_, grey) => [...mixed(TILE, WHITE, grey / 255), 255]).flat(),
+);
+
 // Show a picture of grey levels, pixel by pixel.
 function makePictureView(canvas, { rows, columns }) {
   canvas.width = columns;
   canvas.height = rows;
   const context = canvas.getContext("2d");
+  const pixels = new ImageData(columns, rows);
   return (values) => {
-    const pixels = new ImageData(columns, rows);
-    for (let k = 0; k < rows * columns; k++) {
-      pixels.data.set([...mixed(TILE, WHITE, (values?.[k] ?? 0) / 255), 255], 4 * k);
+    for (let k = 0; k < pixels.data.length; k++) {
+      pixels.data[k] = GREYS[4 * (values?.[k >> 2] ?? 0) + (k & 3)];
     }
     context.putImageData(pixels, 0, 0);
   };
@@ -57,13 +69,13 @@ function makeLayerView(parent, { units, activation }, name) {
   const gap = Math.round(cell / 7);
   const figure = made(parent, "figure");
   const canvas = made(figure, "canvas", "units");
-  const shown = n < units ? `the first ${n.toLocaleString("en")} of ` : "";
-  const caption = `${shown}${units.toLocaleString("en")} units, ${SYMBOLS[activation]}`;
-  made(figure, "figcaption", "note", caption);
+  const shown = n < units ? `the first ${inEnglish(n)} of ` : "";
+  const caption = `${shown}${inEnglish(units)} units, ${SYMBOLS[activation]}`;
+  made(figure, "figcaption", "note", `${caption}: the brighter, the more active.`);
   canvas.width = across * cell + gap;
   canvas.height = Math.ceil(n / across) * cell + gap;
   canvas.setAttribute("role", "img");
-  canvas.setAttribute("aria-label", `${name}: ${caption}, brighter where more active`);
+  canvas.setAttribute("aria-label", `${name}: ${caption}`);
   const context = canvas.getContext("2d");
   return (values) => {
     const full = values === null ? 1 : fullScale(values, activation);
@@ -115,6 +127,10 @@ function makeBarsView(list, labels, activation) {
       row.className = order[place] === best ? "best" : "";
     });
   };
+}
+
+function inEnglish(count) {
+  return count.toLocaleString("en");
 }
 
 function inFewDigits(x) {
