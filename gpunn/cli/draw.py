@@ -32,7 +32,7 @@ def run(options: Namespace, console: Console) -> int:
         raise ParameterError(f"{options.model}: {error}") from None
     _write(options.out, page)
     result = {"model": options.model, "out": options.out, "bytes": len(page)}
-    size = f"{len(page) / 1e6:.1f} MB"
+    size = f"{len(page) / 1000:,.0f} kB"
     console.report(f"wrote {options.out} ({size}): open it in a browser, and draw", result)
     return 0
 

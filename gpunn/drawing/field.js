@@ -33,11 +33,10 @@ function place(grey, low, high, told) {
 }
 
 function extremes(values) {
-  let low = Infinity;
-  let high = -Infinity;
-  for (const value of values) {
-    if (value < low) low = value;
-    if (value > high) high = value;
+  let [low, high] = [values[0], values[0]];
+  for (let k = 1; k < values.length; k++) {
+    if (values[k] < low) low = values[k];
+    if (values[k] > high) high = values[k];
   }
   return [low, high];
 }
@@ -47,8 +46,8 @@ function medianOfBorder({ values, rows, columns }) {
   const border = [];
   for (let x = 0; x < columns; x++) border.push(values[x], values[(rows - 1) * columns + x]);
   for (let y = 0; y < rows; y++) border.push(values[y * columns], values[(y + 1) * columns - 1]);
-  border.sort((a, b) => a - b);
-  return (border[border.length / 2 - 1] + border[border.length / 2]) / 2;
+  const sorted = Uint8Array.from(border).sort();
+  return (sorted[sorted.length / 2 - 1] + sorted[sorted.length / 2]) / 2;
 }
 
 // Return the smallest rectangle that has all the ink, as shares of the strongest ink.

@@ -109,8 +109,8 @@ def mnist_network(mnist: Any) -> Network:
     return network
 
 
-def expect_text(page: Any, selector: str, text: str | re.Pattern[str]) -> None:
-    """Wait for a text; in Playwright's way that needs no `eval`, which the page forbids."""
+def expect_text(page: Any, selector: str, text: str | re.Pattern[str] | list[str]) -> None:
+    """Wait for texts; in Playwright's way that needs no `eval`, which the page forbids."""
     from playwright.sync_api import expect
 
     expect(page.locator(selector)).to_have_text(text)
@@ -349,7 +349,7 @@ def test_pictures_from_a_folder_stay_as_they_are(opened, mnist):
     page.wait_for_timeout(100)
     seen = page.evaluate("gpunn.seen()")
     assert np.median(seen["picture"]) == 0
-    assert max(seen["picture"]) > 200
+    assert max(seen["picture"]) > 100
     np.testing.assert_allclose(seen["outputs"], predicted(network, seen["picture"])[0], atol=1e-5)
     picture = rng.integers(0, 256, 600)
     page.evaluate("(picture) => gpunn.showPicture(picture)", picture.tolist())
@@ -397,8 +397,7 @@ def test_neighbours_are_the_picture_moved_by_one_pixel(opened, mnist, mnist_netw
         centre = np.pad(np.reshape(page.evaluate("gpunn.seen().picture"), (28, 28)), 1)
         moved = [np.roll(centre, move, (0, 1))[1:-1, 1:-1] for move in moves]
         answers = predicted(mnist_network, moved).argmax(axis=1)
-        shown = page.locator("#neighbours .label").all_text_contents()
-        assert shown == [str(answer) for answer in answers]
+        expect_text(page, "#neighbours .label", [str(answer) for answer in answers])
         others = int((answers != answers[4]).sum())
         assert page.locator("#neighbours .other").count() == others
         text = page.locator("#agreement").text_content()
@@ -438,16 +437,20 @@ def test_a_hostile_model_is_text(opened):
 
 
 INTRUDERS = {
-    "script-src-elem": "node('script').textContent = 'window.isOwned = true'",
-    "script-src-attr": "node('b').setAttribute('onclick', 'window.isOwned = true')",
-    "script-src": "try { eval('window.isOwned = true') } catch {}",
-    "style-src-elem": "node('style').textContent = 'body { background: url(a.png) }'",
-    "style-src-attr": "node('b').setAttribute('style', 'background: url(a.png)')",
-    "img-src": "node('img').src = 'https://example.org/a.png'",
-    "frame-src": "node('iframe').src = 'https://example.org/'",
+    "script-src-elem": "add('script', { textContent: 'window.isOwned = true' })",
+    "script-src-attr": """
+        const link = add("b", {});
+        link.setAttribute("onclick", "window.isOwned = true");
+        link.click();
+    """,
+    "script-src": "setTimeout(() => eval('window.isOwned = true'))",
+    "style-src-elem": "add('style', { textContent: 'body { background: url(a.png) }' })",
+    "style-src-attr": "add('b', {}).setAttribute('style', 'background: url(a.png)')",
+    "img-src": "add('img', { src: 'https://example.org/a.png' })",
+    "frame-src": "add('iframe', { src: 'https://example.org/' })",
     "connect-src": "fetch('https://example.org/').catch(() => {})",
-    "form-action": "Object.assign(node('form'), { action: 'https://example.org/' }).submit()",
-    "base-uri": "node('base').href = 'https://example.org/'",
+    "form-action": "add('form', { action: 'https://example.org/' }).submit()",
+    "base-uri": "add('base', { href: 'https://example.org/' })",
 }
 """What a script that got into the page might try, by what forbids it."""
 
@@ -457,17 +460,17 @@ def test_the_policy_keeps_out_what_is_not_the_page(browser, tmp_path, directive)
     file = tmp_path / "draw.html"
     file.write_text(draw_page(made([64, 5, 10])), "utf-8")
     page = browser.new_page()
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
+    answered: list[str] = []
+    page.on("response", lambda response: answered.append(response.url))
     page.goto(file.as_uri())
     page.evaluate(
-        """(code) => {
+        """() => {
           window.forbidden = [];
           document.addEventListener("securitypolicyviolation", (event) =>
             forbidden.push(event.effectiveDirective));
-          window.node = (kind) => {
-            const node = document.createElement(kind);
-            setTimeout(() => document.body.append(node));
+          window.add = (kind, properties) => {
+            const node = Object.assign(document.createElement(kind), properties);
+            document.body.append(node);
             return node;
           };
         }"""
@@ -476,7 +479,7 @@ def test_the_policy_keeps_out_what_is_not_the_page(browser, tmp_path, directive)
     page.wait_for_function("() => forbidden.length > 0", timeout=5000)
     assert page.evaluate("forbidden") == [directive]
     assert page.evaluate("window.isOwned === undefined")
-    assert asked == [file.as_uri()]
+    assert answered == [file.as_uri()]
     page.close()
 
 
