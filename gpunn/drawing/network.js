@@ -27,7 +27,8 @@ function numbersOf(base64, Kind) {
 //
 // `inputsOf(picture)` takes grey levels from 0 to 255, row by row, to the inputs: first into the
 // range of the training's values, then scaled as they were, and rounded to the network's dtype.
-// `forward(inputs)` returns the activations of all layers, the outputs last.
+// `forward(inputs)` returns the activations of all layers, the outputs last. `weightsOf(unit)` is what
+// a unit of the first layer looks for.
 function makeNetwork(told) {
   const Kind = told.dtype === "float32" ? Float32Array : Float64Array;
   const layers = told.layers.map((layer) => ({
@@ -54,7 +55,14 @@ function makeNetwork(told) {
     });
   }
 
-  return { layers, inputsOf, forward };
+  // What each pixel's ink adds to the sum of a unit of the first layer, but for a factor.
+  function weightsOf(unit) {
+    const { weights, inputs: n } = layers[0];
+    const ofUnit = weights.subarray(unit * n, (unit + 1) * n);
+    return Float64Array.from(ofUnit, (weight, k) => weight * scale[k % scale.length]);
+  }
+
+  return { layers, inputsOf, forward, weightsOf };
 }
 
 function weightedSums({ weights, biases, inputs: n, units }, below) {

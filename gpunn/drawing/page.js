@@ -18,13 +18,31 @@ const showNeighbours = makeNeighboursView(
 );
 
 let seen = { picture: null, outputs: null };
+let pointed = null; // the unit of the first hidden layer whose weights are shown
 let [frame, resting, speaking] = [null, null, null];
 
 function makeLayerViews() {
   const hidden = network.layers.slice(0, -1);
   element("hidden").hidden = hidden.length === 0;
   if (hidden.length > 1) element("hidden-title").textContent = "The hidden layers";
-  return hidden.map((layer, k) => makeLayerView(element("layers"), layer, `hidden layer ${k + 1}`));
+  return hidden.map((layer, k) =>
+    // Only the weights of the first layer belong to pixels.
+    makeLayerView(element("layers"), layer, `hidden layer ${k + 1}`, k === 0 ? pointAt : undefined),
+  );
+}
+
+function pointAt(unit) {
+  pointed = unit;
+  showInput();
+}
+
+// Show the picture that the network gets, or the weights of a unit in its place.
+function showInput() {
+  element("input-title").textContent = pointed === null ? "What it sees" : `Weights of unit ${pointed + 1}`;
+  if (pointed === null) showField(seen.picture);
+  else showWeights(element("field"), network.weightsOf(pointed));
+  element("how").classList.toggle("away", pointed !== null);
+  element("legend").classList.toggle("away", pointed === null);
 }
 
 function outputsOf(picture) {
@@ -55,14 +73,13 @@ function update() {
   const outputs = activations === null ? null : activations.at(-1);
   seen = { picture, outputs };
   element("hint").hidden = picture !== null;
-  showField(picture);
+  if (pointed === null) showField(picture);
   showLayers.forEach((show, k) => show(activations === null ? null : activations[k]));
   showBars(outputs);
   showBest(outputs === null ? "–" : shortened(labelOf(outputs)));
   const moveAround = () => showNeighbours(picture, isLight() ? 255 : 0);
   clearTimeout(resting);
-  if (isSlow) resting = setTimeout(moveAround, REST_OF_PEN);
-  else moveAround();
+  resting = setTimeout(moveAround, isSlow ? REST_OF_PEN : 0);
   clearTimeout(speaking);
   speaking = setTimeout(() => (element("live").textContent = inWords(outputs)), SILENCE);
 }
@@ -86,14 +103,19 @@ function introduce() {
   }
   element("about").textContent = `${aboutNetwork()} Nothing you draw leaves this page.`;
   element("field").setAttribute("aria-label", `the picture of ${columns} by ${rows} pixels`);
-  element("how").textContent =
-    `${columns} × ${rows} pixels: ` +
-    (box === null
-      ? "your drawing made smaller, and otherwise as it is."
-      : `the ink fitted into ${box[1]} × ${box[0]}, its centre of mass in the middle, as in training.`);
+  element("how").textContent = aboutPicture();
   element("outputs").textContent = aboutOutputs();
   element("paper-choice").hidden = box !== null;
   element("sheet").classList.toggle("as-they-are", box === null);
+}
+
+function aboutPicture() {
+  const { rows, columns, box } = told.picture;
+  const how =
+    box === null
+      ? "your drawing made smaller, and otherwise as it is."
+      : `the ink fitted into ${box[1]} × ${box[0]}, its centre of mass in the middle, as in training.`;
+  return `${columns} × ${rows} pixels: ${how}`;
 }
 
 function aboutNetwork() {
@@ -119,6 +141,7 @@ element("dark-paper").addEventListener("change", () => {
 });
 
 introduce();
+showInput();
 update();
 
 // For tests and for the curious in the browser's console; the page itself uses the same functions.

@@ -61,8 +61,24 @@ function makePictureView(canvas, { rows, columns }) {
   };
 }
 
+// Show what a unit looks for: its weights, orange where ink makes it more active, else blue.
+function showWeights(canvas, weights) {
+  const pixels = new ImageData(canvas.width, canvas.height);
+  const strongest = Math.max(...extremes(weights).map(Math.abs)) || 1;
+  weights.forEach((weight, k) => pixels.data.set([...coloured(TILE, weight / strongest), 255], 4 * k));
+  canvas.getContext("2d").putImageData(pixels, 0, 0);
+}
+
+// Return a colour for a share from -1 to 1 of full strength.
+function coloured(rest, share) {
+  return mixed(rest, share < 0 ? NEGATIVE : POSITIVE, Math.min(Math.abs(share) || 0, 1));
+}
+
 // Show the units of a hidden layer as lights: orange above 0, blue below.
-function makeLayerView(parent, { units, activation }, name) {
+//
+// `whenPointed(unit)`, if there is one, is called when somebody points at a unit, and with null when
+// no more.
+function makeLayerView(parent, { units, activation }, name, whenPointed) {
   const n = Math.min(units, MOST_UNITS);
   const across = Math.min(n, Math.ceil(Math.sqrt(2 * n)));
   const cell = Math.max(4, Math.floor(560 / across));
@@ -71,23 +87,76 @@ function makeLayerView(parent, { units, activation }, name) {
   const canvas = made(figure, "canvas", "units");
   const shown = n < units ? `the first ${inEnglish(n)} of ` : "";
   const caption = `${shown}${inEnglish(units)} units, ${SYMBOLS[activation]}`;
-  made(figure, "figcaption", "note", `${caption}: the brighter, the more active.`);
+  const hint = whenPointed === undefined ? "" : " Point at one to see its weights.";
+  made(figure, "figcaption", "note", `${caption}: the brighter, the more active.${hint}`);
   canvas.width = across * cell + gap;
   canvas.height = Math.ceil(n / across) * cell + gap;
   canvas.setAttribute("role", "img");
   canvas.setAttribute("aria-label", `${name}: ${caption}`);
   const context = canvas.getContext("2d");
-  return (values) => {
-    const full = values === null ? 1 : fullScale(values, activation);
+  let [activations, pointed] = [null, null];
+
+  function paint() {
+    const full = activations === null ? 1 : fullScale(activations, activation);
     context.clearRect(0, 0, canvas.width, canvas.height);
     for (let k = 0; k < n; k++) {
-      const share = values === null ? 0 : values[k] / full;
-      const colour = mixed(REST, share < 0 ? NEGATIVE : POSITIVE, Math.min(Math.abs(share) || 0, 1));
-      context.fillStyle = `rgb(${colour.map(Math.round).join(" ")})`;
-      const x = gap + (k % across) * cell;
-      context.fillRect(x, gap + Math.floor(k / across) * cell, cell - gap, cell - gap);
+      const share = activations === null ? 0 : activations[k] / full;
+      const [x, y] = [gap + (k % across) * cell, gap + Math.floor(k / across) * cell];
+      if (k === pointed) {
+        context.fillStyle = "white";
+        context.fillRect(x - gap, y - gap, cell + gap, cell + gap);
+      }
+      context.fillStyle = `rgb(${coloured(REST, share).map(Math.round).join(" ")})`;
+      context.fillRect(x, y, cell - gap, cell - gap);
     }
+  }
+
+  function pointAt(unit) {
+    if (unit === pointed) return;
+    pointed = unit;
+    paint();
+    whenPointed(unit);
+    const value = unit === null || activations === null ? "" : `, ${inFewDigits(activations[unit])}`;
+    canvas.setAttribute("aria-valuenow", (unit ?? 0) + 1);
+    canvas.setAttribute("aria-valuetext", `unit ${(unit ?? 0) + 1}${value}`);
+  }
+
+  function unitAt(event) {
+    const box = canvas.getBoundingClientRect();
+    const column = Math.floor(((event.clientX - box.left) / box.width) * (canvas.width / cell));
+    const row = Math.floor(((event.clientY - box.top) / box.height) * (canvas.height / cell));
+    const unit = row * across + Math.min(column, across - 1);
+    return unit >= 0 && unit < n ? unit : null;
+  }
+
+  if (whenPointed !== undefined) {
+    beSlider(canvas, n, across, () => pointed, pointAt);
+    canvas.addEventListener("pointermove", (event) => pointAt(unitAt(event)));
+    canvas.addEventListener("pointerdown", (event) => pointAt(unitAt(event)));
+    canvas.addEventListener("pointerleave", () => pointAt(null));
+  }
+  return (values) => {
+    activations = values;
+    paint();
   };
+}
+
+// Let arrow keys choose one of n places, which are in rows.
+function beSlider(canvas, n, across, now, choose) {
+  const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -across, ArrowDown: across };
+  canvas.tabIndex = 0;
+  canvas.setAttribute("role", "slider");
+  canvas.setAttribute("aria-valuemin", 1);
+  canvas.setAttribute("aria-valuemax", n);
+  canvas.setAttribute("aria-valuenow", 1);
+  canvas.addEventListener("blur", () => choose(null));
+  canvas.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") choose(null);
+    if (steps[event.key] === undefined || event.ctrlKey || event.altKey || event.metaKey) return;
+    event.preventDefault();
+    const next = now() === null ? 0 : now() + steps[event.key];
+    if (next >= 0 && next < n) choose(next);
+  });
 }
 
 // Return the activation that is shown at full strength.

@@ -213,7 +213,7 @@ def test_digits_drawn_with_a_finger_on_a_phone(opened, mnist, mnist_network):
             send("touchEnd")
         check_answer(page, mnist_network, label)
         assert page.evaluate("scrollY") == 0
-        page.get_by_role("button", name="Clear").tap()
+        page.get_by_role("button", name="Clear").click()
         expect_text(page, "#best", "–")
 
 
@@ -434,6 +434,31 @@ def test_a_hostile_model_is_text(opened):
     assert "</title><script>alert(5)</script>" in page.locator("#about").text_content()
     assert page.locator("img").count() == 0
     assert page.locator("script").count() == 1  # what the page was told has been removed
+
+
+def test_a_unit_that_is_pointed_at_shows_its_weights(opened):
+    network = made([64, 7, 3])
+    page = opened(network)
+    dot(page, 0.5, 0.5)
+    lights = page.get_by_role("slider", name="hidden layer 1: 7 units, sigmoid")
+    lights.hover(position={"x": 5, "y": 5})
+    expect_text(page, "#input-title", "Weights of unit 1")
+    box = page.locator("#input").bounding_box()
+    page.mouse.move(2, 2)
+    expect_text(page, "#input-title", "What it sees")
+    assert page.locator("#input").bounding_box() == box  # nothing has moved under the pointer
+    lights.focus()
+    for key in ("ArrowRight", "ArrowRight", "ArrowRight"):
+        page.keyboard.press(key)
+    expect_text(page, "#input-title", "Weights of unit 3")
+    assert re.match(r"unit 3, 0\.\d{3}$", lights.get_attribute("aria-valuetext"))
+    colours = page.evaluate("Array.from(field.getContext('2d').getImageData(0, 0, 8, 8).data)")
+    red, _, blue, _ = np.reshape(colours, (64, 4)).T
+    weights = network.parameters()["layers.0.weight"][2]
+    clear = np.abs(weights) > 0.1 * np.abs(weights).max()
+    assert ((red > blue) == (weights > 0))[clear].all()
+    page.keyboard.press("Escape")
+    expect_text(page, "#input-title", "What it sees")
 
 
 INTRUDERS = {
