@@ -86,7 +86,7 @@ function update() {
 
 function showBest(text) {
   element("best").textContent = text;
-  element("best").classList.toggle("long", text.length > 3);
+  element("best").title = text;
 }
 
 function inWords(outputs) {
@@ -103,6 +103,8 @@ function introduce() {
   }
   element("about").textContent = `${aboutNetwork()} Nothing you draw leaves this page.`;
   element("field").setAttribute("aria-label", `the picture of ${columns} by ${rows} pixels`);
+  const hasWords = told.labels.some((label) => label.length > 3);
+  element("answer").classList.toggle("words", hasWords);
   element("how").textContent = aboutPicture();
   element("outputs").textContent = aboutOutputs();
   element("paper-choice").hidden = box !== null;
