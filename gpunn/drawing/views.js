@@ -16,7 +16,7 @@ const RANGES = {
   tanh: "each is between −1 and 1",
   relu: "none is below 0",
   identity: "they are any numbers",
-  softmax: "together they are 1",
+  softmax: "all of them together are 1",
 };
 const SYMBOLS = { sigmoid: "sigmoid", tanh: "tanh", relu: "ReLU", identity: "linear", softmax: "softmax" };
 
