@@ -21,7 +21,7 @@ from types import ModuleType
 from typing import Any, NamedTuple, NoReturn
 
 from gpunn import __version__
-from gpunn.cli import backquery, evaluate, info, parity, predict, report, train
+from gpunn.cli import backquery, draw, evaluate, info, parity, predict, report, train
 from gpunn.cli.completion import SHELLS, completion_script
 from gpunn.cli.console import Console
 from gpunn.errors import DivergenceError, GpunnError
@@ -81,6 +81,12 @@ _COMMANDS = (
         backquery,
         "draw what each class looks like to a network",
         "gpunn backquery digits.safetensors --out classes.png",
+    ),
+    Command(
+        "draw",
+        draw,
+        "make a page to draw on, in which the network answers",
+        "gpunn draw digits.safetensors --out draw.html",
     ),
     Command(
         "report",

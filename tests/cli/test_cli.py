@@ -18,7 +18,7 @@ from gpunn.testing import require_gpu
 
 posix = pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals and limits")
 SMALL = ("--hidden", "8", "--epochs", "2", "--device", "cpu")
-COMMANDS = ("train", "evaluate", "predict", "backquery", "report", "parity", "info")
+COMMANDS = ("train", "evaluate", "predict", "backquery", "draw", "report", "parity", "info")
 
 
 @pytest.fixture
