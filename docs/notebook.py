@@ -85,20 +85,10 @@ history = gpunn.fit(
     validation_data=(X[:200], digits.labels[:200]),
     early_stopping=gpunn.EarlyStopping(patience=8),
 )
-print(history.stopped, "after", len(history.epochs), "epochs")
-print("the best one was", history.best_epoch)
+history
 
 # %%
-figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.2))
-epochs = [record.epoch for record in history.epochs]
-left.semilogy(epochs, history.train_loss, label="training")
-left.semilogy(epochs, history.validation_loss, label="validation")
-left.set_xlabel("epoch")
-left.set_ylabel("loss")
-left.legend()
-right.plot(epochs, history.validation_accuracy, color="C1")
-right.set_xlabel("epoch")
-right.set_ylabel("validation accuracy")
+history.plot()
 plt.show()
 
 # %% [markdown]
@@ -113,26 +103,14 @@ print(f"{test.accuracy:.3f} of the test digits are read right")
 # mistakes.
 
 # %%
-read = test.outputs.argmax(axis=1)
-confusion = np.zeros((10, 10), int)
-np.add.at(confusion, (digits.test_labels, read), 1)
-
-figure, axis = plt.subplots(figsize=(4.4, 4.4))
-axis.imshow(np.sqrt(confusion), cmap="Blues")
-for (row, column), count in np.ndenumerate(confusion):
-    if count:
-        colour = "white" if count > 15 else "black"
-        axis.text(column, row, count, ha="center", va="center", color=colour)
-axis.set_xlabel("read as")
-axis.set_ylabel("digit")
-axis.set_xticks(range(10))
-axis.set_yticks(range(10))
+test.plot()
 plt.show()
 
 # %% [markdown]
 # The mistakes themselves, with what each digit is and what was read:
 
 # %%
+read = test.outputs.argmax(axis=1)
 wrong = np.flatnonzero(read != digits.test_labels)
 show(
     digits.test_inputs[wrong[:10]],
@@ -146,16 +124,16 @@ show(
 # what it looks for: red speaks for it, blue against it.
 
 # %%
-weights = network.parameters()["layers.0.weight"]
-most = np.abs(weights).max()
-show(weights[:20], range(1, 21), colours="RdBu_r", vmin=-most, vmax=most)
+gpunn.plot_hidden_units(network)
+plt.show()
 
 # %% [markdown]
-# Run backwards, from an output of 0.91 for one digit and 0.01 for each other, the network draws
-# what speaks for each digit:
+# From an empty picture, the pixels change until the network sees a digit. This is what it looks for
+# in each of them:
 
 # %%
-show(network.backquery(0.01 + 0.9 * np.eye(10)), range(10))
+looked_for = network.backquery(np.eye(10), method="gradient", image_shape=(8, 8))
+show(looked_for, range(10))
 
 # %% [markdown]
 # ## Keep it
