@@ -6,12 +6,12 @@ from argparse import ArgumentParser, Namespace
 from gpunn.cli.console import Console
 from gpunn.cli.options import add_device, add_json, add_model
 from gpunn.cli.saved_network import load
-from gpunn.data.picture_records import picture_field
 from gpunn.errors import ParameterError
 from gpunn.model_file import check_writable
 from gpunn.network.backquery import METHODS, best_method
 from gpunn.network.class_images import class_images
 from gpunn.network.labels import labels_of
+from gpunn.network.picture_inputs import picture_field_of
 from gpunn.plots.figures import check_matplotlib, new_figure, save_figure
 from gpunn.plots.images import draw_classes
 
@@ -45,7 +45,7 @@ def run(options: Namespace, console: Console) -> int:
     check_matplotlib()
     check_writable(options.out)
     network = load(options, console)
-    field = picture_field(network.training_record, network.n_inputs)
+    field = picture_field_of(network)
     if field is None:
         raise ParameterError(
             f"{options.model}: its {network.n_inputs} inputs are not the pixels of a picture, so a "

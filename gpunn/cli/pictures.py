@@ -10,10 +10,11 @@ from gpunn.cli.console import Console
 from gpunn.data.files import check_fits
 from gpunn.data.picture_fields import box_shape, place
 from gpunn.data.picture_folders import PictureFiles, find_pictures, read_alike
-from gpunn.data.picture_records import PictureField, picture_field
+from gpunn.data.picture_records import PictureField
 from gpunn.data.pictures import read_picture
 from gpunn.errors import DataError
 from gpunn.network import Network
+from gpunn.network.picture_inputs import picture_field_of
 
 
 class Pictures(NamedTuple):
@@ -53,7 +54,7 @@ def read_pictures(data: str, network: Network, console: Console) -> Pictures:
 
 
 def _field_of(network: Network, data: str) -> PictureField:
-    field = picture_field(network.training_record, network.n_inputs)
+    field = picture_field_of(network)
     if field is None:
         raise DataError(
             f"{data}: is a picture, or a folder of them, but the model takes {network.n_inputs} "

@@ -9,9 +9,10 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from gpunn.activations import IDENTITY, RELU, SIGMOID, SOFTMAX, TANH
 from gpunn.data.picture_fields import INK, box_shape
-from gpunn.data.picture_records import PictureField, picture_field
+from gpunn.data.picture_records import PictureField
 from gpunn.errors import ParameterError
 from gpunn.network import Network
+from gpunn.network.picture_inputs import picture_field_of
 
 LARGEST = 16
 """MiB of weights and biases. The page is a third larger, 22 MB: it still goes by mail, which often
@@ -61,8 +62,8 @@ def contents_of(network: Network) -> dict[str, Any]:
 
 
 def _checked_field(network: Network) -> PictureField:
-    field = picture_field(network.training_record, network.n_inputs)
-    if field is None or _has_words(network):
+    field = picture_field_of(network)
+    if field is None:
         raise ParameterError(
             f"the model takes {network.n_inputs:,} numbers that are no pixels, so nothing can be "
             "drawn for it; use one that was trained on pictures"
@@ -85,12 +86,6 @@ def _checked_field(network: Network) -> PictureField:
             f"most {LARGEST}; train one with fewer hidden units"
         )
     return field
-
-
-def _has_words(network: Network) -> bool:
-    """Whether inputs stand for words in a table's columns."""
-    preparation = network.preparation
-    return preparation is not None and any(column.words for column in preparation.columns)
 
 
 def _layers(network: Network) -> list[dict[str, Any]]:

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpunn.data.picture_records import picture_field
 from gpunn.errors import ParameterError
 from gpunn.network import Network
+from gpunn.network.picture_inputs import picture_field_of
 from gpunn.plots.figures import axes_for, literal
 from gpunn.plots.images import draw_images
 from gpunn.ranges import check_count
@@ -55,7 +55,8 @@ def plot_hidden_units(
         If matplotlib is not installed.
     """
     check_count("n_units", n_units)
-    shape = image_shape or image_shape_of(network)
+    field = picture_field_of(network)
+    shape = image_shape or (None if field is None else field.shape)
     if shape is not None and math.prod(shape) != network.n_inputs:
         raise ParameterError(
             f"image_shape must be the rows and columns of {network.n_inputs} pixels, got {shape}"
@@ -73,15 +74,6 @@ def plot_hidden_units(
         drawn = _draw_table(axis, weights, units, input_names(network), colours)
     axis.figure.colorbar(drawn, ax=axis, shrink=0.6, label="weight")
     return axis
-
-
-def image_shape_of(network: Network) -> tuple[int, int] | None:
-    """Return the rows and columns of a network's pictures; None if it takes no pictures."""
-    record = network.training_record
-    if network.preparation is not None and record.get("image_shape") is None:
-        return None  # a table, whatever the number of its columns
-    field = picture_field(record, network.n_inputs)
-    return None if field is None else field.shape
 
 
 def input_names(network: Network) -> list[str]:

@@ -7,13 +7,13 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
-from gpunn.data.picture_records import PictureField, picture_field
+from gpunn.data.picture_records import PictureField
 from gpunn.errors import MissingPackageError, OutputError, ParameterError, one_line
 from gpunn.model_file import replacing
 from gpunn.network import Network
 from gpunn.network.labels import labels_of, target_names_of
+from gpunn.network.picture_inputs import picture_field_of
 from gpunn.plots.figures import check_matplotlib
-from gpunn.plots.hidden_units import image_shape_of
 from gpunn.plots.training import history_svg
 from gpunn.reports import figures, views
 from gpunn.reports.findings import Findings, find, predicts_classes
@@ -161,9 +161,7 @@ def make_report(
 def _view(network: Network, history: History | None, findings: Findings | None) -> dict[str, Any]:
     record = network.training_record
     command = record.get("command")
-    field = None
-    if image_shape_of(network) is not None:
-        field = picture_field(record, network.n_inputs)
+    field = picture_field_of(network)
     names = _output_names(network)
     classifies = predicts_classes(network)
     view: dict[str, Any] = {

@@ -59,5 +59,8 @@ def test_a_place_that_cannot_be_written(model, tmp_path, capsys, out, says):
 
 def test_what_is_no_model(tmp_path, capsys):
     done = run(capsys, tmp_path / "none", "--out", tmp_path / "draw.html", status=2)
-    assert done.err == f"gpunn: error: no model file at {tmp_path / 'none'}\n"
+    assert (
+        done.err
+        == f"gpunn: error: no model file at {tmp_path / 'none'}; give the path of a saved network\n"
+    )
     assert not (tmp_path / "draw.html").exists()

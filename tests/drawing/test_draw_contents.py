@@ -89,14 +89,13 @@ def test_inputs_that_are_no_pictures(n_inputs, record):
     )
 
 
-def test_inputs_that_stand_for_words():
+def test_columns_of_a_table_are_pixels_only_if_the_training_took_them_for_some():
     network = made([64, 5, 3])
     numbers = tuple(Column(f"pixel{k}", k + 1) for k in range(64))
     network.preparation = Preparation(numbers, (Column("label", 0),), 65)
-    assert told(draw_page(network))["picture"]["rows"] == 8
-    words = (*numbers[:62], Column("colour", 63, ("red", "blue")))
-    network.preparation = Preparation(words, (Column("label", 0),), 64)
     assert "numbers that are no pixels" in refusal(network)
+    network.training_record = {"image_shape": [8, 8]}
+    assert told(draw_page(network))["picture"]["rows"] == 8
 
 
 def test_a_model_that_predicts_numbers():
