@@ -25,6 +25,7 @@ MOST_CLASSES_CROSSED = 200
 """A confusion matrix of more classes would be too fine to see anything."""
 
 _MOST_BARS = 30
+_MOST_CLOUDS = 8
 
 
 def confusion_matrix(confusion: Confusion, names: Sequence[str]) -> str | None:
@@ -48,9 +49,9 @@ def reliability(calibration: Calibration) -> str:
 
 def true_and_predicted(network: Network, findings: Findings, names: Sequence[str]) -> list[str]:
     """Return, for each of the first numbers to predict, the true ones, and what was left over."""
-    _, expected, outputs = (_as_said(network, values) for values in findings.some)
+    expected, outputs = (_as_said(network, values) for values in findings.some[1:])
     drawn = []
-    for k, name in enumerate(names[:_MOST_BARS]):
+    for k, name in enumerate(names[:_MOST_CLOUDS]):
         figure = new_figure((9, 3.6))
         draw_numbers(figure.subplots(1, 2), expected[:, k], outputs[:, k], name)
         drawn.append(as_svg(figure, f"numbers{k}"))
@@ -60,9 +61,7 @@ def true_and_predicted(network: Network, findings: Findings, names: Sequence[str
 def _as_said(network: Network, values: NDArray[Any]) -> NDArray[Any]:
     """Return numbers in the units of the data."""
     scaling = network.output_scaling
-    if scaling is None or values.shape[1] != network.n_outputs:
-        return values
-    return scaling.apply(values, np.float64)
+    return values if scaling is None else scaling.apply(values, np.float64)
 
 
 def hidden_units(network: Network) -> str:

@@ -224,7 +224,8 @@ def _numbers(network: Network, findings: Findings, names: list[str]) -> dict[str
         "r2": views.number(scores.r2),
         "rmse": f"{scores.rmse:.6g}",
         "rows": views.number_rows(scores, names),
-        "figures": figures.true_and_predicted(network, findings, names),
+        "figures": (drawn := figures.true_and_predicted(network, findings, names)),
+        "n_not_drawn": len(names) - len(drawn),
     }
 
 
