@@ -110,20 +110,27 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def check_writable(path: str | os.PathLike[str]) -> None:
+def check_writable(path: str | os.PathLike[str], *others: str | os.PathLike[str] | None) -> None:
     """Raise now if a file could not be written there later, before hours of work are spent.
 
     Parameters
     ----------
     path : path-like
         Where a file is going to be written.
+    *others : path-like or None
+        Files that are read or written beside it, and must not be the same.
 
     Raises
     ------
     OutputError
-        If the folder does not exist or cannot be written to, or the path is a folder.
+        If the folder does not exist or cannot be written to, the path is a folder, or it is one of
+        the other files.
     """
     path = Path(path)
+    for other in others:
+        # Devices such as /dev/stdout may be both.
+        if other is not None and _is_same(path, Path(other)) and not path.is_char_device():
+            raise OutputError(f"cannot write {path}: it would replace {other}; give another name")
     if path.is_dir():
         raise OutputError(f"cannot write {path}: it is a folder; give the name of a file")
     if not path.parent.is_dir():
@@ -139,6 +146,13 @@ def check_writable(path: str | os.PathLike[str]) -> None:
             pass
     except OSError as error:
         raise OutputError(f"cannot write {path}: {one_line(error)}") from error
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    try:
+        return path.samefile(other)
+    except OSError:  # one of them does not exist yet
+        return path.resolve() == other.resolve()
 
 
 def read_model(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:

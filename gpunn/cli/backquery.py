@@ -43,7 +43,7 @@ def add_options(parser: ArgumentParser) -> None:
 def run(options: Namespace, console: Console) -> int:
     """Draw what each class looks like to the network."""
     check_matplotlib()
-    check_writable(options.out)
+    check_writable(options.out, options.model)
     network = load(options, console)
     field = picture_field_of(network)
     if field is None:

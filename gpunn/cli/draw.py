@@ -24,7 +24,7 @@ def add_options(parser: ArgumentParser) -> None:
 
 def run(options: Namespace, console: Console) -> int:
     """Write a page to draw on, in which the network answers."""
-    check_writable(options.out)
+    check_writable(options.out, options.model)
     network = Network.load(options.model, "cpu")
     try:
         page = draw_page(network).encode()

@@ -1,5 +1,6 @@
 """Options of several commands, and the numbers that options take."""
 
+import os
 from argparse import ArgumentParser, ArgumentTypeError, _ArgumentGroup
 from typing import Any
 
@@ -68,6 +69,11 @@ def add_data(
         help="folder that holds the folders mnist and fashion-mnist (default: $GPUNN_DATA_DIR; "
         "without it they are downloaded once)",
     )
+
+
+def files_of(data: str | None) -> list[str]:
+    """Return the files that DATA names, which no result may replace; a known data set has none."""
+    return [path for path in (data or "").split(",") if os.path.isfile(path)]
 
 
 def add_delimiter(parser: ArgumentParser | _ArgumentGroup) -> None:

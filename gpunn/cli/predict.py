@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.cli.console import Console
-from gpunn.cli.options import add_data, add_delimiter, add_device, add_json, add_model
+from gpunn.cli.options import add_data, add_delimiter, add_device, add_json, add_model, files_of
 from gpunn.cli.pictures import read_pictures
 from gpunn.cli.saved_network import check_features, load, open_prepared, row_chunks
 from gpunn.data.formats import is_pictures, is_table, open_table
@@ -57,7 +57,7 @@ def run(options: Namespace, console: Console) -> int:
     """Say which class each sample is, with the network's outputs; or the numbers it predicts."""
     network = load(options, console)
     if options.out:
-        check_writable(options.out)
+        check_writable(options.out, options.model, *files_of(options.data))
     columns = _wanted_columns(options, network)
     chunks, files = _open(options, network, console)
     ids = _ids(options, columns) if files is None else iter(files)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from gpunn.cli.console import Console
 from gpunn.cli.measured import samples_to_measure
-from gpunn.cli.options import add_data, add_delimiter, add_device, add_json, add_model
+from gpunn.cli.options import add_data, add_delimiter, add_device, add_json, add_model, files_of
 from gpunn.cli.saved_network import load
 from gpunn.model_file import check_writable
 from gpunn.reports.findings import find
@@ -30,7 +30,7 @@ def add_options(parser: ArgumentParser) -> None:
 def run(options: Namespace, console: Console) -> int:
     """Measure a model, if there are data, and write what was found."""
     check_packages()
-    check_writable(options.out)
+    check_writable(options.out, options.model, *files_of(options.data))
     network = load(options, console)
     findings, data = None, ""
     if options.data is not None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from gpunn import __version__
 from gpunn.backends.base import Backend
 from gpunn.cli.console import Console, choose_device, plain
+from gpunn.cli.options import files_of
 from gpunn.cli.progress import Progress
 from gpunn.cli.train_data import (
     Data,
@@ -64,10 +65,10 @@ def run(options: Namespace, console: Console) -> int:
 
 def _train(settings: Settings, backend: Backend, console: Console) -> int:
     out = settings.out
-    check_writable(out)
+    check_writable(out, *files_of(settings.source.data))
     if settings.report is not None:
         check_packages()
-        check_writable(settings.report)
+        check_writable(settings.report, out, *files_of(settings.source.data))
     if settings.checkpoints is not None:
         settings.checkpoints.check()
     dataset = open_data(settings.source)

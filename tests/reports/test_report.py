@@ -323,6 +323,36 @@ def test_bad_input_leaves_the_page_that_is_there(trained, tmp_path, capsys):
     assert out.read_text() == "old"
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("report", "m", "--out", "m"),
+        ("report", "m", "t.csv", "--out", "t.csv"),
+        ("draw", "m", "--out", "./m"),
+        ("backquery", "m", "--out", "m"),
+        ("predict", "m", "t.csv", "--out", "t.csv"),
+        ("train", "t.csv", "--out", "t.csv"),
+        ("train", "t.csv", "--out", "n", "--report", "n"),
+        ("train", "t.csv", "--out", "n", "--report", "t.csv"),
+    ],
+)
+def test_no_file_is_written_over_one_that_is_read(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    classifier(64, 2).save("m")
+    (tmp_path / "t.csv").write_text("1,2\n3,4\n" * 20)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    assert cli.main(command) == 2
+    assert "it would replace" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_model_may_have_the_name_of_a_known_data_set(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = ["--epochs", "1", "--hidden", "2", "--device", "cpu", "--quiet"]
+    assert cli.main(["train", "digits", "--out", "digits", *options]) == 0
+    assert cli.main(["report", "digits", "--out", "report.html", "--device", "cpu"]) == 0
+
+
 def test_wrong_arguments_are_refused(samples, tmp_path):
     network, (X, y) = classifier(), samples
     with pytest.raises(ParameterError, match="X and y together"):
