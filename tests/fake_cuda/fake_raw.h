@@ -85,7 +85,7 @@ static char* shared_memory;
 static char* stacks;
 static bool backwards;
 
-static void call_kernel();
+static void (*call_kernel)();  // the kernel of this launch
 
 static unsigned atomicAdd(unsigned* address, unsigned value)
 {
@@ -283,8 +283,9 @@ static void run_one_by_one(int n_blocks, void* shared, int shared_bytes)
 }
 
 // Returns what went wrong, or null.
-extern "C" const char* launch(const Launch* what)
+static const char* launch(const Launch* what, void (*kernel)())
 {
+    call_kernel = kernel;
     arguments = what->arguments;
     stacks = (char*)what->stacks;
     backwards = what->backwards;

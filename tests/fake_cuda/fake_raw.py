@@ -31,6 +31,7 @@ STACK_BYTES = 2**16
 FLAGS = ("-fsanitize=alignment,null",)
 
 _SHARED = r"extern __shared__ (?:__align__\(\d+\) )?(\w+(?: \w+)*) (\w+)\[\];"
+_KERNEL = r'extern "C" __global__ void [^{;]*?\b(\w+)\(([^)]*)\) ?\{'
 VECTORS = {
     **{"float2": "float", "float4": "float", "double2": "double"},
     **{"uint2": "unsigned int", "uint4": "unsigned int"},
@@ -80,16 +81,19 @@ def _dtypes(code: str) -> dict[str, np.dtype[Any]]:
 
 
 @cache
-def _signature(code: str, name: str) -> list[_RawParameter]:
-    """Return the parameters of a kernel whose source is written plainly."""
+def _signatures(code: str) -> dict[str, list[_RawParameter]]:
+    """Return the parameters of each kernel of a source, which is written plainly."""
     code = re.sub(r"\s+", " ", preprocess(re.sub("//.*", "", code)))
-    found = re.search(rf'extern "C" __global__ void [^{{;]*\b{name}\(([^)]*)\)', code)
-    if found is None:
-        raise RuntimeError("CUDA_ERROR_NOT_FOUND: named symbol not found")
     if "__shared__" in re.sub(_SHARED, "", code):
         raise RuntimeError("static shared memory cannot be watched: use dynamic shared memory")
-    dtypes, parameters = _dtypes(code), []
-    for text in found[1].split(","):
+    dtypes = _dtypes(code)
+    kernels = re.findall(_KERNEL, code)
+    return {name: _parameters(texts.split(","), dtypes) for name, texts in kernels}
+
+
+def _parameters(texts: list[str], dtypes: dict[str, np.dtype[Any]]) -> list[_RawParameter]:
+    parameters = []
+    for text in texts:
         match = re.fullmatch(
             r"(const )?((?:unsigned |signed |long )?\w+) ?(\*?) ?(?:__restrict__ )?(\w+)",
             text.strip(),
@@ -138,7 +142,9 @@ class RawKernel:
         loaded: set[Any],
     ) -> None:
         self.code, self.name = code, name
-        self.parameters = _signature(code, name)
+        if name not in _signatures(code):
+            raise RuntimeError("CUDA_ERROR_NOT_FOUND: named symbol not found")
+        self.parameters = _signatures(code)[name]
         self._cooperative = cooperative
         self._shared_limits = shared_limits
         self._loaded = loaded
@@ -261,16 +267,28 @@ class RawKernel:
             raise IndexError(f"{self.name} wrote outside of its shared memory")
 
     def _function(self) -> Any:
-        code = re.sub(_SHARED, r"\1* \2 = (\1*)shared_memory;", self.code)
-        passed = ", ".join(
-            f"*({p.ctype}{'*' if p.pointer else ''}*)arguments[{index}]"
-            for index, p in enumerate(self.parameters)
-        )
-        call = f"static void call_kernel() {{ {self.name}({passed}); }}\n"
-        source = GRID.read_text() + HOST_FUNCTIONS + code + call
-        function = compile_kernel(source, *FLAGS).launch
+        function = getattr(_compile_kernels(self.code), f"launch_{self.name}")
         function.restype = ctypes.c_char_p
         return function
+
+
+@cache
+def _compile_kernels(code: str) -> ctypes.CDLL:
+    """Return the library of a source: one for all its kernels, since compiling takes longest."""
+    launches = [
+        f'extern "C" const char* launch_{name}(const Launch* what)\n'
+        f"{{ return launch(what, [] {{ {name}({_arguments(parameters)}); }}); }}\n"
+        for name, parameters in _signatures(code).items()
+    ]
+    code = re.sub(_SHARED, r"\1* \2 = (\1*)shared_memory;", code)
+    return compile_kernel("".join([GRID.read_text(), HOST_FUNCTIONS, code, *launches]), *FLAGS)
+
+
+def _arguments(parameters: list[_RawParameter]) -> str:
+    return ", ".join(
+        f"*({p.ctype}{'*' if p.pointer else ''}*)arguments[{index}]"
+        for index, p in enumerate(parameters)
+    )
 
 
 @cache
