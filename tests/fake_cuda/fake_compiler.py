@@ -21,19 +21,20 @@ import numpy as np
 from fake_memory import GuardedBytes
 
 CXX = next(filter(None, map(shutil.which, ("g++", "c++", "clang++"))), None)
-# No exceptions and no start files, nor headers where they can be spared: with them, parsing and
-# linking would take most of the time of the tests. And no multiplication is fused with an addition,
-# so that results do not depend on the host's processor.
-CXX_FLAGS = (
-    *("-O1", "-std=c++17", "-shared", "-fPIC", "-ffp-contract=off"),
-    *("-fno-exceptions", "-fno-asynchronous-unwind-tables", "-nostdlib"),
-)
-
 SANITIZE = os.environ.get("GPUNN_HOST_SANITIZE") == "1"
 """Whether AddressSanitizer watches kernels; its library must then have been loaded before Python.
 
 It finds reading out of range, which guards cannot. The stacks of fibres are none that it knows.
 """
+
+# No exceptions and no start files, nor headers where they can be spared: with them, parsing and
+# linking would take most of the time of the tests. And no multiplication is fused with an addition,
+# so that results do not depend on the host's processor. Compiling takes longer than running, so
+# nothing is optimised, unless it is watched.
+CXX_FLAGS = (
+    *("-O1" if SANITIZE else "-O0", "-std=c++17", "-shared", "-fPIC", "-ffp-contract=off"),
+    *("-fno-exceptions", "-fno-asynchronous-unwind-tables", "-nostdlib"),
+)
 if SANITIZE:
     CXX_FLAGS += ("-fsanitize=address", "--param", "asan-stack=0")
 
