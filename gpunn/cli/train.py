@@ -378,11 +378,10 @@ def _train_text(
         "",
         "next:",
         f"  gpunn evaluate {model} {data}     where is it right and wrong?",
+        f"  gpunn report {model} {data} --out report.html     a page about it",
     ]
     if are_pictures and result["task"] == "classification":
-        lines.append(
-            f"  gpunn backquery {model} --out classes.png     what does a class look like to it?"
-        )
+        lines.append(f"  gpunn draw {model} --out draw.html     a page to draw on for it")
     return "\n".join(lines)
 
 

@@ -116,7 +116,9 @@ def test_quiet_prints_the_result_alone(gpunn):
     assert (status, err) == (0, "")
     assert out.startswith("trained 2,876 samples")
     assert [line.split()[0] for line in out.splitlines()] == ["trained", "test", "saved"]
-    assert "next:" in gpunn("train", *SMALL)[1]
+    said = gpunn("train", *SMALL)[1]
+    assert "next:" in said
+    assert "  gpunn draw digits.safetensors --out draw.html" in said
     status, out, err = gpunn("train", *SMALL, "--quiet", "--json")
     assert (status, err, len(out.splitlines())) == (0, "", 1)
 

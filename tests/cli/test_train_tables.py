@@ -140,7 +140,7 @@ def test_numbers_are_predicted_in_their_own_units(run, result, refused, tmp_path
     said = run("train", data, "--epochs", 3)
     assert "as numbers (regression; --task classification is the other choice)" in said
     assert re.search(r"^test R\^2 -?\d+\.\d{4}, RMSE \d+\.\d+$", said, re.M)
-    assert "backquery" not in said
+    assert "gpunn draw" not in said
     result("train", data, "--task", "regression")
     measured = result("evaluate", model, data)
     table = np.loadtxt(data, delimiter=",", skiprows=1)
