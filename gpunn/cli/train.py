@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import os
+import shlex
 import shutil
 import tempfile
 from argparse import Namespace
@@ -142,7 +143,8 @@ def _say_what_is_learnt(
         )
     if where := where_samples_stay(dataset, network, recipe):
         console.say(f"samples: {where}")
-    console.say(f"inputs: {network.scaling.describe()}")
+    inputs = network.scaling.describe()
+    console.say(f"inputs: {inputs if classes is not None else inputs.partition(';')[0]}")
     console.say(f"network: {network!r}, {network.n_parameters:,} parameters")
 
 
@@ -370,18 +372,18 @@ def _train_text(
         lines.append(f"test accuracy {result['test_accuracy']:.4f}")
     if result["test_r2"] is not None:
         lines.append(f"test R^2 {result['test_r2']:.4f}, RMSE {result['test_rmse']:.6g}")
-    model = result["model"]
-    lines.append(f"saved {model}")
+    lines.append(f"saved {result['model']}")
     if data is None:
         return "\n".join(lines)
+    model, data = shlex.quote(result["model"]), shlex.quote(data)
     lines += [
         "",
         "next:",
-        f"  gpunn evaluate {model} {data}     where is it right and wrong?",
-        f"  gpunn report {model} {data} --out report.html     a page about it",
+        f"  gpunn evaluate {model} {data}     # where is it right and wrong?",
+        f"  gpunn report {model} {data} --out report.html     # a page about it",
     ]
     if are_pictures and result["task"] == "classification":
-        lines.append(f"  gpunn draw {model} --out draw.html     a page to draw on for it")
+        lines.append(f"  gpunn draw {model} --out draw.html     # draw, and it answers")
     return "\n".join(lines)
 
 

@@ -76,7 +76,7 @@ def draw_calibration(
     axis.bar(edges[:-1], shares, 1 / n, align="edge", color="0.85", label="share of the samples")
     axis.plot([0, 1], [0, 1], color="0.4", ls="--", lw=1, label="as sure as right")
     axis.plot(confidences, accuracies, marker="o", ms=4, lw=1.5, label="share of right answers")
-    axis.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="confidence: the largest output")
+    axis.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="confidence: the largest output", ylabel="share")
     axis.legend(frameon=False, fontsize="small", loc="upper left")
     axis.spines[["top", "right"]].set_visible(False)
 

@@ -230,10 +230,11 @@ def _numbers(network: Network, findings: Findings, names: list[str]) -> dict[str
 
 
 def _importance(network: Network, findings: Findings, *, classifies: bool) -> dict[str, Any]:
-    X, y, _ = findings.some
+    (X, y, _), score = findings.some, "accuracy" if classifies else "R²"
     found = importance_of(network, X, y)
     return {
-        "figure": figures.importance(found, "accuracy" if classifies else "R²"),
+        "figure": figures.importance(found, score),
+        "lost": score,
         "n_rows": f"{found.n_samples:,}",
         "n_times": N_TIMES,
         "n_left_out": found.n_left_out,

@@ -46,7 +46,7 @@ def training_facts(record: Mapping[str, Any], history: History | None) -> list[t
         ("samples to train on", record.get("train_samples")),
         ("epochs", len(history.epochs) if history is not None else record.get("epochs")),
         ("ended", record.get("stopped") if history is None else history.stopped),
-        ("best epoch", None if history is None else history.best_epoch),
+        ("best epoch in validation", None if history is None else history.best_epoch),
         ("time", _seconds(history.seconds if history is not None else record.get("seconds"))),
         ("samples a second", _rounded(_rate(record, history))),
         ("optimizer", settings.get("optimizer")),
@@ -85,7 +85,7 @@ def _rounded(value: object) -> int | None:
 
 
 def class_rows(confusion: Confusion, names: Sequence[str]) -> tuple[list[Row], int]:
-    """Return a row for each class and how many are left out, of many the best recognised ones."""
+    """Return a row for each class, of many those recognised least, and how many are left out."""
     samples, right, answers = confusion.samples, confusion.right, confusion.answers
     with np.errstate(invalid="ignore", divide="ignore"):
         recall, precision = right / samples, right / answers

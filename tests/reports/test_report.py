@@ -111,7 +111,7 @@ def test_a_report_of_numbers_has_them_in_their_units(rng):
 
 def test_a_report_without_samples_says_so():
     page = gpunn.report(classifier()).html
-    assert "No samples were given" in words(page)
+    assert "No data were given" in words(page)
     assert sections(page) == ["training", "hidden"]
 
 
@@ -119,7 +119,7 @@ def test_a_report_draws_the_history_with_its_best_epoch():
     records = [EpochRecord(k, 1 / k, 1.1 / k, 0.1 * k, 0.1, 1.0) for k in range(1, 6)]
     page = gpunn.report(classifier(), History(records, best_epoch=3)).html
     assert {"best epoch", "validation", "accuracy", "loss"} <= set(re.findall(r">([\w ]+)<", page))
-    assert "best epoch 3" in words(page)
+    assert "best epoch in validation 3" in words(page)
 
 
 def test_a_report_reads_what_the_network_says_of_its_training():
@@ -310,7 +310,7 @@ def test_train_writes_the_report_that_the_command_writes_later(trained, tmp_path
 def test_a_report_needs_no_data(trained, tmp_path, capsys):
     out = tmp_path / "alone.html"
     assert cli.main(["report", str(trained / "m"), "--out", str(out), "--device", "cpu"]) == 0
-    assert "No samples were given" in words(out.read_text("utf-8"))
+    assert "No data were given" in words(out.read_text("utf-8"))
     assert f"wrote {out}" in capsys.readouterr().out
 
 
