@@ -66,10 +66,11 @@ def run(options: Namespace, console: Console) -> int:
 
 def _train(settings: Settings, backend: Backend, console: Console) -> int:
     out = settings.out
-    check_writable(out, *files_of(settings.source.data))
+    read = (*files_of(settings.source.data), *files_of(settings.source.sample_weight))
+    check_writable(out, *read)
     if settings.report is not None:
         check_packages()
-        check_writable(settings.report, out, *files_of(settings.source.data))
+        check_writable(settings.report, out, *read)
     if settings.checkpoints is not None:
         settings.checkpoints.check()
     dataset = open_data(settings.source)

@@ -87,11 +87,12 @@ def importance_of(network: Network, X: NDArray[Any], y: NDArray[Any]) -> Importa
 def _columns_of(network: Network) -> dict[str, list[int]]:
     """Return which inputs each column of the table makes."""
     preparation = network.preparation
-    if preparation is None or preparation.feature_names is None:
+    if preparation is None:
         return {name: [k] for k, name in enumerate(input_names(network))}
     groups, first = {}, 0
     for column in preparation.columns:
-        groups[str(column.name)] = list(range(first, first + column.n_features))
+        name = f"column {column.position + 1}" if column.name is None else str(column.name)
+        groups[name] = list(range(first, first + column.n_features))
         first += column.n_features
     return groups
 
@@ -101,7 +102,9 @@ def _score(network: Network, X: NDArray[Any], y: NDArray[Any]) -> float:
     outputs = network.predict_rows(X)
     if predicts_classes(network):
         return float(np.mean(outputs.argmax(axis=1) == y))
+    y = np.asarray(y, np.float64)
     spread = np.square(y - y.mean(axis=0)).sum(axis=0)
     errors = np.square(outputs - y).sum(axis=0)
-    known = spread > 0
+    # Of a constant, a mean that is rounded would leave a spread of nearly, but not quite, 0.
+    known = y.min(axis=0) < y.max(axis=0)
     return float(np.mean(1 - errors[known] / spread[known])) if known.any() else 0.0

@@ -168,7 +168,7 @@ def _view(network: Network, history: History | None, findings: Findings | None) 
         "network": repr(network).strip("<>"),
         "n_parameters": f"{network.n_parameters:,}",
         "facts": views.training_facts(record, history),
-        "command": one_line(command, 2000) if isinstance(command, str) else None,
+        "command": command if isinstance(command, str) and command.isprintable() else None,
         "curves": history_svg(history) if history is not None else None,
         "hidden_units": figures.hidden_units(network),
         "inputs": None if field is not None else figures.weights_by_input(network),

@@ -69,8 +69,11 @@ def _shown(value: object) -> str:
 def _seconds(value: object) -> str | None:
     if not isinstance(value, int | float) or not math.isfinite(value):
         return None
-    minutes, seconds = divmod(value, 60)
-    return f"{seconds:.1f} s" if not minutes else f"{minutes:.0f} min {seconds:.0f} s"
+    if value < 59.95:
+        return f"{value:.1f} s"
+    minutes, seconds = divmod(round(value), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
 
 
 def _rate(record: Mapping[str, Any], history: History | None) -> object:
@@ -156,7 +159,7 @@ def _values(network: Network, inputs: NDArray[Any]) -> list[tuple[str, str]]:
     with np.errstate(divide="ignore", invalid="ignore"):
         raw = np.broadcast_to((inputs - shift) / scale, inputs.shape)
     preparation = network.preparation
-    if preparation is None or preparation.feature_names is None:
+    if preparation is None:
         named = zip(input_names(network), raw, strict=True)
         return [(one_line(name, 30), f"{value:.6g}") for name, value in list(named)[:_MOST_VALUES]]
     found, first = [], 0
@@ -165,7 +168,8 @@ def _values(network: Network, inputs: NDArray[Any]) -> list[tuple[str, str]]:
         first += column.n_features
         word = None if column.words is None else column.words[int(part.argmax())]
         text = f"{part[0]:.6g}" if word is None else one_line(word, 30)
-        found.append((one_line(column.name, 30), text))
+        name = f"column {column.position + 1}" if column.name is None else column.name
+        found.append((one_line(name, 30), text))
     return found
 
 

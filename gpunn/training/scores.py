@@ -122,8 +122,8 @@ class NumberScorer:
 
     def __init__(self, network: Network) -> None:
         scaling = network.output_scaling
-        assert scaling is not None
-        self._scale = np.broadcast_to(np.asarray(scaling.scale, float), (network.n_outputs,))
+        scale = 1.0 if scaling is None else scaling.scale
+        self._scale = np.broadcast_to(np.asarray(scale, float), (network.n_outputs,))
         self._n = 0
         self._errors = self._sums = self._squares = np.zeros(network.n_outputs)
 

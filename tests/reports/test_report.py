@@ -109,6 +109,40 @@ def test_a_report_of_numbers_has_them_in_their_units(rng):
     assert sections(page) == ["training", "numbers", "importance", "hidden"]
 
 
+def test_a_network_with_one_output_is_about_numbers(rng):
+    network = Network([5, 4, 1], device="cpu")
+    X, y = rng.normal(size=(60, 5)), rng.random((60, 1))
+    said = words(gpunn.report(network, None, X, y).html)
+    rmse = np.sqrt(np.square(network.predict(X) - y).mean())
+    assert float(re.search(r"RMSE (\S+)", said)[1]) == pytest.approx(rmse, rel=1e-4)
+
+
+def test_a_constant_target_has_no_part_in_the_importance(rng):
+    network = Network([2, 2], output_activation="identity", device="cpu")
+    network.output_scaling = gpunn.Scaling()
+    X = rng.normal(size=(300, 2)).astype("float32")
+    y = np.column_stack([network.predict(X)[:, 0], np.full(300, 7.3, "float32")])
+    found = importance_of(network, X, y)
+    assert 0 < found.means.max() < 4
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.04, "0.0 s"), (59.97, "1 min 0 s"), (119.7, "2 min 0 s"), (100_000, "27 h 46 min")],
+)
+def test_times_are_rounded_before_they_are_divided(seconds, text):
+    network = classifier()
+    network.training_record = {"seconds": seconds}
+    assert f"time {text}" in words(gpunn.report(network).html)
+
+
+def test_the_command_keeps_its_spaces():
+    network = classifier()
+    network.training_record = {"command": "gpunn train 'a  b.csv' " + "--ignore x " * 300}
+    assert "gpunn train &#39;a  b.csv&#39;" in gpunn.report(network).html
+    assert words(gpunn.report(network).html).count("--ignore") == 300
+
+
 def test_a_report_without_samples_says_so():
     page = gpunn.report(classifier()).html
     assert "No data were given" in words(page)
@@ -334,12 +368,15 @@ def test_bad_input_leaves_the_page_that_is_there(trained, tmp_path, capsys):
         ("train", "t.csv", "--out", "t.csv"),
         ("train", "t.csv", "--out", "n", "--report", "n"),
         ("train", "t.csv", "--out", "n", "--report", "t.csv"),
+        ("train", "t.csv", "--out", "n", "--sample-weight", "w.npy", "--report", "w.npy"),
+        ("train", "t.csv", "--sample-weight", "w.npy", "--out", "w.npy"),
     ],
 )
 def test_no_file_is_written_over_one_that_is_read(command, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     classifier(64, 2).save("m")
     (tmp_path / "t.csv").write_text("1,2\n3,4\n" * 20)
+    np.save("w.npy", np.ones(40))
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     assert cli.main(command) == 2
     assert "it would replace" in capsys.readouterr().err
