@@ -39,6 +39,8 @@ def run(options: Namespace, console: Console) -> int:
         text, result = _measure_classes(network, measured)
     else:
         text, result = _measure_numbers(network, measured)
+    if caution := measured.caution(network):
+        console.say(f"caution: {caution}")
     heading = f"{measured.name}, {measured.part}: {result['samples']:,} samples"
     console.report(f"{heading}\n{text}", {"device": network.backend.name, **result})
     return 0

@@ -19,6 +19,8 @@ from gpunn.errors import DataError
 from gpunn.network import Network
 from gpunn.network.labels import class_words_of
 
+_ALL = "all samples"
+
 
 class Measured(NamedTuple):
     """The samples to measure on: what they are called, and their parts, raw.
@@ -54,6 +56,22 @@ class Measured(NamedTuple):
             else:
                 yield X, _scaled_numbers(labels, network, self.name)
 
+    def caution(self, network: Network) -> str | None:
+        """Say that the network may have been trained on these samples, if their name says so."""
+        record = network.training_record
+        if self.part != _ALL or record.get("data") != self.name:
+            return None
+        held_out = [
+            f"{what} {record[key]:.4f}"
+            for key, what in (("test_accuracy", "accuracy"), ("test_r2", "R^2"))
+            if isinstance(record.get(key), float)
+        ]
+        on_others = f"; on those held out: {held_out[0]}" if held_out else ""
+        return (
+            "the training used most of them if the file is the same, so the network looks better "
+            f"than it is{on_others}"
+        )
+
 
 def _scaled_numbers(numbers: NDArray[Any], network: Network, where: str) -> NDArray[Any]:
     assert network.output_scaling is not None
@@ -69,13 +87,13 @@ def samples_to_measure(options: Namespace, network: Network, console: Console) -
     """Return the samples that ``DATA`` names: its test part, if there is one, else all."""
     if is_table(options.data):
         table = open_prepared(options.data, network, options.delimiter, with_targets=True)
-        return Measured(Path(options.data).name, "all samples", class_words_of(network), table)
+        return Measured(Path(options.data).name, _ALL, class_words_of(network), table)
     predicts_numbers = network.output_scaling is not None
     if is_pictures(options.data) and not predicts_numbers:
         pictures = read_pictures(options.data, network, console)
         labels, names = pictures.files.labels()
         name = Path(options.data).resolve().name
-        return Measured(name, "all samples", names, [(pictures.inputs, labels)])
+        return Measured(name, _ALL, names, [(pictures.inputs, labels)])
     wanted = table_options(
         task="regression" if predicts_numbers else None, delimiter=options.delimiter
     )
@@ -83,7 +101,7 @@ def samples_to_measure(options: Namespace, network: Network, console: Console) -
     if options.data == "digits":
         # The very samples that training on the digits held out.
         dataset = dataset.split(HELD_OUT, network.training_record.get("seed", 0))
-    inputs, labels, part = dataset.inputs, dataset.labels, "all samples"
+    inputs, labels, part = dataset.inputs, dataset.labels, _ALL
     if dataset.test_inputs is not None and dataset.test_labels is not None:
         inputs, labels, part = dataset.test_inputs, dataset.test_labels, "the test part"
     chunks = ((inputs[rows], labels[rows]) for rows in row_chunks(inputs))

@@ -37,6 +37,8 @@ def run(options: Namespace, console: Console) -> int:
         measured = samples_to_measure(options, network, console)
         findings = find(network, measured.parts(network))
         data = f"{measured.name}, {measured.part}"
+        if caution := measured.caution(network):
+            data += f": {caution}"
     make_report(network, None, findings, Path(options.model).name, data).save(options.out)
     n_samples = None if findings is None else findings.n_samples
     result = {"device": network.backend.name, "samples": n_samples, "out": options.out}

@@ -111,7 +111,7 @@ def find(network: Network, parts: Iterable[tuple[Matrix, NDArray[Any]]]) -> Find
     Raises
     ------
     DataError
-        If there are no samples.
+        If there are no samples, outputs are not finite, or targets of classes are no classes.
     """
     rows = SomeRows(SOME_SAMPLES)
     about = _AboutClasses(network) if predicts_classes(network) else _AboutNumbers(network)
@@ -120,6 +120,7 @@ def find(network: Network, parts: Iterable[tuple[Matrix, NDArray[Any]]]) -> Find
         outcome = evaluate_rows(network, X, y)
         assert outcome.outputs is not None
         assert outcome.expected is not None
+        _check(network, y, outcome.outputs)
         inputs = np.asarray(X[:])
         about.add(inputs, outcome.expected, outcome.outputs, n_samples)
         rows.show(inputs, outcome.expected, outcome.outputs)
@@ -176,3 +177,21 @@ class _AboutNumbers:
 
     def findings(self, n_samples: int, loss: float, some: tuple[NDArray[Any], ...]) -> Findings:
         return Findings(n_samples, loss, some, scores=self._scorer.scores())
+
+
+def _check(network: Network, y: NDArray[Any], outputs: NDArray[Any]) -> None:
+    """Raise unless answers can be compared with what is right."""
+    if not np.isfinite(outputs).all():
+        raise DataError(
+            "the network answers with NaN or infinite numbers, so there is nothing to report: its "
+            "training has diverged, so train it again with a smaller learning rate"
+        )
+    targets = np.asarray(y)
+    if targets.ndim != 2 or not predicts_classes(network):
+        return
+    middle = (network.scaling.target_low + network.scaling.target_high) / 2
+    if ((targets > middle).sum(axis=1) != 1).any():
+        raise DataError(
+            "a row of targets stands for no class, or for several: give class numbers or, if the "
+            "outputs are numbers to predict, set network.output_scaling = gpunn.Scaling()"
+        )

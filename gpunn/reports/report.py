@@ -153,7 +153,7 @@ def make_report(
     )
     view = _view(network, history or history_of(network.training_record), findings)
     page = environment.get_template("report.html").render(
-        title=one_line(title, 100), data=one_line(data, 100), **view
+        title=one_line(title, 100), data=one_line(data, 400), **view
     )
     return Report(page)
 

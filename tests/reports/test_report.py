@@ -109,6 +109,33 @@ def test_a_report_of_numbers_has_them_in_their_units(rng):
     assert sections(page) == ["training", "numbers", "importance", "hidden"]
 
 
+def test_a_report_on_a_file_that_was_trained_on_says_so(tmp_path, rng, capsys):
+    noise = [f"{a:.3f},{b:.3f},{'xy'[k % 2]}" for k, (a, b) in enumerate(rng.random((60, 2)))]
+    (tmp_path / "t.csv").write_text("a,b,answer\n" + "\n".join(noise))
+    options = ["--device", "cpu", "--out"]
+    train = ["train", str(tmp_path / "t.csv"), "--target", "answer", "--quiet"]
+    assert cli.main([*train, *options, str(tmp_path / "m")]) == 0
+    accuracy = re.search(r"test accuracy (\S+)", capsys.readouterr().out)[1]
+    asked = [str(tmp_path / "m"), str(tmp_path / "t.csv"), "--device", "cpu"]
+    assert cli.main(["report", *asked, "--out", str(tmp_path / "r.html")]) == 0
+    assert cli.main(["evaluate", *asked]) == 0
+    for said in (words((tmp_path / "r.html").read_text("utf-8")), capsys.readouterr().out):
+        assert f"looks better than it is; on those held out: accuracy {accuracy}" in said
+    (tmp_path / "t.csv").rename(tmp_path / "other.csv")
+    asked[1] = str(tmp_path / "other.csv")
+    assert cli.main(["evaluate", *asked]) == 0
+    assert "looks better" not in capsys.readouterr().out
+
+
+def test_what_cannot_be_judged_is_refused(samples):
+    network, (X, y) = classifier(), samples
+    with pytest.raises(DataError, match="no class, or for several"):
+        gpunn.report(network, None, X, np.ones((400, 3)))
+    network.load_parameters({k: v * np.nan for k, v in network.parameters().items()})
+    with pytest.raises(DataError, match="NaN or infinite"):
+        gpunn.report(network, None, X, y)
+
+
 def test_a_network_with_one_output_is_about_numbers(rng):
     network = Network([5, 4, 1], device="cpu")
     X, y = rng.normal(size=(60, 5)), rng.random((60, 1))
