@@ -110,6 +110,21 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text to a file in UTF-8, whole or not at all.
+
+    Raises
+    ------
+    OutputError
+        If it could not be written. What was there before is still there.
+    """
+    try:
+        with replacing(path) as temporary:
+            temporary.write_bytes(text.encode())
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {one_line(error)}") from error
+
+
 def check_writable(path: str | os.PathLike[str], *others: str | os.PathLike[str] | None) -> None:
     """Raise now if a file could not be written there later, before hours of work are spent.
 

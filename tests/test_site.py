@@ -5,7 +5,6 @@ import json
 import os
 import posixpath
 import re
-import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -131,30 +130,18 @@ def test_the_search_finds_words_from_the_disk(site):
     assert {"tutorial.html", "mathematics.html#optimizers"} <= found
 
 
-def test_a_browser_searches_from_the_disk_and_asks_nobody(site):
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
-        pytest.skip("chromium is not installed")
-    arguments = [
-        "--no-sandbox",
-        "--disable-gpu",
-        "--no-first-run",
-        "--disable-background-networking",
-    ]
+def test_a_browser_searches_from_the_disk_and_asks_nobody(site, browser):
     asked, complaints = [], []
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=arguments)
-        page = browser.new_page(viewport={"width": 390, "height": 844})
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("console", lambda message: complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.goto((site / "mathematics.html").as_uri())
-        widths = page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
-        page.locator("label[for=__search]").first.click()
-        page.locator("input[name=query]").press_sequentially("nesterov")
-        page.locator(".md-search-result__link[href*='#optimizers']").wait_for(timeout=20_000)
-        browser.close()
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto((site / "mathematics.html").as_uri())
+    widths = page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
+    page.locator("label[for=__search]").first.click()
+    page.locator("input[name=query]").press_sequentially("nesterov")
+    page.locator(".md-search-result__link[href*='#optimizers']").wait_for(timeout=20_000)
+    page.close()
     assert widths == [390, 390]
     assert asked
     assert [url for url in asked if not url.startswith(("file:", "data:"))] == []

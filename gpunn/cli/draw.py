@@ -1,13 +1,12 @@
 """``gpunn draw``: a page to draw on, in which a saved network answers."""
 
-import os
 from argparse import ArgumentParser, Namespace
 
 from gpunn.cli.console import Console
 from gpunn.cli.options import add_json, add_model
 from gpunn.drawing.page import draw_page
-from gpunn.errors import OutputError, ParameterError, one_line
-from gpunn.model_file import check_writable, replacing
+from gpunn.errors import ParameterError
+from gpunn.model_file import check_writable, write_text
 from gpunn.network import Network
 
 
@@ -27,19 +26,12 @@ def run(options: Namespace, console: Console) -> int:
     check_writable(options.out, options.model)
     network = Network.load(options.model, "cpu")
     try:
-        page = draw_page(network).encode()
+        page = draw_page(network)
     except ParameterError as error:
         raise ParameterError(f"{options.model}: {error}") from None
-    _write(options.out, page)
-    result = {"model": options.model, "out": options.out, "bytes": len(page)}
-    size = f"{len(page) / 1000:,.0f} kB"
+    write_text(options.out, page)
+    n_bytes = len(page.encode())
+    result = {"model": options.model, "out": options.out, "bytes": n_bytes}
+    size = f"{n_bytes / 1000:,.0f} kB"
     console.report(f"wrote {options.out} ({size}): open it in a browser, and draw", result)
     return 0
-
-
-def _write(path: str | os.PathLike[str], page: bytes) -> None:
-    try:
-        with replacing(path) as temporary:
-            temporary.write_bytes(page)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {one_line(error)}") from error

@@ -55,14 +55,15 @@ def _measure_classes(network: Network, measured: Measured) -> tuple[str, dict[st
         n_samples += len(y)
         loss += (outcome.loss - loss) * (len(y) / n_samples)
     confusion = scorer.confusion()
+    matrix = confusion.matrix()
     result = {
         "samples": n_samples,
         "accuracy": confusion.accuracy,
         "loss": loss,
         "classes": _by_class(confusion, classes),
-        "confusion_matrix": confusion.matrix().tolist(),
+        "confusion_matrix": matrix.tolist(),
     }
-    return _evaluation_text(result, confusion.matrix(), classes), result
+    return _evaluation_text(result, matrix, classes), result
 
 
 def _measure_numbers(network: Network, measured: Measured) -> tuple[str, dict[str, Any]]:

@@ -144,8 +144,9 @@ def _say_what_is_learnt(
         )
     if where := where_samples_stay(dataset, network, recipe):
         console.say(f"samples: {where}")
-    inputs = network.scaling.describe()
-    console.say(f"inputs: {inputs if classes is not None else inputs.partition(';')[0]}")
+    scaling = network.scaling
+    inputs = scaling.describe_inputs() if classes is None else scaling.describe()
+    console.say(f"inputs: {inputs}")
     console.say(f"network: {network!r}, {network.n_parameters:,} parameters")
 
 

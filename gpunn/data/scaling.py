@@ -288,13 +288,16 @@ class Scaling:
 
     def describe(self) -> str:
         """Return one line for a person."""
+        targets = f"targets {self.target_low:g} and {self.target_high:g}"
+        return f"{self.describe_inputs()}; {targets}"
+
+    def describe_inputs(self) -> str:
+        """Return what becomes of inputs, for a person."""
         if self.n_features is not None:
-            inputs = f"{self.n_features} features, each with its own scale and shift"
-        elif (self.scale, self.shift) == (1.0, 0.0):
-            inputs = "inputs as they are"
-        else:
-            inputs = f"inputs * {self.scale:.6g} + {self.shift:.6g}"
-        return f"{inputs}; targets {self.target_low:g} and {self.target_high:g}"
+            return f"{self.n_features} features, each with its own scale and shift"
+        if (self.scale, self.shift) == (1.0, 0.0):
+            return "inputs as they are"
+        return f"inputs * {self.scale:.6g} + {self.shift:.6g}"
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Scaling):

@@ -68,7 +68,7 @@ def _checked_field(network: Network) -> PictureField:
             f"the model takes {network.n_inputs:,} numbers that are no pixels, so nothing can be "
             "drawn for it; use one that was trained on pictures"
         )
-    if network.output_scaling is not None or network.n_outputs == 1:
+    if not network.predicts_classes:
         raise ParameterError(
             "the model predicts numbers, and the page shows which class a drawing is; use one that "
             "was trained to tell at least two classes apart"

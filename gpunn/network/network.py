@@ -303,8 +303,7 @@ class Network(ForwardNetwork):
         """
         self.check_names(X)
         inputs, targets = self.as_samples(X, T)
-        backend, n_samples = self.backend, inputs.shape[0]
-        row_losses = backend.zeros((n_samples,), np.float64)
+        backend, alpha = self.backend, 1 / inputs.shape[0]
         gradients = {
             name: backend.empty(array.shape, self.dtype)
             for name, array in self.device_parameters().items()
@@ -313,14 +312,11 @@ class Network(ForwardNetwork):
         def keep(index: int, layer: Layer, delta: Array, below: Array) -> None:
             weights = gradients[f"layers.{index}.weight"]
             biases = gradients.get(f"layers.{index}.bias")
-            alpha = 1 / n_samples
             add_gradient(
                 backend, delta, below, weights, biases, alpha=alpha, beta=0.0, beta_biases=0.0
             )
 
-        # The true gradient, whatever rule the network learns by.
-        self._step(inputs, Step(targets, keep, row_losses))
-        loss = float(backend.to_host(row_losses).sum() / n_samples)
+        loss = self._mean_loss(inputs, targets, keep)
         return loss, {name: backend.to_host(array) for name, array in gradients.items()}
 
     def loss_and_input_gradients(self, X: ArrayLike, T: ArrayLike) -> tuple[float, NDArray[Any]]:
@@ -349,17 +345,25 @@ class Network(ForwardNetwork):
         """
         self.check_names(X)
         inputs, targets = self.as_samples(X, T)
-        backend, n_samples = self.backend, inputs.shape[0]
-        row_losses = backend.zeros((n_samples,), np.float64)
+        backend = self.backend
         gradients = backend.empty(inputs.shape, self.dtype)
 
         def keep(index: int, layer: Layer, delta: Array, below: Array) -> None:
             if index == 0:
                 backend.gemm(delta, self._factors.last(0, layer.weights), gradients)
 
-        self._step(inputs, Step(targets, keep, row_losses))
-        loss = float(backend.to_host(row_losses).sum() / n_samples)
+        loss = self._mean_loss(inputs, targets, keep)
         return loss, backend.to_host(gradients)
+
+    def _mean_loss(self, inputs: Array, targets: Array, keep: Update) -> float:
+        """Return the mean loss of samples, and hand each layer's gradient to `keep`.
+
+        It is the true gradient, whatever rule the network learns by.
+        """
+        n_samples = inputs.shape[0]
+        row_losses = self.backend.zeros((n_samples,), np.float64)
+        self._step(inputs, Step(targets, keep, row_losses))
+        return float(self.backend.to_host(row_losses).sum() / n_samples)
 
     def backquery(
         self,

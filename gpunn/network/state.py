@@ -134,6 +134,11 @@ class NetworkState:
         return self.architecture.layer_sizes[-1]
 
     @property
+    def predicts_classes(self) -> bool:
+        """Whether the outputs are those of classes, and not numbers to predict."""
+        return self.n_outputs > 1 and self.output_scaling is None
+
+    @property
     def n_parameters(self) -> int:
         """Number of weights and biases."""
         return sum(

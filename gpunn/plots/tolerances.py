@@ -74,7 +74,7 @@ def save_tolerances(path: str | os.PathLike[str], shares: Sequence[Share], headi
     Parameters
     ----------
     path : path-like
-        Where to, as in `save_images`.
+        Where to, as in `gpunn.plots.figures.save_figure`.
     shares : sequence of Share
         What to draw.
     heading : str

@@ -93,11 +93,6 @@ class Findings:
     scores: NumberScores | None = None
 
 
-def predicts_classes(network: Network) -> bool:
-    """Whether a network's outputs are classes, and not numbers."""
-    return network.n_outputs > 1 and network.output_scaling is None
-
-
 def find(network: Network, parts: Iterable[tuple[Matrix, NDArray[Any]]]) -> Findings:
     """Ask a network about samples, and find out how right it is.
 
@@ -114,7 +109,7 @@ def find(network: Network, parts: Iterable[tuple[Matrix, NDArray[Any]]]) -> Find
         If there are no samples, outputs are not finite, or targets of classes are no classes.
     """
     rows = SomeRows(SOME_SAMPLES)
-    about = _AboutClasses(network) if predicts_classes(network) else _AboutNumbers(network)
+    about = _AboutClasses(network) if network.predicts_classes else _AboutNumbers(network)
     n_samples, loss = 0, 0.0
     for X, y in parts:
         outcome = evaluate_rows(network, X, y)
@@ -187,7 +182,7 @@ def _check(network: Network, y: NDArray[Any], outputs: NDArray[Any]) -> None:
             "training has diverged, so train it again with a smaller learning rate"
         )
     targets = np.asarray(y)
-    if targets.ndim != 2 or not predicts_classes(network):
+    if targets.ndim != 2 or not network.predicts_classes:
         return
     middle = (network.scaling.target_low + network.scaling.target_high) / 2
     if ((targets > middle).sum(axis=1) != 1).any():

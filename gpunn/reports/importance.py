@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 from gpunn.network import Network
 from gpunn.plots.hidden_units import input_names, strongest_inputs
-from gpunn.reports.findings import predicts_classes
 
 N_TIMES = 5
 """How often each column is shuffled."""
@@ -89,18 +88,16 @@ def _columns_of(network: Network) -> dict[str, list[int]]:
     preparation = network.preparation
     if preparation is None:
         return {name: [k] for k, name in enumerate(input_names(network))}
-    groups, first = {}, 0
-    for column in preparation.columns:
-        name = f"column {column.position + 1}" if column.name is None else str(column.name)
-        groups[name] = list(range(first, first + column.n_features))
-        first += column.n_features
-    return groups
+    return {
+        column.label: list(range(network.n_inputs))[inputs]
+        for column, inputs in preparation.inputs_by_column()
+    }
 
 
 def _score(network: Network, X: NDArray[Any], y: NDArray[Any]) -> float:
     """Return the accuracy or, for numbers, the mean R^2."""
     outputs = network.predict_rows(X)
-    if predicts_classes(network):
+    if network.predicts_classes:
         return float(np.mean(outputs.argmax(axis=1) == y))
     y = np.asarray(y, np.float64)
     spread = np.square(y - y.mean(axis=0)).sum(axis=0)

@@ -8,15 +8,15 @@ from typing import Any
 from numpy.typing import ArrayLike
 
 from gpunn.data.picture_records import PictureField
-from gpunn.errors import MissingPackageError, OutputError, ParameterError, one_line
-from gpunn.model_file import replacing
+from gpunn.errors import MissingPackageError, ParameterError, one_line
+from gpunn.model_file import write_text
 from gpunn.network import Network
 from gpunn.network.labels import labels_of, target_names_of
 from gpunn.network.picture_inputs import picture_field_of
 from gpunn.plots.figures import check_matplotlib
 from gpunn.plots.training import history_svg
 from gpunn.reports import figures, views
-from gpunn.reports.findings import Findings, find, predicts_classes
+from gpunn.reports.findings import Findings, find
 from gpunn.reports.importance import N_TIMES, importance_of
 from gpunn.reports.past import history_of
 from gpunn.training.callbacks import History
@@ -44,11 +44,7 @@ class Report:
         OutputError
             If it could not be written. What was there before is still there.
         """
-        try:
-            with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-                file.write(self.html)
-        except OSError as error:
-            raise OutputError(f"cannot write {path}: {one_line(error)}") from error
+        write_text(path, self.html)
 
     def _repr_html_(self) -> str:
         page = html.escape(self.html)
@@ -163,7 +159,7 @@ def _view(network: Network, history: History | None, findings: Findings | None) 
     command = record.get("command")
     field = picture_field_of(network)
     names = _output_names(network)
-    classifies = predicts_classes(network)
+    classifies = network.predicts_classes
     view: dict[str, Any] = {
         "network": repr(network).strip("<>"),
         "n_parameters": f"{network.n_parameters:,}",
@@ -190,7 +186,7 @@ def _view(network: Network, history: History | None, findings: Findings | None) 
 
 def _output_names(network: Network) -> list[str]:
     """Return what the outputs are called, as a page can show it."""
-    is_class = predicts_classes(network)
+    is_class = network.predicts_classes
     names = labels_of(network).tolist() if is_class else target_names_of(network)
     return [one_line(name, _NAME_LENGTH) if str(name).strip() else "(empty)" for name in names]
 

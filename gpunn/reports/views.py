@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -162,14 +163,12 @@ def _values(network: Network, inputs: NDArray[Any]) -> list[tuple[str, str]]:
     if preparation is None:
         named = zip(input_names(network), raw, strict=True)
         return [(one_line(name, 30), f"{value:.6g}") for name, value in list(named)[:_MOST_VALUES]]
-    found, first = [], 0
-    for column in preparation.columns[:_MOST_VALUES]:
-        part = raw[first : first + column.n_features]
-        first += column.n_features
+    found = []
+    for column, places in islice(preparation.inputs_by_column(), _MOST_VALUES):
+        part = raw[places]
         word = None if column.words is None else column.words[int(part.argmax())]
         text = f"{part[0]:.6g}" if word is None else one_line(word, 30)
-        name = f"column {column.position + 1}" if column.name is None else column.name
-        found.append((one_line(name, 30), text))
+        found.append((one_line(column.label, 30), text))
     return found
 
 

@@ -135,8 +135,7 @@ def measure(
     kept, expected = None, None
     if keep_outputs or holdout.score is not None:
         kept = np.empty((loader.n_samples, network.n_outputs), network.dtype)
-    predicts_numbers = network.output_scaling is not None
-    classifies = network.n_outputs > 1 and holdout.score is None and not predicts_numbers
+    classifies = network.predicts_classes and holdout.score is None
     if keep_outputs:
         shape = (loader.n_samples,) if classifies else (loader.n_samples, network.n_outputs)
         expected = np.empty(shape, np.int64 if classifies else network.dtype)

@@ -5,7 +5,7 @@ with the same word for each input and the same number for what is missing.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -43,6 +43,11 @@ class Column:
     def n_features(self) -> int:
         """How many inputs of the network it makes."""
         return 1 if self.words is None else len(self.words)
+
+    @property
+    def label(self) -> str:
+        """What to call it: its name, or else its place."""
+        return f"column {self.position + 1}" if self.name is None else self.name
 
 
 @dataclass(frozen=True)
@@ -116,8 +121,9 @@ class Preparation:
         if len(given) == len(self.columns):
             return numbers
         features = np.zeros((len(numbers), self.n_features))
-        first = n_numbers = n_words = 0
-        for column in self.columns:
+        n_numbers = n_words = 0
+        for column, inputs in self.inputs_by_column():
+            first = inputs.start
             if column.words is None:
                 features[:, first] = numbers[:, n_numbers]
                 n_numbers += 1
@@ -126,8 +132,14 @@ class Preparation:
                 rows = np.flatnonzero(held >= 0)
                 features[rows, first + held[rows]] = 1
                 n_words += 1
-            first += column.n_features
         return features
+
+    def inputs_by_column(self) -> Iterator[tuple[Column, slice]]:
+        """Yield each column with the inputs that it makes."""
+        first = 0
+        for column in self.columns:
+            yield column, slice(first, first + column.n_features)
+            first += column.n_features
 
     def layout_of(self, file: TableFile, *, with_targets: bool) -> Layout:
         """Return which columns of another file are what: by name if both have names, else by place.
