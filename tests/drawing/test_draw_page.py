@@ -138,6 +138,11 @@ def check_answer(page: Any, network: Network, label: str) -> None:
     assert np.abs(field.astype(int) - np.reshape(seen["picture"], (28, 28))).max() <= 1
 
 
+def wait_for_answer(page: Any) -> None:
+    """Wait until the network has answered: it does so with the next picture of the screen."""
+    page.wait_for_function("() => gpunn.seen().outputs !== null")
+
+
 def dot(page: Any, x: float, y: float) -> None:
     """Put a dot on the paper, at parts of its width and height."""
     box = page.locator("#paper").bounding_box()
@@ -326,9 +331,10 @@ def test_pictures_from_a_folder_stay_as_they_are(opened, mnist):
     page.get_by_role("button", name="Clear").click()
     expect_text(page, "#best", "–")
     dot(page, 0.3, 0.2)
+    wait_for_answer(page)
     assert np.median(page.evaluate("gpunn.seen().picture")) == 255
     page.get_by_label("light on dark").check()
-    page.wait_for_timeout(100)
+    page.wait_for_function("() => gpunn.seen().picture[0] === 0")
     seen = page.evaluate("gpunn.seen()")
     assert np.median(seen["picture"]) == 0
     assert max(seen["picture"]) > 100
@@ -407,7 +413,7 @@ def test_a_hostile_model_is_text(opened):
     network.class_labels = HOSTILE
     page = opened(network)
     page.locator("#paper").click()
-    page.wait_for_function("() => gpunn.seen().outputs !== null")
+    wait_for_answer(page)
     shown = page.locator("#bars .label").all_text_contents()
     assert shown[:3] == HOSTILE[:3]
     assert shown[4:6] == HOSTILE[4:6]
@@ -495,7 +501,7 @@ def test_ten_thousand_classes_and_units(opened):
     network.class_labels = [f"class {k}" for k in range(10_000)]
     page = opened(network)
     page.locator("#paper").click()
-    page.wait_for_function("() => gpunn.seen().outputs !== null")
+    wait_for_answer(page)
     outputs = predicted(network, page.evaluate("gpunn.seen().picture"))[0]
     strongest = np.argsort(-outputs, kind="stable")[:12]
     shown = page.locator("#bars .label").all_text_contents()
@@ -517,7 +523,7 @@ def test_outputs_that_are_no_numbers(opened):
 def test_both_colour_schemes(opened, scheme):
     page = opened(made([64, 5, 3]), color_scheme=scheme)
     page.locator("#paper").click()
-    page.wait_for_function("() => gpunn.seen().outputs !== null")
+    wait_for_answer(page)
     pixels = np.asarray(Image.open(BytesIO(page.screenshot())).convert("L"))
     assert (np.median(pixels) > 128) == (scheme == "light")
     # The ink is what differs from the paper, in either scheme.
