@@ -113,6 +113,7 @@ class ThreeLayerNetwork(Network):
         _, single = self.check_rows(inputs, self.n_inputs, "inputs")
         device_inputs, device_targets = self.as_samples(inputs, targets)
         outputs = self.backend.empty(device_targets.shape, self.dtype)
+        self.forget_training()
         if device_inputs.shape[0] == 1:
             # A block of one sample would save nothing, and cost its preparations.
             row_losses = self.backend.zeros((1,), np.float64)

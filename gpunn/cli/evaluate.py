@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.cli.console import Console
-from gpunn.cli.measured import Measured, samples_to_measure
+from gpunn.cli.measured import Measured, Source, samples_to_measure
 from gpunn.cli.options import add_data, add_delimiter, add_device, add_json, add_model
 from gpunn.cli.saved_network import load
 from gpunn.errors import one_line
@@ -34,7 +34,7 @@ def add_options(parser: ArgumentParser) -> None:
 def run(options: Namespace, console: Console) -> int:
     """Measure a model on samples with labels, or with the numbers that it is to predict."""
     network = load(options, console)
-    measured = samples_to_measure(options, network, console)
+    measured = samples_to_measure(Source.of(options), network, console)
     if network.output_scaling is None:
         text, result = _measure_classes(network, measured)
     else:
@@ -49,7 +49,7 @@ def run(options: Namespace, console: Console) -> int:
 def _measure_classes(network: Network, measured: Measured) -> tuple[str, dict[str, Any]]:
     classes = labels_of(network)
     scorer, loss, n_samples = ClassScorer(len(classes)), 0.0, 0
-    for X, y in measured.parts(network):
+    for X, y, _ in measured.parts(network):
         outcome = evaluate(network, X, y)
         scorer.add(np.asarray(outcome.outputs).argmax(axis=1), y)
         n_samples += len(y)
@@ -68,7 +68,7 @@ def _measure_classes(network: Network, measured: Measured) -> tuple[str, dict[st
 
 def _measure_numbers(network: Network, measured: Measured) -> tuple[str, dict[str, Any]]:
     scorer, loss, n_samples = NumberScorer(network), 0.0, 0
-    for X, y in measured.parts(network):
+    for X, y, _ in measured.parts(network):
         outcome = evaluate(network, X, y)
         scorer.add(np.asarray(outcome.outputs), y)
         n_samples += len(y)

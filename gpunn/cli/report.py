@@ -4,12 +4,15 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from gpunn.cli.console import Console
-from gpunn.cli.measured import samples_to_measure
+from gpunn.cli.measured import Measured, Source, samples_to_measure
 from gpunn.cli.options import add_data, add_delimiter, add_device, add_json, add_model, files_of
 from gpunn.cli.saved_network import load
+from gpunn.data.files import FilePath
 from gpunn.model_file import check_writable
+from gpunn.network import Network
 from gpunn.reports.findings import find
 from gpunn.reports.report import check_packages, make_report
+from gpunn.training.callbacks import History
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -32,16 +35,40 @@ def run(options: Namespace, console: Console) -> int:
     check_packages()
     check_writable(options.out, options.model, *files_of(options.data))
     network = load(options, console)
-    findings, data = None, ""
+    measured = None
     if options.data is not None:
-        measured = samples_to_measure(options, network, console)
-        findings = find(network, measured.parts(network))
-        data = f"{measured.name}, {measured.part}"
-        if caution := measured.caution(network):
-            data += f": {caution}"
-    make_report(network, None, findings, Path(options.model).name, data).save(options.out)
-    n_samples = None if findings is None else findings.n_samples
+        measured = samples_to_measure(Source.of(options), network, console)
+    n_samples = write_report(network, None, measured, Path(options.model).name, options.out)
     result = {"device": network.backend.name, "samples": n_samples, "out": options.out}
-    about = "" if n_samples is None else f", measured on {n_samples:,} samples of {data}"
-    console.report(f"wrote {options.out}{about}", result)
+    text = f"wrote {options.out}"
+    if measured is not None:
+        text += f", measured on {n_samples:,} samples of {measured.about(network)}"
+    console.report(text, result)
     return 0
+
+
+def write_report(
+    network: Network, history: History | None, measured: Measured | None, title: str, out: FilePath
+) -> int | None:
+    """Write a report, and return on how many samples the network was measured.
+
+    Parameters
+    ----------
+    network : Network
+        The network.
+    history : History or None
+        Its training; None to look in its record.
+    measured : Measured or None
+        The samples to measure it on.
+    title : str
+        What the network is called.
+    out : path
+        The page.
+    """
+    if measured is None:
+        make_report(network, history, None, title, "").save(out)
+        return None
+    findings = find(network, measured.parts(network))
+    about = measured.about(network)
+    make_report(network, history, findings, title, about, measured.call).save(out)
+    return findings.n_samples

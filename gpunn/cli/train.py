@@ -17,8 +17,11 @@ from numpy.typing import NDArray
 from gpunn import __version__
 from gpunn.backends.base import Backend
 from gpunn.cli.console import Console, choose_device, plain
+from gpunn.cli.held_out import HeldOut
+from gpunn.cli.measured import Source, samples_to_measure
 from gpunn.cli.options import files_of
 from gpunn.cli.progress import Progress
+from gpunn.cli.report import write_report
 from gpunn.cli.train_data import (
     Data,
     Samples,
@@ -39,14 +42,13 @@ from gpunn.cli.train_data import (
 from gpunn.cli.train_options import add_options as add_options
 from gpunn.cli.train_settings import Settings, settings_of
 from gpunn.data.formats import is_pictures
-from gpunn.data.picture_records import AS_THEY_ARE
+from gpunn.data.picture_records import AS_DIGITS, AS_THEY_ARE
 from gpunn.data.tables.task import MANY_CLASSES
-from gpunn.errors import DivergenceError, OutputError, ParameterError
+from gpunn.errors import DivergenceError, GpunnError, OutputError, ParameterError
 from gpunn.model_file import check_writable
 from gpunn.network import Network
 from gpunn.recipes import Recipe
-from gpunn.reports.findings import find
-from gpunn.reports.report import check_packages, make_report
+from gpunn.reports.report import check_packages
 from gpunn.training.callbacks import EarlyStopping, History
 from gpunn.training.checkpoints import Checkpoints
 from gpunn.training.evaluation import Evaluation, evaluate
@@ -95,7 +97,9 @@ def _train(settings: Settings, backend: Backend, console: Console) -> int:
     network.training_record = _record(network, dataset, settings, result, history)
     _save(network, out)
     if settings.report is not None:
-        _write_report(network, history, test, dataset.name, settings)
+        # The data are read once more, so that there is one way to measure a saved network.
+        _write_report(network, history, settings, console)
+        result["report"] = str(settings.report)
     data = None if console.quiet else settings.source.data
     are_pictures = dataset.image_shape is not None
     text = _train_text(result, history, data, are_pictures=are_pictures)
@@ -154,6 +158,7 @@ def _record(
     network: Network, dataset: Data, settings: Settings, result: dict[str, Any], history: History
 ) -> dict[str, Any]:
     """Return what a model's file says of its training."""
+    held_out = HeldOut.of_training(dataset, settings.source)
     record = {
         **{key: value for key, value in result.items() if key != "model"},
         "gpunn": __version__,
@@ -161,9 +166,10 @@ def _record(
         "recipe": settings.recipe_name,
         "settings": _recorded(settings),
         "seed": settings.source.seed,
+        "held_out": None if held_out is None else held_out._asdict(),
         "image_shape": None if dataset.image_shape is None else list(dataset.image_shape),
         "value_range": value_range_of(dataset),
-        "pictures": AS_THEY_ARE if is_pictures(settings.source.data) else None,
+        "pictures": _kind_of_pictures(settings.source.data),
         "targets": _target_names(network),
         "command": settings.typed,
         "best_epoch": history.best_epoch,
@@ -172,6 +178,13 @@ def _record(
     }
     plain_record: dict[str, Any] = plain(record)
     return plain_record
+
+
+def _kind_of_pictures(data: str) -> str | None:
+    """Return how pictures must be prepared, if not as MNIST's are."""
+    if data == "digits":
+        return AS_DIGITS
+    return AS_THEY_ARE if is_pictures(data) else None
 
 
 def _target_names(network: Network) -> list[str] | None:
@@ -209,13 +222,18 @@ def _score_numbers(
     return scorer.scores()
 
 
-def _write_report(
-    network: Network, history: History, test: Samples | None, name: str, settings: Settings
-) -> None:
-    findings = None if test is None else find(network, _parts_of(test))
-    assert settings.report is not None
-    page = make_report(network, history, findings, settings.out.name, f"{name}, the test part")
-    page.save(settings.report)
+def _write_report(network: Network, history: History, settings: Settings, console: Console) -> None:
+    """Write the report; if it fails, say that the network itself is saved."""
+    source, path = settings.source, settings.report
+    assert path is not None
+    given = Source(source.data, source.data_dir, source.table.delimiter)
+    try:
+        measured = samples_to_measure(given, network, console)
+        write_report(network, history, measured, settings.out.name, path)
+    except GpunnError as error:
+        raise OutputError(
+            f"there is no report: {error}; the network itself is saved in {settings.out}"
+        ) from error
 
 
 def _parts_of(samples: Samples) -> Iterator[tuple[Any, NDArray[Any]]]:
@@ -375,6 +393,8 @@ def _train_text(
     if result["test_r2"] is not None:
         lines.append(f"test R^2 {result['test_r2']:.4f}, RMSE {result['test_rmse']:.6g}")
     lines.append(f"saved {result['model']}")
+    if "report" in result:
+        lines.append(f"wrote {result['report']}")
     if data is None:
         return "\n".join(lines)
     model, data = shlex.quote(result["model"]), shlex.quote(data)
@@ -382,8 +402,9 @@ def _train_text(
         "",
         "next:",
         f"  gpunn evaluate {model} {data}     # where is it right and wrong?",
-        f"  gpunn report {model} {data} --out report.html     # a page about it",
     ]
+    if "report" not in result:
+        lines.append(f"  gpunn report {model} {data} --out report.html     # a page about it")
     if are_pictures and result["task"] == "classification":
         lines.append(f"  gpunn draw {model} --out draw.html     # draw, and it answers")
     return "\n".join(lines)

@@ -37,6 +37,8 @@ class Dataset:
         each sample.
     test_inputs, test_labels : array or None
         Samples that training must not see; both or neither.
+    test_rows : array of int64, or None
+        Which rows of the source `split` chose as them, counted from 0; None if it did not.
     value_range : (float, float) or None
         Smallest and largest raw value that the source can have, such as (0, 255) for 8-bit images;
         None if not known.
@@ -62,6 +64,7 @@ class Dataset:
     labels: NDArray[Any]
     test_inputs: Matrix | None = None
     test_labels: NDArray[Any] | None = None
+    test_rows: NDArray[np.int64] | None = None
     value_range: tuple[float, float] | None = None
     image_shape: tuple[int, int] | None = None
     description: str = ""
@@ -121,10 +124,7 @@ class Dataset:
             raise ParameterError(f"test_fraction must be between 0 and 1, got {test_fraction}")
         if self.test_labels is not None:
             return self
-        order = np.random.default_rng(seed).permutation(len(self.labels))
-        # Numbers to predict are all of one class.
-        classes = self.labels if self.labels.ndim == 1 else np.zeros(len(order), np.int64)
-        held_out = _choose_from_each_class(classes, order, test_fraction)
+        order, held_out = choose_held_out(self.labels, test_fraction, seed)
         if not held_out.any():
             raise DataError(
                 f"{self.name}: no class has two samples, so none can be held "
@@ -137,6 +137,7 @@ class Dataset:
             labels=self.labels[train],
             test_inputs=select(self.inputs, test),
             test_labels=self.labels[test],
+            test_rows=test,
             sample_weight=None if self.sample_weight is None else self.sample_weight[train],
         )
 
@@ -216,8 +217,35 @@ def image_shape_of(shape: tuple[int, ...], *, guess: bool) -> tuple[int, int] | 
     return (side, side) if guess and shape == (side * side,) else None
 
 
+def choose_held_out(
+    labels: NDArray[Any], fraction: float, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Choose which samples are held out, as `Dataset.split` does.
+
+    Parameters
+    ----------
+    labels : ndarray
+        As a `Dataset` has them.
+    fraction : float
+        About how much of each class is chosen; of numbers to predict, how much of all.
+    seed : int
+        Seed of the random order.
+
+    Returns
+    -------
+    order : ndarray of int64, shape (n,)
+        The random order of the samples.
+    chosen : ndarray of bool, shape (n,)
+        Whether each is held out: those of its class that come first in that order.
+    """
+    order = np.random.default_rng(seed).permutation(len(labels))
+    # Numbers to predict are all of one class.
+    classes = labels if labels.ndim == 1 else np.zeros(len(order), np.int64)
+    return order, _choose_from_each_class(classes, order, fraction)
+
+
 def _choose_from_each_class(
-    labels: NDArray[np.int64], order: NDArray[np.intp], fraction: float
+    labels: NDArray[np.int64], order: NDArray[np.int64], fraction: float
 ) -> NDArray[np.bool_]:
     """Mark about that fraction of each class, those of it that come first in `order`."""
     by_class = order[np.argsort(labels[order], kind="stable")]

@@ -9,6 +9,9 @@ from gpunn.data.picture_fields import BOX
 AS_THEY_ARE = "as they are"
 """What a model's record says of pictures if those that it was trained on came from a folder."""
 
+AS_DIGITS = "as digits"
+"""The same if it was trained on the digits that come with gpunn."""
+
 SMALLEST_SIDE = 8
 """Fewer inputs are taken for measurements, even if their number is a square."""
 
@@ -49,7 +52,7 @@ def picture_field(record: Mapping[str, Any], n_inputs: int) -> PictureField | No
     shape = _shape(record.get("image_shape")) or _square(n_inputs)
     if shape is None or shape[0] * shape[1] != n_inputs:
         return None
-    is_digits = record.get("data") == "digits"
+    is_digits = record.get("pictures") == AS_DIGITS or record.get("data") == "digits"
     low, high = _pair(record.get("value_range")) or ((0, 16) if is_digits else (0, 255))
     # The digits that come with gpunn fill all of their 8 x 8 pixels.
     box = None if record.get("pictures") == AS_THEY_ARE else 1.0 if is_digits else BOX

@@ -250,6 +250,13 @@ class NetworkState:
 
     # Who trains it.
 
+    def forget_training(self) -> None:
+        """Forget what the record says of a training, for another begins; that of the data stays."""
+        kept = ("image_shape", "value_range", "pictures", "targets")
+        self.training_record = {
+            key: value for key, value in self.training_record.items() if key in kept
+        }
+
     def training(self) -> "OneTrainer":
         """Return what makes sure, in a ``with``, that no other thread trains the network.
 

@@ -28,7 +28,7 @@ class Mistakes:
     Attributes
     ----------
     numbers : ndarray of int64, shape (n,)
-        Which samples they are, counted from 1.
+        Which samples they are, counted from 0.
     inputs, outputs : ndarray, shape (n, n_0) and (n, n_L)
         What went in, and what came out.
     expected : ndarray of int64, shape (n,)
@@ -93,15 +93,17 @@ class Findings:
     scores: NumberScores | None = None
 
 
-def find(network: Network, parts: Iterable[tuple[Matrix, NDArray[Any]]]) -> Findings:
+def find(
+    network: Network, parts: Iterable[tuple[Matrix, NDArray[Any], NDArray[np.int64]]]
+) -> Findings:
     """Ask a network about samples, and find out how right it is.
 
     Parameters
     ----------
     network : Network
         The network.
-    parts : iterable of (X, y)
-        The samples, scaled as in training, and their class numbers or targets.
+    parts : iterable of (X, y, numbers)
+        The samples, scaled as in training, their class numbers or targets, and which ones they are.
 
     Raises
     ------
@@ -111,13 +113,13 @@ def find(network: Network, parts: Iterable[tuple[Matrix, NDArray[Any]]]) -> Find
     rows = SomeRows(SOME_SAMPLES)
     about = _AboutClasses(network) if network.predicts_classes else _AboutNumbers(network)
     n_samples, loss = 0, 0.0
-    for X, y in parts:
+    for X, y, numbers in parts:
         outcome = evaluate_rows(network, X, y)
         assert outcome.outputs is not None
         assert outcome.expected is not None
         _check(network, y, outcome.outputs)
         inputs = np.asarray(X[:])
-        about.add(inputs, outcome.expected, outcome.outputs, n_samples)
+        about.add(inputs, outcome.expected, outcome.outputs, numbers)
         rows.show(inputs, outcome.expected, outcome.outputs)
         n_samples += len(outcome.outputs)
         loss += (outcome.loss - loss) * (len(outcome.outputs) / n_samples)
@@ -134,13 +136,17 @@ class _AboutClasses:
         self._bins = np.zeros((3, N_BINS)) if kind in ("softmax", "sigmoid") else None
 
     def add(
-        self, X: NDArray[Any], y: NDArray[np.int64], outputs: NDArray[Any], n_before: int
+        self,
+        X: NDArray[Any],
+        y: NDArray[np.int64],
+        outputs: NDArray[Any],
+        numbers: NDArray[np.int64],
     ) -> None:
         predicted = outputs.argmax(axis=1)
         confidences = np.nan_to_num(outputs.max(axis=1).astype(np.float64))
         self._scorer.add(predicted, y)
         wrong = np.flatnonzero(predicted != y)
-        columns = (n_before + 1 + wrong, X[wrong], outputs[wrong], y[wrong])
+        columns = (numbers[wrong], X[wrong], outputs[wrong], y[wrong])
         self._worst.show(confidences[wrong], *columns)
         if self._bins is not None:
             places = np.minimum((confidences * N_BINS).astype(int), N_BINS - 1)
@@ -167,7 +173,9 @@ class _AboutNumbers:
     def __init__(self, network: Network) -> None:
         self._scorer = NumberScorer(network)
 
-    def add(self, X: NDArray[Any], y: NDArray[Any], outputs: NDArray[Any], n_before: int) -> None:
+    def add(
+        self, X: NDArray[Any], y: NDArray[Any], outputs: NDArray[Any], numbers: NDArray[np.int64]
+    ) -> None:
         self._scorer.add(outputs, y)
 
     def findings(self, n_samples: int, loss: float, some: tuple[NDArray[Any], ...]) -> Findings:

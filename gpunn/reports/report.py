@@ -2,9 +2,11 @@
 
 import html
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from gpunn.data.picture_records import PictureField
@@ -97,7 +99,8 @@ def report(
     findings = None
     if X is not None and y is not None:
         network.check_names(X)
-        findings = find(network, [(_on_host(network, X), _on_host(network, y))])
+        inputs, answers = _on_host(network, X), _on_host(network, y)
+        findings = find(network, [(inputs, answers, np.arange(len(answers)))])
     return make_report(network, history, findings, title, "the samples given")
 
 
@@ -122,8 +125,18 @@ def check_packages() -> None:
         ) from error
 
 
+def sample_name(number: int) -> str:
+    """Return what a sample is called, by its number counted from 0, if it has no other name."""
+    return f"sample {number + 1:,}"
+
+
 def make_report(
-    network: Network, history: History | None, findings: Findings | None, title: str, data: str
+    network: Network,
+    history: History | None,
+    findings: Findings | None,
+    title: str,
+    data: str,
+    call: Callable[[int], str] = sample_name,
 ) -> Report:
     """Return the report of what was found out.
 
@@ -137,6 +150,8 @@ def make_report(
         What samples have shown.
     title, data : str
         What the network, and what the samples are called.
+    call : function of a sample's number, counted from 0
+        Returns what a person can find it by.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -147,15 +162,25 @@ def make_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    view = _view(network, history or history_of(network.training_record), findings)
+    view = _view(network, history, findings, call)
     page = environment.get_template("report.html").render(
         title=one_line(title, 100), data=one_line(data, 400), **view
     )
     return Report(page)
 
 
-def _view(network: Network, history: History | None, findings: Findings | None) -> dict[str, Any]:
+def _view(
+    network: Network,
+    history: History | None,
+    findings: Findings | None,
+    call: Callable[[int], str],
+) -> dict[str, Any]:
     record = network.training_record
+    recorded = history_of(record)
+    if history is None:
+        history = recorded
+    elif recorded is None or recorded.epochs != history.epochs:
+        record = {}  # It is about another training.
     command = record.get("command")
     field = picture_field_of(network)
     names = _output_names(network)
@@ -177,7 +202,7 @@ def _view(network: Network, history: History | None, findings: Findings | None) 
     }
     if findings is not None:
         view |= {"n_samples": f"{findings.n_samples:,}", "loss": views.number(findings.loss, 6)}
-        view["classes"] = _classes(network, findings, names, field)
+        view["classes"] = _classes(network, findings, names, field, call)
         view["numbers"] = _numbers(network, findings, names)
         if field is None:
             view["importance"] = _importance(network, findings, classifies=classifies)
@@ -192,7 +217,11 @@ def _output_names(network: Network) -> list[str]:
 
 
 def _classes(
-    network: Network, findings: Findings, names: list[str], field: PictureField | None
+    network: Network,
+    findings: Findings,
+    names: list[str],
+    field: PictureField | None,
+    call: Callable[[int], str],
 ) -> dict[str, Any] | None:
     confusion, mistakes, calibration = findings.confusion, findings.mistakes, findings.calibration
     if confusion is None or mistakes is None:
@@ -205,7 +234,7 @@ def _classes(
         "n_left_out": n_left_out,
         "matrix": figures.confusion_matrix(confusion, names),
         "pairs": views.mistaken_pairs(confusion, names),
-        "mistakes": views.mistake_cards(network, mistakes, names, field),
+        "mistakes": views.mistake_cards(network, mistakes, names, field, call),
         "calibration": None if calibration is None else figures.reliability(calibration),
         "calibration_error": None if calibration is None else views.number(calibration.error),
         "is_softmax": network.architecture.output_activation == "softmax",

@@ -1,7 +1,7 @@
 """What the sections of a report say: plain values for the page's template."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -47,7 +47,7 @@ def training_facts(record: Mapping[str, Any], history: History | None) -> list[t
         ("samples to train on", record.get("train_samples")),
         ("epochs", len(history.epochs) if history is not None else record.get("epochs")),
         ("ended", record.get("stopped") if history is None else history.stopped),
-        ("best epoch in validation", None if history is None else history.best_epoch),
+        ("best epoch in validation", _best_epoch(history)),
         ("time", _seconds(history.seconds if history is not None else record.get("seconds"))),
         ("samples a second", _rounded(_rate(record, history))),
         ("optimizer", settings.get("optimizer")),
@@ -59,6 +59,14 @@ def training_facts(record: Mapping[str, Any], history: History | None) -> list[t
         ("gpunn", record.get("gpunn")),
     ]
     return [(name, _shown(value)) for name, value in facts if value is not None]
+
+
+def _best_epoch(history: History | None) -> str | None:
+    """Return which epoch was best, and whether the network has its weights."""
+    if history is None or history.best_epoch is None:
+        return None
+    kept = "its weights were kept" if history.restored_best else "the last weights were kept"
+    return f"{history.best_epoch:,} ({kept})"
 
 
 def _shown(value: object) -> str:
@@ -117,7 +125,11 @@ def mistaken_pairs(confusion: Confusion, names: Sequence[str]) -> list[Row]:
 
 
 def mistake_cards(
-    network: Network, mistakes: Mistakes, names: Sequence[str], field: PictureField | None
+    network: Network,
+    mistakes: Mistakes,
+    names: Sequence[str],
+    field: PictureField | None,
+    call: Callable[[int], str],
 ) -> list[Row]:
     """Return the mistakes with what was seen, and what was answered."""
     pictures = [None] * len(mistakes.numbers)
@@ -126,7 +138,7 @@ def mistake_cards(
         pictures = [picture_uri(image) for image in shown]  # type: ignore[misc]
     return [
         {
-            "number": f"{int(mistakes.numbers[k]):,}",
+            "name": one_line(call(int(mistakes.numbers[k])), 60),
             "picture": pictures[k],
             "values": [] if field is not None else _values(network, mistakes.inputs[k]),
             "true": names[int(mistakes.expected[k])],

@@ -68,6 +68,7 @@ class Loop:
                 if self._saver is not None:
                     self._saver.begin()
                     state.began -= state.progress.seconds
+                plan.network.forget_training()
                 while history.stopped == "finished" and state.progress.epoch < plan.n_epochs:
                     self._epoch(interrupt)
             history.best_epoch = plan.policy.best_epoch

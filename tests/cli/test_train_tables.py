@@ -142,9 +142,10 @@ def test_numbers_are_predicted_in_their_own_units(run, result, refused, tmp_path
     assert re.search(r"^test R\^2 -?\d+\.\d{4}, RMSE \d+\.\d+$", said, re.M)
     assert "gpunn draw" not in said
     result("train", data, "--task", "regression")
-    measured = result("evaluate", model, data)
-    table = np.loadtxt(data, delimiter=",", skiprows=1)
-    predicted = np.array(result("predict", model, data)["predictions"])
+    new = write("new.csv", diabetes().rstrip("\n").rpartition("\n")[0])
+    measured = result("evaluate", model, new)
+    table = np.loadtxt(new, delimiter=",", skiprows=1)
+    predicted = np.array(result("predict", model, new)["predictions"])
     truth = table[:, 0]
     error = np.square(predicted - truth)
     assert measured["rmse"] == pytest.approx(np.sqrt(error.mean()), rel=1e-5)
@@ -207,7 +208,7 @@ def test_what_is_missing_is_filled_as_in_the_training(run, result, refused):
     assert result("predict", "m", new)["predictions"] == result("predict", "m", full)["predictions"]
     run("train", data, "--target", "species", "--missing", "drop", "--out", "d")
     assert "line 2, column 'size': is missing" in refused("predict", "d", new)
-    assert result("evaluate", "d", data)["samples"] == 90
+    assert result("evaluate", "d", write("more.csv", holes + "1,red,7,rose\n"))["samples"] == 91
 
 
 def test_new_words_and_missing_columns_are_refused_by_place(run, refused):

@@ -7,7 +7,7 @@ is the same each time, and takes no memory.
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,19 +60,26 @@ class TablePart:
 
     def __iter__(self) -> Iterator[tuple[NDArray[np.float64], NDArray[Any]]]:
         """Yield raw inputs (n, n_features) and labels as a `gpunn.data.Dataset` has them."""
-        generator = np.random.default_rng([self.seed, 3])
+        choose = self.chooser()
         for inputs, labels in self.table:
-            drawn = generator.random(len(inputs))
-            rows = (self.low <= drawn) & (drawn < self.high)
+            rows = choose(len(inputs))
             yield inputs[rows], labels[rows]
+
+    def chooser(self) -> Callable[[int], NDArray[np.bool_]]:
+        """Return what tells of the next n rows, again and again, which are in this part."""
+        generator = np.random.default_rng([self.seed, 3])
+
+        def choose(n_rows: int) -> NDArray[np.bool_]:
+            drawn = generator.random(n_rows)
+            return (self.low <= drawn) & (drawn < self.high)
+
+        return choose
 
     def count(self, n_rows: int) -> int:
         """Return how many of a table's rows are in this part."""
-        generator, n = np.random.default_rng([self.seed, 3]), 0
-        for block in row_blocks(n_rows, 2**20):
-            drawn = generator.random(block.stop - block.start)
-            n += int(np.count_nonzero((self.low <= drawn) & (drawn < self.high)))
-        return n
+        choose = self.chooser()
+        blocks = row_blocks(n_rows, 2**20)
+        return sum(int(np.count_nonzero(choose(b.stop - b.start))) for b in blocks)
 
     def split(self, fraction: float) -> tuple["TablePart", "TablePart"]:
         """Return two parts of this one, the second of about that fraction of it."""

@@ -61,8 +61,14 @@ class PreparedTable:
         self._reader = PartReader(file, layout, missing, vocabularies, advice)
 
     def __iter__(self) -> Iterator[tuple[NDArray[np.float64], NDArray[Any]]]:
+        for inputs, labels, _ in self.numbered():
+            yield inputs, labels
+
+    def numbered(self) -> Iterator[tuple[NDArray[np.float64], NDArray[Any], NDArray[np.int64]]]:
+        """Yield inputs, labels, and which rows of the file they are, counted from 0."""
         for part in self._reader:
-            yield self.preparation.features(part.numbers, part.codes), self._labels(part)
+            inputs = self.preparation.features(part.numbers, part.codes)
+            yield inputs, self._labels(part), part.rows
 
     def _labels(self, part: Part) -> NDArray[Any]:
         if self.task == "regression" or not self._layout.targets:
