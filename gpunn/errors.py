@@ -74,3 +74,8 @@ def one_line(error: object, limit: int = 300) -> str:
     says = error.strerror if isinstance(error, OSError) and error.strerror else error
     text = _UNPRINTABLE.sub("\ufffd", " ".join(str(says).split())) or type(error).__name__
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+def counted(n: int, what: str) -> str:
+    """Return how many there are of something, in words: "1 row", "2,000 rows"."""
+    return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"

@@ -182,7 +182,8 @@ class NumpyBackend(Backend):
         row_weights: NDArray[Any] | None = None,
         scale: Number = 1.0,
     ) -> None:
-        with np.errstate(over="ignore"):
+        # Infinite numbers of a training that diverges make NaN, which is found in its loss.
+        with np.errstate(over="ignore", invalid="ignore"):
             for rows, _ in tiles(*z.shape, True):
                 piece, errors = z[rows], row_losses[rows]
                 weights = None if row_weights is None else row_weights[rows]

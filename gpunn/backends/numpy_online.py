@@ -110,7 +110,7 @@ class NumpySequencer(Sequencer):
         n_rows, scale = len(inputs), float(np.asarray(scale).item())
         if self._hidden.biases is not None:
             np.add(self.z[:n_rows], self._hidden.biases, out=self.z[:n_rows])
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             if self.z.shape[1] < WIDE:
                 with self._blas.one_thread():
                     self._learn_runs(targets, scale, outputs)

@@ -12,7 +12,7 @@ from gpunn.network.backquery import METHODS, best_method
 from gpunn.network.class_images import class_images
 from gpunn.network.labels import labels_of
 from gpunn.network.picture_inputs import picture_field_of
-from gpunn.plots.figures import check_matplotlib, new_figure, save_figure
+from gpunn.plots.figures import check_matplotlib, check_picture_name, new_figure, save_figure
 from gpunn.plots.images import draw_classes
 
 _HEADINGS = {
@@ -43,6 +43,7 @@ def add_options(parser: ArgumentParser) -> None:
 def run(options: Namespace, console: Console) -> int:
     """Draw what each class looks like to the network."""
     check_matplotlib()
+    check_picture_name(options.out)
     check_writable(options.out, options.model)
     network = load(options, console)
     field = picture_field_of(network)
@@ -51,6 +52,8 @@ def run(options: Namespace, console: Console) -> int:
             f"{options.model}: its {network.n_inputs} inputs are not the pixels of a picture, so a "
             "class cannot be drawn"
         )
+    if field.note is not None:
+        console.say(f"pictures: {field.note}")
     labels = labels_of(network)
     method = options.method or best_method(network)
     images = class_images(network, field, method)

@@ -4,10 +4,12 @@ from argparse import ArgumentParser, Namespace
 
 from gpunn.cli.console import Console
 from gpunn.cli.options import add_json, add_model
+from gpunn.cli.saved_network import check_weights
 from gpunn.drawing.page import draw_page
 from gpunn.errors import ParameterError
 from gpunn.model_file import check_writable, write_text
 from gpunn.network import Network
+from gpunn.network.picture_inputs import picture_field_of
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -25,10 +27,14 @@ def run(options: Namespace, console: Console) -> int:
     """Write a page to draw on, in which the network answers."""
     check_writable(options.out, options.model)
     network = Network.load(options.model, "cpu")
+    check_weights(network)
     try:
         page = draw_page(network)
     except ParameterError as error:
         raise ParameterError(f"{options.model}: {error}") from None
+    field = picture_field_of(network)
+    if field is not None and field.note is not None:
+        console.say(f"pictures: {field.note}")
     write_text(options.out, page)
     n_bytes = len(page.encode())
     result = {"model": options.model, "out": options.out, "bytes": n_bytes}

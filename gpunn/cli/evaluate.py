@@ -1,5 +1,6 @@
 """``gpunn evaluate``: how right a saved network is, and which classes it confuses."""
 
+import math
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
@@ -10,7 +11,7 @@ from gpunn.cli.console import Console
 from gpunn.cli.measured import Measured, Source, samples_to_measure
 from gpunn.cli.options import add_data, add_delimiter, add_device, add_json, add_model
 from gpunn.cli.saved_network import load
-from gpunn.errors import one_line
+from gpunn.errors import counted, one_line
 from gpunn.network import Network
 from gpunn.network.labels import labels_of, target_names_of
 from gpunn.training.evaluation import evaluate
@@ -41,7 +42,7 @@ def run(options: Namespace, console: Console) -> int:
         text, result = _measure_numbers(network, measured)
     if caution := measured.caution(network):
         console.say(f"caution: {caution}")
-    heading = f"{measured.name}, {measured.part}: {result['samples']:,} samples"
+    heading = f"{measured.name}, {measured.part}: {counted(result['samples'], 'sample')}"
     console.report(f"{heading}\n{text}", {"device": network.backend.name, **result})
     return 0
 
@@ -75,10 +76,8 @@ def _measure_numbers(network: Network, measured: Measured) -> tuple[str, dict[st
         loss += (outcome.loss - loss) * (len(y) / n_samples)
     scores = scorer.scores()
     names = target_names_of(network)
-    each = [
-        {"target": name, "r2": float(r2), "rmse": float(rmse)}
-        for name, r2, rmse in zip(names, scores.r2_of_each, scores.rmse_of_each, strict=True)
-    ]
+    by_target = list(zip(names, scores.r2_of_each, scores.rmse_of_each, strict=True))
+    each = [{"target": name, "r2": float(r2), "rmse": float(rmse)} for name, r2, rmse in by_target]
     result = {
         "samples": n_samples,
         "loss": loss,
@@ -86,12 +85,22 @@ def _measure_numbers(network: Network, measured: Measured) -> tuple[str, dict[st
         "rmse": scores.rmse,
         "targets": each,
     }
-    lines = [f"R^2 {scores.r2:.4f}, RMSE {scores.rmse:.6g}, loss {loss:.6f}"]
+    lines = [f"{numbers_text(scores.r2, scores.rmse)}, loss {loss:.6f}"]
     if len(each) > 1:
-        lines += [f"{row['target']}: R^2 {row['r2']:.4f}, RMSE {row['rmse']:.6g}" for row in each]
+        lines = [f"mean {numbers_text(scores.r2)}, loss {loss:.6f}"]
+        lines += [
+            f"{one_line(name, 40)}: {numbers_text(float(r2), float(rmse))}"
+            for name, r2, rmse in by_target
+        ]
     lines += ["", "R^2: the share of the variance that is predicted; 1 is best, 0 is the mean"]
     lines += ["RMSE: the root of the mean squared error, in the units of the data"]
     return "\n".join(lines), result
+
+
+def numbers_text(r2: float, rmse: float | None = None) -> str:
+    """Return in words how well numbers are predicted."""
+    text = "R^2 undefined, for all true numbers are the same" if math.isnan(r2) else f"R^2 {r2:.4f}"
+    return text if rmse is None else f"{text}, RMSE {rmse:.6g}"
 
 
 def _by_class(confusion: Confusion, classes: NDArray[Any]) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ from gpunn.losses import LOSSES
 from gpunn.model_file import check_writable
 from gpunn.parity.cases import Case, standard_cases
 from gpunn.parity.comparison import Comparison, choose_devices, compare
-from gpunn.plots.figures import check_matplotlib
+from gpunn.plots.figures import check_matplotlib, check_picture_name
 from gpunn.recipes import STANDARD
 
 SAMPLES = 200
@@ -78,6 +78,7 @@ def run(options: Namespace, console: Console) -> int:
     """Train everything twice, on two devices, and compare."""
     if options.out:
         check_matplotlib()
+        check_picture_name(options.out)
         check_writable(options.out)
     tested, against = choose_devices(options.device, options.against, options.precision)
     reference = against.describe() if isinstance(against, Backend) else "cpu, float64"

@@ -44,6 +44,8 @@ def read_pictures(data: str, network: Network, console: Console) -> Pictures:
         If Pillow is not installed.
     """
     field = _field_of(network, data)
+    if field.note is not None:
+        console.say(f"pictures: {field.note}")
     files = find_pictures(data)
     values = _whole(files, field) if field.box is None else _placed(files, field, console)
     for note in files.notes:

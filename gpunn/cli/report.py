@@ -8,6 +8,7 @@ from gpunn.cli.measured import Measured, Source, samples_to_measure
 from gpunn.cli.options import add_data, add_delimiter, add_device, add_json, add_model, files_of
 from gpunn.cli.saved_network import load
 from gpunn.data.files import FilePath
+from gpunn.errors import counted
 from gpunn.model_file import check_writable
 from gpunn.network import Network
 from gpunn.reports.findings import find
@@ -42,7 +43,7 @@ def run(options: Namespace, console: Console) -> int:
     result = {"device": network.backend.name, "samples": n_samples, "out": options.out}
     text = f"wrote {options.out}"
     if measured is not None:
-        text += f", measured on {n_samples:,} samples of {measured.about(network)}"
+        text += f", measured on {counted(n_samples or 0, 'sample')} of {measured.about(network)}"
     console.report(text, result)
     return 0
 

@@ -17,8 +17,9 @@ from gpunn.network.labels import class_words_of, labels_of
 
 
 def load(options: Namespace, console: Console) -> Network:
-    """Return the saved network, on the device that was chosen."""
+    """Return the saved network, on the device that was chosen; refuse one that has diverged."""
     network = Network.load(options.model, choose_device(options.device, console))
+    check_weights(network)
     network.feature_names = None  # samples from files have none that they could be compared with
     return network
 
@@ -95,6 +96,22 @@ def class_numbers_of(
         shown = ", ".join(map(str, classes[:10])) + (", ..." if len(classes) > 10 else "")
         raise DataError(f"{where}: {unknown!r} is no class of the model, which knows {shown}")
     return found
+
+
+def check_weights(network: Network) -> None:
+    """Raise unless all weights and biases are finite.
+
+    Raises
+    ------
+    DataError
+        If one is not.
+    """
+    for name, values in network.parameters().items():
+        if not np.isfinite(values).all():
+            raise DataError(
+                f"the model's {name} has numbers that are NaN or infinite, because its training "
+                "diverged; train it again with a smaller learning rate"
+            )
 
 
 def check_features(inputs: Matrix, network: Network, where: str) -> None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from gpunn import __version__
 from gpunn.backends.base import Backend
 from gpunn.cli.console import Console, choose_device, plain
+from gpunn.cli.evaluate import numbers_text
 from gpunn.cli.held_out import HeldOut
 from gpunn.cli.measured import Source, samples_to_measure
 from gpunn.cli.options import files_of
@@ -145,6 +146,12 @@ def _say_what_is_learnt(
         console.say(
             f"classes: {len(classes):,} are many; if they are quantities, predict them with --task "
             "regression"
+        )
+    if dataset.preparation is not None and dataset.image_shape is not None:
+        rows, columns = dataset.image_shape
+        console.say(
+            f"pictures: the inputs are whole numbers from 0 to 255, so they are taken for "
+            f"{columns} x {rows} pixels"
         )
     if where := where_samples_stay(dataset, network, recipe):
         console.say(f"samples: {where}")
@@ -391,7 +398,9 @@ def _train_text(
     if result["test_accuracy"] is not None:
         lines.append(f"test accuracy {result['test_accuracy']:.4f}")
     if result["test_r2"] is not None:
-        lines.append(f"test R^2 {result['test_r2']:.4f}, RMSE {result['test_rmse']:.6g}")
+        # Numbers of different units have no error together.
+        rmse = result["test_rmse"] if result["layer_sizes"][-1] == 1 else None
+        lines.append(f"test {numbers_text(result['test_r2'], rmse)}")
     lines.append(f"saved {result['model']}")
     if "report" in result:
         lines.append(f"wrote {result['report']}")

@@ -29,6 +29,8 @@ class PictureField(NamedTuple):
         The values of black and of white.
     like : str
         Whose pictures were prepared like that.
+    is_guessed : bool
+        Whether the size is a guess, because the number of inputs is a square.
     """
 
     shape: tuple[int, int]
@@ -36,6 +38,18 @@ class PictureField(NamedTuple):
     low: float
     high: float
     like: str
+    is_guessed: bool = False
+
+    @property
+    def note(self) -> str | None:
+        """A line that says what was guessed, if something was."""
+        if not self.is_guessed:
+            return None
+        rows, columns = self.shape
+        return (
+            f"the model's file does not say what its {rows * columns:,} inputs are; they are taken "
+            f"for {columns} x {rows} pixels, because their number is a square"
+        )
 
 
 def picture_field(record: Mapping[str, Any], n_inputs: int) -> PictureField | None:
@@ -47,16 +61,20 @@ def picture_field(record: Mapping[str, Any], n_inputs: int) -> PictureField | No
         What the network's file says of its training. It may hold anything.
     n_inputs : int
         How many inputs the network has. Without a size in the record, a square number of them is
-        taken for the pixels of a square.
+        taken for the pixels of a square, unless their values were not those of pixels, from 0 up.
     """
-    shape = _shape(record.get("image_shape")) or _square(n_inputs)
+    ends = _pair(record.get("value_range"))
+    said = _shape(record.get("image_shape"))
+    guess = _square(n_inputs) if ends is None or ends[0] == 0 < ends[1] else None
+    shape = said or guess
     if shape is None or shape[0] * shape[1] != n_inputs:
         return None
     is_digits = record.get("pictures") == AS_DIGITS or record.get("data") == "digits"
-    low, high = _pair(record.get("value_range")) or ((0, 16) if is_digits else (0, 255))
+    low, high = ends or ((0, 16) if is_digits else (0, 255))
     # The digits that come with gpunn fill all of their 8 x 8 pixels.
     box = None if record.get("pictures") == AS_THEY_ARE else 1.0 if is_digits else BOX
-    return PictureField(shape, box, low, high, "the digits'" if is_digits else "MNIST's")
+    like = "the digits'" if is_digits else "MNIST's"
+    return PictureField(shape, box, low, high, like, is_guessed=said is None)
 
 
 def _square(n_inputs: int) -> tuple[int, int] | None:

@@ -68,8 +68,19 @@ def field_of(n_inputs: int, input_range: object, image_shape: object) -> Field:
             "input_range must be the lowest and the highest value of inputs, finite, for all or "
             f"for each of {n_inputs}, got {input_range!r:.60}"
         )
+    return Field(low, high, checked_image_shape(image_shape, n_inputs))
+
+
+def checked_image_shape(image_shape: object, n_inputs: int) -> tuple[int, int] | None:
+    """Return the rows and columns that so many pixels are to have, if they are given.
+
+    Raises
+    ------
+    ParameterError
+        If they have another number of pixels.
+    """
     if image_shape is None:
-        return Field(low, high, None)
+        return None
     try:
         rows, columns = map(int, image_shape)  # type: ignore[call-overload]
     except (TypeError, ValueError):
@@ -79,7 +90,7 @@ def field_of(n_inputs: int, input_range: object, image_shape: object) -> Field:
             f"image_shape must be the rows and columns of {n_inputs} pixels, got "
             f"{image_shape!r:.60}"
         )
-    return Field(low, high, (rows, columns))
+    return rows, columns
 
 
 def check_method(method: object) -> None:

@@ -9,10 +9,14 @@ from gpunn.plots.figures import axes_for
 from gpunn.plots.results import draw_confusion, draw_numbers
 
 _SIZE = (4.6, 4.2)
+_MOST_KINDS = 10
 
 
 def plot_evaluation(evaluation: Any, given: Any = None) -> list[Any]:
     """Draw which classes were taken for which or, for numbers, predicted against true ones.
+
+    Numbers are as the network has them: scaled as in training. Each of its outputs has a colour; of
+    many, the first ten are drawn.
 
     Parameters
     ----------
@@ -42,8 +46,9 @@ def plot_evaluation(evaluation: Any, given: Any = None) -> list[Any]:
         )
     outputs, expected = evaluation.outputs, evaluation.expected
     if evaluation.accuracy is None:
-        axes = axes_for(given, 2, _SIZE)
-        draw_numbers(axes, expected.ravel(), outputs.ravel(), "output")
+        axes, n = axes_for(given, 2, _SIZE), min(outputs.shape[1], _MOST_KINDS)
+        labels = [f"output {k + 1}" for k in range(n)] if n > 1 else []
+        draw_numbers(axes, expected[:, :n], outputs[:, :n], "output of the network", labels)
         return axes
     axes = axes_for(given, 1, _SIZE)
     n = outputs.shape[1]

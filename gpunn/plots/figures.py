@@ -13,8 +13,8 @@ from gpunn.errors import MissingPackageError, OutputError, ParameterError, one_l
 from gpunn.model_file import replacing
 
 
-def check_matplotlib() -> None:
-    """Raise unless pictures can be drawn.
+def check_matplotlib(extra: str = "plots") -> None:
+    """Raise unless pictures can be drawn; `extra` is what to install.
 
     Raises
     ------
@@ -25,8 +25,27 @@ def check_matplotlib() -> None:
         import matplotlib  # noqa: F401
     except ImportError as error:
         raise MissingPackageError(
-            "pictures need matplotlib, which is not installed: pip install 'gpunn[plots]'"
+            f"pictures need matplotlib, which is not installed: pip install 'gpunn[{extra}]'"
         ) from error
+
+
+def check_picture_name(path: str | os.PathLike[str]) -> None:
+    """Raise unless the ending of a file's name is that of a picture that can be written.
+
+    Raises
+    ------
+    ParameterError
+        If it is not.
+    """
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    known = sorted(FigureCanvasBase.get_supported_filetypes())
+    ending = Path(path).suffix.removeprefix(".")
+    if ending and ending.lower() not in known:
+        raise ParameterError(
+            f"{path}: no picture can have the ending .{one_line(ending, 20)}; expected .png, .pdf, "
+            ".svg or another of matplotlib's"
+        )
 
 
 def new_figure(size: tuple[float, float], heading: str | None = None) -> Any:
@@ -92,7 +111,12 @@ def axes_for(given: Any, n: int, size: tuple[float, float]) -> list[Any]:
             1, n, figsize=(n * size[0], size[1]), squeeze=False, layout="constrained"
         )
         return list(axes[0])
+    from matplotlib.axes import Axes
+
     found = np.atleast_1d(np.asarray(given, object)).ravel().tolist()
+    wrong = [each for each in found if not isinstance(each, Axes)]
+    if wrong:
+        raise ParameterError(f"axes: expected axes of matplotlib, got {wrong[0]!r:.60}")
     if len(found) != n:
         raise ParameterError(f"axes: expected {n} axes to draw on, got {len(found)}")
     return found

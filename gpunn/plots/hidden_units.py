@@ -1,14 +1,13 @@
 """What hidden units look at: the weights of their inputs."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpunn.errors import ParameterError
 from gpunn.network import Network
+from gpunn.network.backquery import checked_image_shape
 from gpunn.network.picture_inputs import picture_field_of
 from gpunn.plots.figures import axes_for, literal
 from gpunn.plots.images import draw_images
@@ -25,7 +24,7 @@ def plot_hidden_units(
     image_shape: tuple[int, int] | None = None,
     ax: Any = None,
 ) -> Any:
-    """Draw the weights from the inputs to units of the first hidden layer.
+    """Draw the weights from the inputs to units of the first layer after them.
 
     Red weights are above 0 and blue ones below; white is 0. Of more units than are asked for, those
     with the largest weights to the next layer are shown.
@@ -55,12 +54,9 @@ def plot_hidden_units(
         If matplotlib is not installed.
     """
     check_count("n_units", n_units)
-    field = picture_field_of(network)
-    shape = image_shape or (None if field is None else field.shape)
-    if shape is not None and math.prod(shape) != network.n_inputs:
-        raise ParameterError(
-            f"image_shape must be the rows and columns of {network.n_inputs} pixels, got {shape}"
-        )
+    shape = checked_image_shape(image_shape, network.n_inputs)
+    if shape is None and (field := picture_field_of(network)) is not None:
+        shape = field.shape
     (axis,) = axes_for(ax, 1, (6.4, 5.2))
     units = strongest_units(network, n_units)
     weights = network.backend.to_host(network.layers[0].weights)[units]
@@ -71,7 +67,8 @@ def plot_hidden_units(
         titles = [f"unit {unit}" for unit in units]
         drawn = draw_images(axis, weights.reshape(-1, *shape), titles, columns=5, **colours)
     else:
-        drawn = _draw_table(axis, weights, units, input_names(network), colours)
+        kind = "hidden" if len(network.layers) > 1 else "output"
+        drawn = _draw_table(axis, weights, units, input_names(network), kind, colours)
     axis.figure.colorbar(drawn, ax=axis, shrink=0.6, label="weight")
     return axis
 
@@ -106,6 +103,7 @@ def _draw_table(
     weights: NDArray[Any],
     units: NDArray[np.int64],
     names: Sequence[str],
+    kind: str,
     colours: dict[str, Any],
 ) -> Any:
     shown = np.arange(weights.shape[1])
@@ -117,5 +115,5 @@ def _draw_table(
         range(len(shown)), [literal(names[int(k)], 24) for k in shown], fontsize="small"
     )
     axis.set_xticks(range(len(units)), [str(unit) for unit in units], rotation=90, fontsize="small")
-    axis.set_xlabel("hidden unit")
+    axis.set_xlabel(f"{kind} unit")
     return drawn

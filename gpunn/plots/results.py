@@ -1,6 +1,7 @@
 """What a network answered, and what would have been right."""
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -77,12 +78,19 @@ def draw_calibration(
     axis.plot([0, 1], [0, 1], color="0.4", ls="--", lw=1, label="as sure as right")
     axis.plot(confidences, accuracies, marker="o", ms=4, lw=1.5, label="share of right answers")
     axis.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="confidence: the largest output", ylabel="share")
-    axis.legend(frameon=False, fontsize="small", loc="upper left")
+    # Above the axes, for the line may go anywhere inside.
+    axis.legend(
+        frameon=False, fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3
+    )
     axis.spines[["top", "right"]].set_visible(False)
 
 
 def draw_numbers(
-    axes: Sequence[Any], expected: NDArray[Any], predicted: NDArray[Any], name: object
+    axes: Sequence[Any],
+    expected: NDArray[Any],
+    predicted: NDArray[Any],
+    name: object,
+    labels: Sequence[str] = (),
 ) -> None:
     """Draw predicted against true numbers, and what was left over (the residuals).
 
@@ -90,10 +98,12 @@ def draw_numbers(
     ----------
     axes : two of matplotlib.axes.Axes
         Where to.
-    expected, predicted : ndarray, shape (n,)
+    expected, predicted : ndarray, shape (n,) or (n, n_kinds)
         The true numbers, and what was predicted, in the same unit.
     name : str
         What the numbers are called.
+    labels : sequence of str
+        What each kind of them is called, which has a colour of its own.
     """
     pairs, residuals = axes
     some = np.linspace(0, len(expected) - 1, min(len(expected), MOST_POINTS)).astype(int)
@@ -101,11 +111,15 @@ def draw_numbers(
     ends = [np.nanmin([expected, predicted]), np.nanmax([expected, predicted])]
     left_over = expected - predicted
     for axis, x, y in ((pairs, expected, predicted), (residuals, predicted, left_over)):
-        axis.scatter(x, y, s=9, alpha=0.5, lw=0)
+        kinds = zip_longest(np.atleast_2d(x.T), np.atleast_2d(y.T), labels)
+        for its_x, its_y, label in kinds:
+            axis.scatter(its_x, its_y, s=9, alpha=0.5, lw=0, label=label)
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.3)
     pairs.plot(ends, ends, color="0.4", ls="--", lw=1)
     pairs.set(xlabel=f"true {literal(name)}", ylabel=f"predicted {literal(name)}")
+    if labels:
+        pairs.legend(frameon=False, fontsize="small")
     residuals.axhline(0, color="0.4", ls="--", lw=1)
     residuals.set(xlabel=f"predicted {literal(name)}", ylabel="true - predicted")
 

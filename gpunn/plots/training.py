@@ -48,16 +48,16 @@ def plot_history(history: Any, given: Any = None) -> list[Any]:
         axis.spines[["top", "right"]].set_visible(False)
         if history.best_epoch is not None:
             axis.axvline(history.best_epoch, color="0.4", ls="--", lw=1, label="best epoch")
-        axis.legend(frameon=False)
+        if history.epochs:
+            axis.legend(frameon=False)
     return axes
 
 
-def history_svg(history: Any) -> str:
-    """Return the curves of `plot_history` as an SVG element for a page."""
-    n = n_plots(history)
-    figure = new_figure((5 * n, 3.2))
-    plot_history(history, figure.subplots(1, n, squeeze=False)[0])
-    return as_svg(figure, "learning")
+def history_svgs(history: Any) -> list[str]:
+    """Return the curves of `plot_history` as SVG elements for a page, one for each of its axes."""
+    figures = [new_figure((5, 3.2)) for _ in range(n_plots(history))]
+    plot_history(history, [figure.subplots() for figure in figures])
+    return [as_svg(figure, f"learning{k}") for k, figure in enumerate(figures)]
 
 
 def n_plots(history: Any) -> int:

@@ -47,14 +47,16 @@ def reliability(calibration: Calibration) -> str:
     return as_svg(figure, "calibration")
 
 
-def true_and_predicted(network: Network, findings: Findings, names: Sequence[str]) -> list[str]:
+def true_and_predicted(
+    network: Network, findings: Findings, names: Sequence[str]
+) -> list[tuple[str, str]]:
     """Return, for each of the first numbers to predict, the true ones, and what was left over."""
     expected, outputs = (_as_said(network, values) for values in findings.some[1:])
     drawn = []
     for k, name in enumerate(names[:_MOST_CLOUDS]):
-        figure = new_figure((9, 3.6))
-        draw_numbers(figure.subplots(1, 2), expected[:, k], outputs[:, k], name)
-        drawn.append(as_svg(figure, f"numbers{k}"))
+        pair = new_figure((5, 3.6)), new_figure((5, 3.6))
+        draw_numbers([figure.subplots() for figure in pair], expected[:, k], outputs[:, k], name)
+        drawn.append((as_svg(pair[0], f"numbers{k}"), as_svg(pair[1], f"residuals{k}")))
     return drawn
 
 

@@ -16,12 +16,13 @@ from gpunn.network import Network
 from gpunn.network.labels import labels_of, target_names_of
 from gpunn.network.picture_inputs import picture_field_of
 from gpunn.plots.figures import check_matplotlib
-from gpunn.plots.training import history_svg
+from gpunn.plots.training import history_svgs
 from gpunn.reports import figures, views
 from gpunn.reports.findings import Findings, find
 from gpunn.reports.importance import N_TIMES, importance_of
 from gpunn.reports.past import history_of
 from gpunn.training.callbacks import History
+from gpunn.training.streams import Stream
 
 _NAME_LENGTH = 40
 
@@ -75,7 +76,7 @@ def report(
         Inputs to measure the network on, scaled as in training. Without them, the report says
         only what the network itself knows.
     y : array_like, shape (n,) or (n, n_L), optional
-        Their class numbers, or targets.
+        Their class numbers, or targets, scaled as in training.
     title : str
         What the report is about, such as the model's name.
 
@@ -87,13 +88,14 @@ def report(
     Raises
     ------
     ParameterError
-        If only one of `X` and `y` is given.
+        If only one of `X` and `y` is given, or an argument is of another type.
     ShapeError, DataError
         If the samples do not fit the network; see `gpunn.evaluate`.
     MissingPackageError
         If matplotlib or Jinja2 is not installed.
     """
     check_packages()
+    _check_types(network, history, X)
     if (X is None) != (y is None):
         raise ParameterError("a report takes X and y together; give both, or neither")
     findings = None
@@ -101,7 +103,22 @@ def report(
         network.check_names(X)
         inputs, answers = _on_host(network, X), _on_host(network, y)
         findings = find(network, [(inputs, answers, np.arange(len(answers)))])
-    return make_report(network, history, findings, title, "the samples given")
+    return make_report(network, history, findings, title or "network", "the samples given")
+
+
+def _check_types(network: Any, history: Any, X: Any) -> None:
+    if not isinstance(network, Network):
+        raise ParameterError(
+            f"network must be a gpunn.Network, got {network!r:.60}; a file is read with "
+            "gpunn.Network.load"
+        )
+    if history is not None and not isinstance(history, History):
+        raise ParameterError(
+            f"history must be a gpunn.History or None, got {type(history).__name__}; samples come "
+            "after it: report(network, None, X, y)"
+        )
+    if isinstance(X, Stream):
+        raise ParameterError("a report takes arrays and no Stream; give a part of the samples")
 
 
 def _on_host(network: Network, values: Any) -> Any:
@@ -116,7 +133,7 @@ def check_packages() -> None:
     MissingPackageError
         If matplotlib or Jinja2 is not installed.
     """
-    check_matplotlib()
+    check_matplotlib("report")
     try:
         import jinja2  # noqa: F401
     except ImportError as error:
@@ -186,11 +203,13 @@ def _view(
     names = _output_names(network)
     classifies = network.predicts_classes
     view: dict[str, Any] = {
+        "has_hidden_units": len(network.layers) > 1,
+        "guess": None if field is None else field.note,
         "network": repr(network).strip("<>"),
         "n_parameters": f"{network.n_parameters:,}",
         "facts": views.training_facts(record, history),
         "command": command if isinstance(command, str) and command.isprintable() else None,
-        "curves": history_svg(history) if history is not None else None,
+        "curves": history_svgs(history) if history is not None and history.epochs else [],
         "hidden_units": figures.hidden_units(network),
         "inputs": None if field is not None else figures.weights_by_input(network),
         "class_images": figures.classes(network, field, names) if field and classifies else None,
@@ -204,7 +223,7 @@ def _view(
         view |= {"n_samples": f"{findings.n_samples:,}", "loss": views.number(findings.loss, 6)}
         view["classes"] = _classes(network, findings, names, field, call)
         view["numbers"] = _numbers(network, findings, names)
-        if field is None:
+        if field is None and findings.n_samples > 1:
             view["importance"] = _importance(network, findings, classifies=classifies)
     return view
 
@@ -247,7 +266,7 @@ def _numbers(network: Network, findings: Findings, names: list[str]) -> dict[str
         return None
     return {
         "r2": views.number(scores.r2),
-        "rmse": f"{scores.rmse:.6g}",
+        "rmse": f"{scores.rmse:.6g}" if len(names) == 1 else None,
         "rows": views.number_rows(scores, names),
         "figures": (drawn := figures.true_and_predicted(network, findings, names)),
         "n_not_drawn": len(names) - len(drawn),

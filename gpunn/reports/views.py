@@ -174,12 +174,12 @@ def _values(network: Network, inputs: NDArray[Any]) -> list[tuple[str, str]]:
     preparation = network.preparation
     if preparation is None:
         named = zip(input_names(network), raw, strict=True)
-        return [(one_line(name, 30), f"{value:.6g}") for name, value in list(named)[:_MOST_VALUES]]
+        return [(one_line(name, 30), f"{value:.5g}") for name, value in list(named)[:_MOST_VALUES]]
     found = []
     for column, places in islice(preparation.inputs_by_column(), _MOST_VALUES):
         part = raw[places]
         word = None if column.words is None else column.words[int(part.argmax())]
-        text = f"{part[0]:.6g}" if word is None else one_line(word, 30)
+        text = f"{part[0]:.5g}" if word is None else one_line(word, 30)
         found.append((one_line(column.label, 30), text))
     return found
 

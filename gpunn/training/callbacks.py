@@ -114,9 +114,12 @@ class History:
 
     def _curves(self) -> str:
         try:
-            from gpunn.plots.training import history_svg
+            from gpunn.plots.training import history_svgs
 
-            return history_svg(self) if self.epochs else ""
+            if not self.epochs:
+                return ""
+            curves = "".join(f"<div>{curve}</div>" for curve in history_svgs(self))
+            return f'<div style="display:flex;flex-wrap:wrap">{curves}</div>'
         except MissingPackageError:
             return ""
 

@@ -1,5 +1,6 @@
 """How well a network predicts: which classes it mistakes, and how far off its numbers are."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,12 +109,13 @@ class NumberScores:
 
     @property
     def r2(self) -> float:
-        """The mean R^2 over the targets."""
-        return float(self.r2_of_each.mean())
+        """The mean R^2 over the targets that have one; NaN if none has."""
+        known = self.r2_of_each[~np.isnan(self.r2_of_each)]
+        return float(known.mean()) if len(known) else math.nan
 
     @property
     def rmse(self) -> float:
-        """The mean root mean squared error over the targets."""
+        """The mean root mean squared error over the targets, whatever their units."""
         return float(self.rmse_of_each.mean())
 
 

@@ -156,7 +156,7 @@ def test_a_notebook_shows_a_networks_layers():
 def test_a_notebook_shows_a_history():
     shown = history(0.5, 0.8, 0.7, best_epoch=2)._repr_html_()
     assert "<td>best</td><td>2</td><td>0.5</td><td>1</td><td>0.8</td>" in shown
-    assert shown.count("<svg") == 1
+    assert shown.count("<svg") == 2
     hostile = History([EpochRecord(1, float("nan"), None, None, 0.1, 1)], stopped="<script>")
     assert "<script" not in hostile._repr_html_()
     assert "<table>" in History()._repr_html_()

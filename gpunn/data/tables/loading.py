@@ -25,7 +25,7 @@ from gpunn.data.tables.parts import PartReader, Vocabulary
 from gpunn.data.tables.preparation import Column, Preparation
 from gpunn.data.tables.table_file import Kind, TableFile
 from gpunn.data.tables.task import TableFacts, decide_task
-from gpunn.errors import DataError, one_line
+from gpunn.errors import DataError, counted, one_line
 from gpunn.host_memory import free_memory
 
 OpenTable = Callable[[FilePath, str | None], TableFile]
@@ -339,18 +339,18 @@ def notes_of(
     if words:
         n_inputs = sum(column.n_features for column in words)
         notes.append(
-            f"words: in {_count(len(words), 'column')}, with {_count(n_inputs, 'input')}, one for "
-            "each word"
+            f"words: in {counted(len(words), 'column')}, with {counted(n_inputs, 'input')}, one "
+            "for each word"
         )
     n_missing = sum(reader.n_missing.values())
     if reader.n_dropped:
-        notes.append(f"missing: {_count(reader.n_dropped, 'row')} with missing fields left out")
+        notes.append(f"missing: {counted(reader.n_dropped, 'row')} with missing fields left out")
     elif n_missing:
         where = [file.call(column) for column, n in reader.n_missing.items() if n]
         became = "the mean of its column" if options.missing == "mean" else "0"
         notes.append(
-            f"missing: {_count(n_missing, 'field')} of {one_line(', '.join(where), 120)}; a number "
-            f"became {became}, a word none of the known ones"
+            f"missing: {counted(n_missing, 'field')} of {one_line(', '.join(where), 120)}; a "
+            f"number became {became}, a word none of the known ones"
         )
     given = [column for column in layout.inputs if layout.kinds[column] == "number"]
     notes += [
@@ -363,7 +363,3 @@ def notes_of(
 
 def _other(task: Task) -> Task:
     return "regression" if task == "classification" else "classification"
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
