@@ -200,8 +200,8 @@ def read_model(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], d
             n_header = int.from_bytes(raw.read(8), "little")
         if n_header > min(LARGEST_HEADER, path.stat().st_size):
             raise ModelFileError(
-                f"{path} is damaged, or no network that gpunn saved: its first 8 bytes announce a "
-                f"header of {n_header} bytes"
+                f"{path} is damaged, or no network that gpunn saved: it does not begin as a "
+                "safetensors file does"
             )
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}

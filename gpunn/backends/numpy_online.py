@@ -116,7 +116,7 @@ class NumpySequencer(Sequencer):
                     self._learn_runs(targets, scale, outputs)
             else:
                 self._learn_runs(targets, scale, outputs)
-        self._add_errors(targets, row_losses)
+            self._add_errors(targets, row_losses)
 
     def _add_errors(self, targets: Values, row_losses: Values) -> None:
         n_rows = len(targets)

@@ -42,7 +42,10 @@ def add_options(parser: ArgumentParser) -> None:
         help="where to save the model (default: the name of DATA, such as digits.safetensors)",
     )
     parser.add_argument(
-        "--report", metavar="FILE", help="write a page about the network and its training"
+        "--report",
+        metavar="FILE",
+        help="write an HTML page about the network and its training; "
+        "needs matplotlib and Jinja2: pip install 'gpunn[report]'",
     )
     parser.add_argument("--quiet", action="store_true", help="print only the result")
     add_json(parser)

@@ -46,14 +46,14 @@ def training_facts(record: Mapping[str, Any], history: History | None) -> list[t
         ("device", record.get("device")),
         ("samples to train on", record.get("train_samples")),
         ("epochs", len(history.epochs) if history is not None else record.get("epochs")),
-        ("ended", record.get("stopped") if history is None else history.stopped),
+        ("ended", _ended(record.get("stopped") if history is None else history.stopped)),
         ("best epoch in validation", _best_epoch(history)),
         ("time", _seconds(history.seconds if history is not None else record.get("seconds"))),
         ("samples a second", _rounded(_rate(record, history))),
         ("optimizer", settings.get("optimizer")),
         ("learning rate", settings.get("learning_rate")),
         ("batch size", settings.get("batch_size")),
-        ("loss function", settings.get("loss")),
+        ("loss", settings.get("loss")),
         ("recipe", record.get("recipe")),
         ("seed", record.get("seed")),
         ("gpunn", record.get("gpunn")),
@@ -61,10 +61,16 @@ def training_facts(record: Mapping[str, Any], history: History | None) -> list[t
     return [(name, _shown(value)) for name, value in facts if value is not None]
 
 
+def _ended(stopped: object) -> object:
+    return "after all epochs" if stopped == "finished" else stopped
+
+
 def _best_epoch(history: History | None) -> str | None:
     """Return which epoch was best, and whether the network has its weights."""
     if history is None or history.best_epoch is None:
         return None
+    if history.best_epoch == len(history.epochs):
+        return f"{history.best_epoch:,}, the last one"
     kept = "its weights were kept" if history.restored_best else "the last weights were kept"
     return f"{history.best_epoch:,} ({kept})"
 

@@ -180,3 +180,18 @@ def test_a_network_that_is_trained_further_forgets_what_was_said_of_it(gpunn, rn
     page = library.report(network).html
     assert "There is no record of its epochs" in page
     assert "gpunn train" not in page
+
+
+def test_a_report_that_fails_does_not_hide_the_model(gpunn, capsys):
+    arguments = ["train", "digits", "--epochs", "1", "--out", "m", "--report", "/dev/full"]
+    assert cli.main([*arguments, "--device", "cpu", "--quiet"]) != 0
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("gpunn: error: there is no report: cannot write /dev/full")
+    assert said.endswith("the network itself is saved in m")
+    assert Network.load("m", "cpu").training_record["epochs"] == 1
+
+
+def test_a_report_is_in_the_result(gpunn):
+    result, said = gpunn("train", "digits", "--epochs", 1, "--out", "m", "--report", "r.html")
+    assert result["report"] == "r.html"
+    assert "gpunn report" not in said

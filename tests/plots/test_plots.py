@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 import gpunn
-from gpunn import History, Network, Stream
+from gpunn import History, Network, Stream, cli
 from gpunn.errors import DataError, ParameterError
-from gpunn.plots.figures import as_svg, literal, new_figure
+from gpunn.plots.figures import as_svg, check_picture_name, literal, new_figure
 from gpunn.training.callbacks import EpochRecord
 
 matplotlib = pytest.importorskip("matplotlib", reason="matplotlib is not installed")
@@ -82,6 +82,32 @@ def test_an_evaluation_of_numbers_is_true_against_predicted(rng):
     )
 
 
+def test_each_output_has_a_cloud_of_its_own(rng):
+    network = Network([4, 2], output_activation="identity", device="cpu", dtype="float64")
+    network.output_scaling = gpunn.Scaling()
+    X, y = rng.normal(size=(50, 4)), rng.normal(size=(50, 2))
+    pairs, residuals = gpunn.evaluate(network, X, y).plot()
+    predicted = network.predict(X)
+    for k in range(2):
+        cloud = np.column_stack([y[:, k], predicted[:, k]])
+        np.testing.assert_array_equal(pairs.collections[k].get_offsets(), cloud)
+        left_over = np.column_stack([predicted[:, k], y[:, k] - predicted[:, k]])
+        np.testing.assert_array_equal(residuals.collections[k].get_offsets(), left_over)
+    shown = [text.get_text() for text in pairs.get_legend().get_texts()]
+    assert shown == ["output 1", "output 2"]
+
+
+@pytest.mark.parametrize("axes", [3, "ax", [None], [[1, 2]]])
+def test_what_is_no_axes_is_refused(axes):
+    with pytest.raises(ParameterError, match="expected axes of matplotlib, got"):
+        gpunn.History([EpochRecord(1, 0.5, None, None, 0.1, 1.0)]).plot(axes)
+
+
+def test_a_history_without_epochs_is_empty_axes():
+    (axis,) = gpunn.History().plot()
+    assert not axis.get_lines()[0].get_xdata().size
+
+
 def test_an_evaluation_of_a_stream_has_nothing_to_draw(rng):
     network = Network([4, 2], device="cpu")
     stream = Stream([(rng.normal(size=(8, 4)), np.arange(8) % 2)], 8)
@@ -117,6 +143,9 @@ def test_hidden_units_refuse_another_shape():
     network = Network([16, 9, 2], device="cpu")
     with pytest.raises(ParameterError, match="rows and columns of 16 pixels"):
         gpunn.plot_hidden_units(network, image_shape=(3, 4))
+    for wrong in (5, (-4, -4), "ab", (16,), (2, 2, 4)):
+        with pytest.raises(ParameterError, match="rows and columns of 16 pixels"):
+            gpunn.plot_hidden_units(network, image_shape=wrong)
     with pytest.raises(ParameterError, match="n_units"):
         gpunn.plot_hidden_units(network, n_units=0)
 
@@ -160,3 +189,13 @@ def test_a_notebook_shows_a_history():
     hostile = History([EpochRecord(1, float("nan"), None, None, 0.1, 1)], stopped="<script>")
     assert "<script" not in hostile._repr_html_()
     assert "<table>" in History()._repr_html_()
+
+
+def test_a_picture_has_an_ending_that_can_be_written(capsys):
+    for name in ("a.png", "b.SVG", "folder/c", "d.pdf"):
+        check_picture_name(name)
+    assert cli.main(["parity", "--device", "cpu", "--against", "float64", "--out", "z.xyz"]) == 2
+    assert capsys.readouterr().err == (
+        "gpunn: error: z.xyz: no picture can have the ending .xyz; expected .png, .pdf, .svg or "
+        "another of matplotlib's\n"
+    )

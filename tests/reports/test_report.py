@@ -118,6 +118,59 @@ def test_what_cannot_be_judged_is_refused(samples):
         gpunn.report(network, None, X, y)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["file"], "network must be a gpunn.Network, got 'file'; a file is read with"),
+        ([None], "network must be a gpunn.Network, got None"),
+        ([classifier(), np.zeros((4, 5)), [0] * 4], "history must be a gpunn.History or None"),
+        ([classifier(), None, gpunn.Stream([], 4)], "arrays and no Stream"),
+    ],
+)
+def test_arguments_of_another_type_are_refused(arguments, says):
+    with pytest.raises(gpunn.GpunnError, match=re.escape(says)):
+        gpunn.report(*arguments)
+
+
+def test_a_history_of_another_training_comes_without_the_record(rng):
+    network = classifier()
+    X, y = rng.normal(size=(30, 5)), rng.integers(0, 3, 30)
+    history = gpunn.fit(network, X, y, epochs=2, batch_size=10)
+    epochs = [vars(record) for record in history.epochs]
+    network.training_record = {"data": "flowers", "command": "gpunn train x", "history": epochs}
+    for given in (None, history):
+        assert "gpunn train x" in gpunn.report(network, given).html
+    other = gpunn.fit(classifier(), X, y, epochs=3, batch_size=10)
+    said = words(gpunn.report(network, other).html)
+    assert "gpunn train x" not in said
+    assert "flowers" not in said
+    assert "epochs 3" in said
+
+
+@pytest.mark.parametrize(
+    ("best", "restored", "says"),
+    [
+        (1, True, "1 (its weights were kept)"),
+        (1, False, "1 (the last weights were kept)"),
+        (2, False, "2, the last one"),
+    ],
+)
+def test_a_report_says_which_weights_were_kept(best, restored, says):
+    epochs = [gpunn.training.EpochRecord(k, 0.5, 0.6, 0.7, 0.1, 1.0) for k in (1, 2)]
+    history = gpunn.History(epochs, best_epoch=best, restored_best=restored)
+    said = words(gpunn.report(classifier(), history).html)
+    assert f"best epoch in validation {says}" in said
+    assert "ended after all epochs" in said
+
+
+def test_one_sample_and_no_hidden_layer(rng):
+    network = Network([5, 3], output_activation="softmax", loss="cross_entropy", device="cpu")
+    page = gpunn.report(network, gpunn.History(), rng.normal(size=(1, 5)), [0], title=None).html
+    assert "importance" not in sections(page)
+    assert "Hidden units" not in page
+    assert "samples 1 " in words(page)
+
+
 def test_a_network_with_one_output_is_about_numbers(rng):
     network = Network([5, 4, 1], device="cpu")
     X, y = rng.normal(size=(60, 5)), rng.random((60, 1))
