@@ -4,11 +4,11 @@ from argparse import ArgumentParser, Namespace
 
 from gpunn.cli.console import Console
 from gpunn.cli.options import add_json, add_model
-from gpunn.cli.saved_network import check_weights
 from gpunn.drawing.page import draw_page
 from gpunn.errors import ParameterError
 from gpunn.model_file import check_writable, write_text
 from gpunn.network import Network
+from gpunn.network.checks import check_weights
 from gpunn.network.picture_inputs import picture_field_of
 
 

@@ -1,19 +1,18 @@
 """The samples of one's own data that a training held out for testing, chosen once more."""
 
-import os
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpunn.cli.options import files_of
 from gpunn.cli.train_data import HELD_OUT, Data
-from gpunn.cli.train_settings import DataSettings
 from gpunn.data.datasets import choose_held_out
 from gpunn.data.files import fingerprint
+from gpunn.data.formats import files_of
 from gpunn.data.tables.long_table import LongTable, TablePart
 from gpunn.data.tables.prepared import PreparedTable
+from gpunn.errors import DataError
 
 Chooser = Callable[[NDArray[np.int64]], NDArray[np.bool_]]
 """Tells which samples were held out, of some whose places among all samples are given in order."""
@@ -24,7 +23,7 @@ class HeldOut(NamedTuple):
 
     Attributes
     ----------
-    files : list of str
+    files : str
         What tells their files from others.
     seed : int
         Seed of the choice.
@@ -33,17 +32,20 @@ class HeldOut(NamedTuple):
         many of each class.
     """
 
-    files: list[str]
+    files: str
     seed: int
     by_chance: bool
 
     @classmethod
-    def of_training(cls, dataset: Data, source: DataSettings) -> Self | None:
-        """Return how samples were held out from the data of a training; None if they were not."""
+    def of_training(cls, dataset: Data, files: str | None, seed: int) -> Self | None:
+        """Return how samples were held out from the data of a training; None if they were not.
+
+        The files are those of before they were read: they may be others by now.
+        """
         by_chance = isinstance(dataset, LongTable)
-        if not isinstance(dataset, LongTable) and dataset.test_rows is None:
+        if not files or not (isinstance(dataset, LongTable) or dataset.test_rows is not None):
             return None
-        return cls(_files_of(source.data), source.seed, by_chance)
+        return cls(files, seed, by_chance)
 
     @classmethod
     def of_record(cls, record: Mapping[str, Any], data: str) -> Self | None:
@@ -56,7 +58,7 @@ class HeldOut(NamedTuple):
             return None
         files, seed = said.get("files"), said.get("seed")
         # A record may hold anything.
-        if not isinstance(seed, int) or seed < 0 or not files or files != _files_of(data):
+        if type(seed) is not int or seed < 0 or not files or files != fingerprint_of(data):
             return None
         return cls(files, seed, said.get("by_chance") is True)
 
@@ -74,9 +76,10 @@ class HeldOut(NamedTuple):
         return lambda places: choose(len(places))
 
 
-def _files_of(data: str) -> list[str]:
-    paths = [data] if os.path.isdir(data) else files_of(data)
+def fingerprint_of(data: str) -> str | None:
+    """Return what tells the files of data from others; None if there are none to be read."""
     try:
-        return [fingerprint(path) for path in paths]
-    except OSError:
-        return []  # Whoever reads them says what is wrong.
+        files = files_of(data)
+        return fingerprint(files) if files else None
+    except (OSError, DataError):
+        return None  # Whoever reads them says what is wrong.

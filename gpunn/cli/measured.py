@@ -1,7 +1,8 @@
 """Samples with answers, to measure a saved network on."""
 
+import os
 from argparse import Namespace
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +22,12 @@ from gpunn.data.tables.prepared import PreparedTable
 from gpunn.errors import DataError
 from gpunn.network import Network
 from gpunn.network.labels import class_words_of
-from gpunn.reports.report import sample_name
+from gpunn.reports.views import SAMPLES, SampleNames
+
+_ROWS = SampleNames(
+    lambda row: f"row {row + 1:,}",
+    "Rows are counted from 1, without the header and without empty lines.",
+)
 
 _ALL, _TEST = "all samples", "the test part"
 
@@ -40,15 +46,15 @@ class Measured(NamedTuple):
         What the labels stand for, if not for themselves.
     chunks : iterable of Chunk
         The samples.
-    call : function of a sample's number, counted from 0
-        Returns what a person can find it by.
+    sample_names : SampleNames
+        What a person can find a sample by.
     """
 
     name: str
     part: str
     names: Sequence[int | str] | None
     chunks: Iterable[Chunk]
-    call: Callable[[int], str]
+    sample_names: SampleNames
 
     def parts(self, network: Network) -> Iterator[Chunk]:
         """Yield inputs, answers and numbers of samples, the answers as a network takes them.
@@ -133,7 +139,7 @@ def _of_table(source: Source, network: Network, held_out: HeldOut | None) -> Mea
     if held_out is not None:
         part, chunks = _TEST, _chosen(table, held_out.chooser_of_rows(table))
     name, words = Path(source.data).name, class_words_of(network)
-    return Measured(name, part, words, chunks, lambda row: f"row {row + 1:,}")
+    return Measured(name, part, words, chunks, _ROWS)
 
 
 def _chosen(table: PreparedTable, choose: Chooser) -> Iterator[Chunk]:
@@ -154,7 +160,11 @@ def _of_pictures(
     if held_out is not None:
         part, rows = _TEST, rows[held_out.chooser(labels)(rows)]
     chunks = [(inputs[rows], labels[rows], rows)]
-    return Measured(Path(data).resolve().name, part, names, chunks, lambda row: files.names[row])
+    name, sample_names = (
+        os.path.basename(os.path.abspath(data)),
+        SampleNames(files.names.__getitem__),
+    )
+    return Measured(name, part, names, chunks, sample_names)
 
 
 def _of_arrays(source: Source, network: Network, held_out: HeldOut | None) -> Measured:
@@ -172,4 +182,4 @@ def _of_arrays(source: Source, network: Network, held_out: HeldOut | None) -> Me
         inputs, labels, part = dataset.test_inputs, dataset.test_labels, _TEST
     numbers = np.arange(len(labels)) if dataset.test_rows is None else dataset.test_rows
     chunks = ((inputs[rows], labels[rows], numbers[rows]) for rows in row_chunks(inputs))
-    return Measured(dataset.name, part, dataset.class_names, chunks, sample_name)
+    return Measured(dataset.name, part, dataset.class_names, chunks, SAMPLES)

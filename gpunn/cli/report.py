@@ -71,5 +71,5 @@ def write_report(
         return None
     findings = find(network, measured.parts(network))
     about = measured.about(network)
-    make_report(network, history, findings, title, about, measured.call).save(out)
+    make_report(network, history, findings, title, about, measured.sample_names).save(out)
     return findings.n_samples

@@ -13,6 +13,7 @@ from gpunn.data.matrices import Matrix, blocks, stays_on_disk
 from gpunn.data.tables.prepared import PreparedTable, label_first, without_targets
 from gpunn.errors import DataError
 from gpunn.network import Network
+from gpunn.network.checks import check_weights
 from gpunn.network.labels import class_words_of, labels_of
 
 
@@ -96,22 +97,6 @@ def class_numbers_of(
         shown = ", ".join(map(str, classes[:10])) + (", ..." if len(classes) > 10 else "")
         raise DataError(f"{where}: {unknown!r} is no class of the model, which knows {shown}")
     return found
-
-
-def check_weights(network: Network) -> None:
-    """Raise unless all weights and biases are finite.
-
-    Raises
-    ------
-    DataError
-        If one is not.
-    """
-    for name, values in network.parameters().items():
-        if not np.isfinite(values).all():
-            raise DataError(
-                f"the model's {name} has numbers that are NaN or infinite, because its training "
-                "diverged; train it again with a smaller learning rate"
-            )
 
 
 def check_features(inputs: Matrix, network: Network, where: str) -> None:

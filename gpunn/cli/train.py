@@ -18,7 +18,7 @@ from gpunn import __version__
 from gpunn.backends.base import Backend
 from gpunn.cli.console import Console, choose_device, plain
 from gpunn.cli.evaluate import numbers_text
-from gpunn.cli.held_out import HeldOut
+from gpunn.cli.held_out import HeldOut, fingerprint_of
 from gpunn.cli.measured import Source, samples_to_measure
 from gpunn.cli.options import files_of
 from gpunn.cli.progress import Progress
@@ -76,6 +76,7 @@ def _train(settings: Settings, backend: Backend, console: Console) -> int:
         check_writable(settings.report, out, *read)
     if settings.checkpoints is not None:
         settings.checkpoints.check()
+    files = fingerprint_of(settings.source.data)
     dataset = open_data(settings.source)
     settings = settings.for_data(
         dataset.task, counts(dataset)[0], is_table=dataset.preparation is not None
@@ -95,7 +96,8 @@ def _train(settings: Settings, backend: Backend, console: Console) -> int:
         _say_diverged(history, settings.checkpoints)
     figures = _test_figures(network, test, tested)
     result = _train_result(network, parts.samples.n, history, figures, out)
-    network.training_record = _record(network, dataset, settings, result, history)
+    held_out = HeldOut.of_training(dataset, files, settings.source.seed)
+    network.training_record = _record(network, dataset, held_out, settings, result, history)
     _save(network, out)
     if settings.report is not None:
         # The data are read once more, so that there is one way to measure a saved network.
@@ -162,10 +164,14 @@ def _say_what_is_learnt(
 
 
 def _record(
-    network: Network, dataset: Data, settings: Settings, result: dict[str, Any], history: History
+    network: Network,
+    dataset: Data,
+    held_out: HeldOut | None,
+    settings: Settings,
+    result: dict[str, Any],
+    history: History,
 ) -> dict[str, Any]:
     """Return what a model's file says of its training."""
-    held_out = HeldOut.of_training(dataset, settings.source)
     record = {
         **{key: value for key, value in result.items() if key != "model"},
         "gpunn": __version__,

@@ -8,7 +8,7 @@ import gzip
 import hashlib
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
@@ -22,9 +22,6 @@ CHUNK_VALUES = 2**20
 
 DEFLATE_LIMIT = 1032
 """No byte of a deflate stream can stand for more than this many bytes of data."""
-
-_BLOCK_BYTES, _MOST_BLOCKS = 2**16, 64
-"""What of a file its fingerprint looks at: so many blocks, from the first to the last."""
 
 _GZIP_MAGIC = b"\x1f\x8b"
 
@@ -98,27 +95,17 @@ def check_fits(path: FilePath, declared: int, remedy: str) -> None:
         )
 
 
-def fingerprint(path: FilePath) -> str:
-    """Return what tells a file, or a folder of files, from others.
+def fingerprint(files: Iterable[tuple[str, FilePath]]) -> str:
+    """Return what tells files from others: a hash of the name of each, its size and its bytes.
 
-    It is a hash of sizes and bytes and, in a folder, of names. Of a file of more than 4 MiB, blocks
-    at equal distances are hashed, since reading it through may take as long as learning from it.
+    Parameters
+    ----------
+    files : iterable of (str, path)
+        What each is called, which counts, and where it is, which does not.
     """
     digest = hashlib.sha256()
-    names = _names_below(path) if os.path.isdir(path) else [""]
-    for name in names:
-        part = os.path.join(path, name) if name else path
-        size = os.path.getsize(part)
-        digest.update(f"{name}\0{size}\0".encode(errors="surrogateescape"))
-        n_blocks = min(-(-size // _BLOCK_BYTES), _MOST_BLOCKS)
-        with open(part, "rb") as file:
-            for k in range(n_blocks):
-                file.seek(k * max(0, size - _BLOCK_BYTES) // max(1, n_blocks - 1))
-                digest.update(file.read(_BLOCK_BYTES))
+    for name, path in files:
+        with open(path, "rb") as file:
+            content = hashlib.file_digest(file, "sha256").digest()
+        digest.update(name.encode(errors="surrogateescape") + b"\0" + content)
     return digest.hexdigest()[:32]
-
-
-def _names_below(folder: FilePath) -> list[str]:
-    """Return the paths of all files in a folder and in those below it, sorted."""
-    found = [os.path.join(inner, name) for inner, _, names in os.walk(folder) for name in names]
-    return sorted(os.path.relpath(path, folder) for path in found)

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from gpunn.data.datasets import Dataset
 from gpunn.data.files import FilePath, fits
-from gpunn.data.idx_files import IDX_STEMS, has_idx_files, read_idx_folder
+from gpunn.data.idx_files import IDX_STEMS, has_idx_files, idx_files, read_idx_folder
 from gpunn.data.known import SOURCES, load_digits, load_known
 from gpunn.data.numpy_files import read_npy_pair, read_npz
-from gpunn.data.picture_folders import EXPECTED, are_pictures, read_picture_folder
+from gpunn.data.picture_folders import EXPECTED, are_pictures, find_pictures, read_picture_folder
 from gpunn.data.tables.csv_files import open_csv
 from gpunn.data.tables.layout import NO_OPTIONS, Missing, TableOptions, Task, table_options
 from gpunn.data.tables.loading import OpenTable, load_table, number_chunks
@@ -186,6 +186,27 @@ def load(data: str, data_dir: FilePath | None, options: TableOptions = NO_OPTION
     raise DataError(
         f"{data!r} is {what}; expected {names}, {_either([f'a {suffixes} file', *others], ', or ')}"
     )
+
+
+def files_of(data: str) -> list[tuple[str, str]]:
+    """Return the files that data are read from: the name of each in its folder, and its path.
+
+    A file by itself has the name "", for it may be called anything. A known data set has none.
+
+    Raises
+    ------
+    DataError
+        If a folder of pictures is not as it must be.
+    """
+    if data == "digits" or data in SOURCES:
+        return []
+    if is_pictures(data):
+        pictures = find_pictures(data)
+        return [(name, os.fspath(pictures.root / name)) for name in pictures.names]
+    if os.path.isdir(data):
+        return [(path.name, os.fspath(path)) for path in idx_files(data)]
+    paths = data.split(",", 1) if _is_pair(data) else [data]
+    return [("", path) for path in paths]
 
 
 def is_table(path: FilePath) -> bool:

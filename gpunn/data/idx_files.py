@@ -60,7 +60,13 @@ def read_idx_folder(folder: FilePath, *, needs_train: bool = False) -> Dataset:
 
 def has_idx_files(folder: FilePath) -> bool:
     """Whether one of the files that `read_idx_folder` reads is in a folder."""
-    return any(_find_idx_file(folder, stem) for stem in IDX_STEMS)
+    return bool(idx_files(folder))
+
+
+def idx_files(folder: FilePath) -> list[Path]:
+    """Return the files of a folder that `read_idx_folder` reads."""
+    found = (_find_idx_file(folder, stem) for stem in IDX_STEMS)
+    return [file for file in found if file is not None]
 
 
 def _find_pair(folder: FilePath, stems: Sequence[str]) -> list[Path]:

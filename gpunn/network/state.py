@@ -209,6 +209,8 @@ class NetworkState:
     def load_parameters(self, parameters: Mapping[str, ArrayLike]) -> None:
         """Change the network's parameters in place to copies of the given ones.
 
+        What `training_record` says of a training is forgotten.
+
         Parameters
         ----------
         parameters : dict of str to array_like
@@ -235,6 +237,7 @@ class NetworkState:
         with self.training():
             for name, value in host.items():
                 self.backend.copy_into(self.backend.asarray(value), own[name])
+            self.forget_training()
 
     def fused_model(self) -> FusedModel | None:
         """Return what a fused path needs to know; None without exactly one hidden layer."""
@@ -251,7 +254,10 @@ class NetworkState:
     # Who trains it.
 
     def forget_training(self) -> None:
-        """Forget what the record says of a training, for another begins; that of the data stays."""
+        """Forget what the record says of a training, since the weights are no longer its own.
+
+        What it says of the kind of data stays.
+        """
         kept = ("image_shape", "value_range", "pictures", "targets")
         self.training_record = {
             key: value for key, value in self.training_record.items() if key in kept

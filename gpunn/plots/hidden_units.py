@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from gpunn.network import Network
 from gpunn.network.backquery import checked_image_shape
+from gpunn.network.checks import check_network
 from gpunn.network.picture_inputs import picture_field_of
 from gpunn.plots.figures import axes_for, literal
 from gpunn.plots.images import draw_images
@@ -49,10 +50,11 @@ def plot_hidden_units(
     Raises
     ------
     ParameterError
-        If `n_units` is below 1, or `image_shape` has another number of pixels.
+        If it is no network, `n_units` is below 1, or `image_shape` has another number of pixels.
     MissingPackageError
         If matplotlib is not installed.
     """
+    check_network(network)
     check_count("n_units", n_units)
     shape = checked_image_shape(image_shape, network.n_inputs)
     if shape is None and (field := picture_field_of(network)) is not None:

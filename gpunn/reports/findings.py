@@ -118,7 +118,7 @@ def find(
         assert outcome.outputs is not None
         assert outcome.expected is not None
         _check(network, y, outcome.outputs)
-        inputs = np.asarray(X[:])
+        inputs = np.atleast_2d(np.asarray(X[:]))
         about.add(inputs, outcome.expected, outcome.outputs, numbers)
         rows.show(inputs, outcome.expected, outcome.outputs)
         n_samples += len(outcome.outputs)

@@ -1,8 +1,8 @@
 """One HTML file about a trained network, which needs neither a network connection nor a server."""
 
 import html
+import math
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from gpunn.data.picture_records import PictureField
 from gpunn.errors import MissingPackageError, ParameterError, one_line
 from gpunn.model_file import write_text
 from gpunn.network import Network
+from gpunn.network.checks import check_network, check_weights
 from gpunn.network.labels import labels_of, target_names_of
 from gpunn.network.picture_inputs import picture_field_of
 from gpunn.plots.figures import check_matplotlib
@@ -21,6 +22,7 @@ from gpunn.reports import figures, views
 from gpunn.reports.findings import Findings, find
 from gpunn.reports.importance import N_TIMES, importance_of
 from gpunn.reports.past import history_of
+from gpunn.reports.views import SAMPLES, SampleNames
 from gpunn.training.callbacks import History
 from gpunn.training.streams import Stream
 
@@ -107,11 +109,8 @@ def report(
 
 
 def _check_types(network: Any, history: Any, X: Any) -> None:
-    if not isinstance(network, Network):
-        raise ParameterError(
-            f"network must be a gpunn.Network, got {network!r:.60}; a file is read with "
-            "gpunn.Network.load"
-        )
+    check_network(network)
+    check_weights(network)
     if history is not None and not isinstance(history, History):
         raise ParameterError(
             f"history must be a gpunn.History or None, got {type(history).__name__}; samples come "
@@ -142,18 +141,13 @@ def check_packages() -> None:
         ) from error
 
 
-def sample_name(number: int) -> str:
-    """Return what a sample is called, by its number counted from 0, if it has no other name."""
-    return f"sample {number + 1:,}"
-
-
 def make_report(
     network: Network,
     history: History | None,
     findings: Findings | None,
     title: str,
     data: str,
-    call: Callable[[int], str] = sample_name,
+    sample_names: SampleNames = SAMPLES,
 ) -> Report:
     """Return the report of what was found out.
 
@@ -167,8 +161,8 @@ def make_report(
         What samples have shown.
     title, data : str
         What the network, and what the samples are called.
-    call : function of a sample's number, counted from 0
-        Returns what a person can find it by.
+    sample_names : SampleNames
+        What a person can find a sample by.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -179,7 +173,7 @@ def make_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    view = _view(network, history, findings, call)
+    view = _view(network, history, findings, sample_names)
     page = environment.get_template("report.html").render(
         title=one_line(title, 100), data=one_line(data, 400), **view
     )
@@ -190,7 +184,7 @@ def _view(
     network: Network,
     history: History | None,
     findings: Findings | None,
-    call: Callable[[int], str],
+    sample_names: SampleNames,
 ) -> dict[str, Any]:
     record = network.training_record
     recorded = history_of(record)
@@ -221,9 +215,10 @@ def _view(
     }
     if findings is not None:
         view |= {"n_samples": f"{findings.n_samples:,}", "loss": views.number(findings.loss, 6)}
-        view["classes"] = _classes(network, findings, names, field, call)
+        view["classes"] = _classes(network, findings, names, field, sample_names)
         view["numbers"] = _numbers(network, findings, names)
-        if field is None and findings.n_samples > 1:
+        is_defined = classifies or findings.scores is None or not math.isnan(findings.scores.r2)
+        if field is None and findings.n_samples > 1 and is_defined:
             view["importance"] = _importance(network, findings, classifies=classifies)
     return view
 
@@ -240,7 +235,7 @@ def _classes(
     findings: Findings,
     names: list[str],
     field: PictureField | None,
-    call: Callable[[int], str],
+    sample_names: SampleNames,
 ) -> dict[str, Any] | None:
     confusion, mistakes, calibration = findings.confusion, findings.mistakes, findings.calibration
     if confusion is None or mistakes is None:
@@ -253,7 +248,8 @@ def _classes(
         "n_left_out": n_left_out,
         "matrix": figures.confusion_matrix(confusion, names),
         "pairs": views.mistaken_pairs(confusion, names),
-        "mistakes": views.mistake_cards(network, mistakes, names, field, call),
+        "mistakes": views.mistake_cards(network, mistakes, names, field, sample_names),
+        "how_counted": sample_names.note,
         "calibration": None if calibration is None else figures.reliability(calibration),
         "calibration_error": None if calibration is None else views.number(calibration.error),
         "is_softmax": network.architecture.output_activation == "softmax",

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,24 @@ _MOST_VALUES = 8
 _MOST_ANSWERS = 3
 
 Row = dict[str, Any]
+
+
+class SampleNames(NamedTuple):
+    """What a person can find samples by.
+
+    Attributes
+    ----------
+    name : function of a sample's number, counted from 0
+        Returns what it is called.
+    note : str
+        How samples are counted, if they are.
+    """
+
+    name: Callable[[int], str]
+    note: str = ""
+
+
+SAMPLES = SampleNames(lambda number: f"sample {number:,}", "Samples are counted from 0.")
 
 
 def number(value: object, places: int = 4) -> str:
@@ -135,7 +153,7 @@ def mistake_cards(
     mistakes: Mistakes,
     names: Sequence[str],
     field: PictureField | None,
-    call: Callable[[int], str],
+    sample_names: SampleNames,
 ) -> list[Row]:
     """Return the mistakes with what was seen, and what was answered."""
     pictures = [None] * len(mistakes.numbers)
@@ -144,7 +162,7 @@ def mistake_cards(
         pictures = [picture_uri(image) for image in shown]  # type: ignore[misc]
     return [
         {
-            "name": one_line(call(int(mistakes.numbers[k])), 60),
+            "name": one_line(sample_names.name(int(mistakes.numbers[k])), 60),
             "picture": pictures[k],
             "values": [] if field is not None else _values(network, mistakes.inputs[k]),
             "true": names[int(mistakes.expected[k])],

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpunn.data.tables.moments import Moments
 from gpunn.network import Network
 
 
@@ -127,20 +128,19 @@ class NumberScorer:
         scale = 1.0 if scaling is None else scaling.scale
         self._scale = np.broadcast_to(np.asarray(scale, float), (network.n_outputs,))
         self._n = 0
-        self._errors = self._sums = self._squares = np.zeros(network.n_outputs)
+        self._errors = np.zeros(network.n_outputs)
+        self._targets = Moments.none(network.n_outputs)
 
     def add(self, outputs: NDArray[Any], targets: NDArray[Any]) -> None:
         """Take in outputs and targets, shape (n, n_targets), both as the network has them."""
         targets = np.asarray(targets, np.float64)
         self._n += len(targets)
         self._errors = self._errors + np.square(outputs - targets).sum(axis=0)
-        # Targets have a mean near 0 there, so that little is lost when its square is subtracted.
-        self._sums = self._sums + targets.sum(axis=0)
-        self._squares = self._squares + np.square(targets).sum(axis=0)
+        self._targets = self._targets.with_rows(targets)
 
     def scores(self) -> NumberScores:
         """Return the scores so far."""
-        spread = self._squares - np.square(self._sums) / self._n
+        spread = np.square(self._targets.deviation) * self._n
         with np.errstate(divide="ignore", invalid="ignore"):
             r2 = np.where(spread > 0, 1 - self._errors / spread, np.nan)
         return NumberScores(self._n, r2, np.sqrt(self._errors / self._n) * self._scale)

@@ -1,6 +1,7 @@
 """What a training held out of one's own data is what the network is measured on later."""
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 
 from gpunn import Network, cli
-from gpunn.cli.held_out import HeldOut
+from gpunn.cli import train
+from gpunn.cli.held_out import HeldOut, fingerprint_of
 from gpunn.data import files
 from gpunn.data.tables import long_table
 
@@ -140,33 +142,65 @@ def test_a_mistaken_picture_is_called_by_its_file(gpunn, rng):
 
 
 @pytest.mark.parametrize(
-    "said",
-    [None, 3, [], {}, {"files": "x", "seed": 0}, {"files": [], "seed": 0}, {"seed": "0"}],
+    "said", [None, 3, [], {}, {"files": [], "seed": 0}, {"files": "", "seed": 0}, {"seed": "0"}]
 )
 def test_a_record_may_hold_anything(tmp_path, said):
     path = tmp_path / "a.npy"
     path.write_bytes(b"123")
     assert HeldOut.of_record({"held_out": said}, str(path)) is None
-    right = files.fingerprint(path)
-    for seed in (-1, "1", None, 1.5):
-        assert HeldOut.of_record({"held_out": {"files": [right], "seed": seed}}, str(path)) is None
-    assert HeldOut.of_record({"held_out": {"files": [right], "seed": 1}}, str(path)).seed == 1
+    right = fingerprint_of(str(path))
+    for seed in (-1, "1", None, 1.5, True):
+        assert HeldOut.of_record({"held_out": {"files": right, "seed": seed}}, str(path)) is None
+    assert HeldOut.of_record({"held_out": {"files": right, "seed": 1}}, str(path)).seed == 1
 
 
 def test_a_fingerprint_tells_files_apart(tmp_path, rng):
-    path, noise = tmp_path / "f", bytearray(rng.bytes(9 * 2**20))
+    path, noise = tmp_path / "f", bytearray(rng.bytes(2**20))
     path.write_bytes(noise)
-    whole = files.fingerprint(path)
-    assert files.fingerprint(shutil.copy(path, tmp_path / "g")) == whole
-    for change in (lambda: noise.__setitem__(0, noise[0] ^ 1), noise.pop):
+    whole = fingerprint_of(str(path))
+    assert fingerprint_of(str(shutil.copy(path, tmp_path / "g"))) == whole
+    for change in (lambda: noise.__setitem__(2**19, noise[2**19] ^ 1), noise.pop):
         change()
         path.write_bytes(noise)
-        assert files.fingerprint(path) != whole
-    (tmp_path / "folder").mkdir()
-    path.rename(tmp_path / "folder" / "1")
-    before = files.fingerprint(tmp_path / "folder")
-    (tmp_path / "folder" / "1").rename(tmp_path / "folder" / "2")
-    assert files.fingerprint(tmp_path / "folder") != before
+        assert fingerprint_of(str(path)) != whole
+    assert fingerprint_of("digits") is None
+    assert fingerprint_of(str(tmp_path / "nothing")) is None
+
+
+def test_only_pictures_count_in_a_folder_of_them(gpunn, rng):
+    data, _ = write_data("pictures", rng)
+    shutil.move("pictures/left", "elsewhere")
+    Path("pictures/left").symlink_to(Path("elsewhere").resolve())
+    os.symlink("pictures", "link")
+    trained, _ = gpunn("train", data, "--epochs", 2, "--out", "pictures/m")
+    os.mkfifo("pictures/right/pipe")
+    Path("pictures/.#foo").symlink_to("nowhere")
+    measured, said = gpunn("evaluate", "pictures/m", data)
+    assert (measured["samples"], measured["accuracy"]) == (12, trained["test_accuracy"])
+    Path("elsewhere/3.png").rename("elsewhere/300.png")
+    assert gpunn("evaluate", "pictures/m", data)[0]["samples"] == 60
+    gpunn("train", "link", "--epochs", 2, "--out", "m")
+    Path("elsewhere/4.png").unlink()
+    measured, said = gpunn("evaluate", "m", "link")
+    assert measured["samples"] == 59
+    assert "caution: the training had data of this name" in said
+
+
+def test_a_file_that_changes_while_it_is_learnt_is_another(gpunn, monkeypatch, rng):
+    data, options = write_data("classes", rng)
+    fit = train.fit
+
+    def slow_fit(*arguments, **more):
+        with open(data, "a", encoding="utf-8") as file:
+            file.write("1.5,x,a\n")
+        return fit(*arguments, **more)
+
+    monkeypatch.setattr(train, "fit", slow_fit)
+    gpunn("train", data, *options, "--epochs", 2, "--out", "m", "--report", "r.html")
+    measured, said = gpunn("evaluate", "m", data)
+    assert measured["samples"] == 200
+    assert "which have changed since" in said
+    assert "which have changed since" in Path("r.html").read_text("utf-8")
 
 
 def test_a_network_that_is_trained_further_forgets_what_was_said_of_it(gpunn, rng):
@@ -177,6 +211,9 @@ def test_a_network_that_is_trained_further_forgets_what_was_said_of_it(gpunn, rn
     kept = {k: network.training_record[k] for k in ("image_shape", "value_range", "pictures")}
     library.fit(network, rng.random((20, 64)), rng.integers(0, 10, 20), epochs=3, batch_size=5)
     assert {k: v for k, v in network.training_record.items() if v is not None} == kept
+    network.training_record["data"] = "flowers"
+    network.load_parameters(network.parameters())
+    assert "data" not in network.training_record
     page = library.report(network).html
     assert "There is no record of its epochs" in page
     assert "gpunn train" not in page

@@ -146,6 +146,8 @@ def test_hidden_units_refuse_another_shape():
     for wrong in (5, (-4, -4), "ab", (16,), (2, 2, 4)):
         with pytest.raises(ParameterError, match="rows and columns of 16 pixels"):
             gpunn.plot_hidden_units(network, image_shape=wrong)
+    with pytest.raises(ParameterError, match=r"must be a gpunn\.Network, got 'x'"):
+        gpunn.plot_hidden_units("x")
     with pytest.raises(ParameterError, match="n_units"):
         gpunn.plot_hidden_units(network, n_units=0)
 

@@ -73,7 +73,7 @@ def test_a_report_of_classes_says_what_evaluate_says(samples):
         )
         assert f"{name} {n} {right} {right / n:.4f} {right / answers:.4f}" in said
     wrong = np.flatnonzero(predicted != samples[1])
-    surest = wrong[found.outputs.max(axis=1)[wrong].argsort()[::-1]][:24] + 1
+    surest = wrong[found.outputs.max(axis=1)[wrong].argsort()[::-1]][:24]
     cards = [int(n) for n in re.findall(r"sample (\d+) , truly", said)]
     assert cards == surest.tolist()
     assert "flowers" in said
@@ -114,8 +114,9 @@ def test_what_cannot_be_judged_is_refused(samples):
     with pytest.raises(DataError, match="no class, or for several"):
         gpunn.report(network, None, X, np.ones((400, 3)))
     network.load_parameters({k: v * np.nan for k, v in network.parameters().items()})
-    with pytest.raises(DataError, match="NaN or infinite"):
-        gpunn.report(network, None, X, y)
+    for given in ((X, y), ()):
+        with pytest.raises(DataError, match="NaN or infinite"):
+            gpunn.report(network, None, *given)
 
 
 @pytest.mark.parametrize(
@@ -169,6 +170,14 @@ def test_one_sample_and_no_hidden_layer(rng):
     assert "importance" not in sections(page)
     assert "Hidden units" not in page
     assert "samples 1 " in words(page)
+    assert "samples 1 " in words(gpunn.report(network, None, rng.normal(size=5), [0]).html)
+
+
+def test_numbers_that_are_all_the_same_have_no_importance(rng):
+    network = Network([3, 1], output_activation="identity", device="cpu")
+    page = gpunn.report(network, None, rng.normal(size=(30, 3)), np.full((30, 1), 0.1)).html
+    assert "R² - " in words(page)
+    assert "importance" not in sections(page)
 
 
 def test_a_network_with_one_output_is_about_numbers(rng):

@@ -1,0 +1,31 @@
+"""What those ask who take any network: whether it is one, and whether it can answer."""
+
+import numpy as np
+
+from gpunn.errors import DataError, ParameterError
+from gpunn.network.network import Network
+
+
+def check_network(network: object) -> None:
+    """Raise ParameterError unless something is a network."""
+    if not isinstance(network, Network):
+        raise ParameterError(
+            f"network must be a gpunn.Network, got {network!r:.60}; a file is read with "
+            "gpunn.Network.load"
+        )
+
+
+def check_weights(network: Network) -> None:
+    """Raise unless all weights and biases are finite.
+
+    Raises
+    ------
+    DataError
+        If one is not.
+    """
+    for name, values in network.parameters().items():
+        if not np.isfinite(values).all():
+            raise DataError(
+                f"the model's {name} has numbers that are NaN or infinite, because its training "
+                "diverged; train it again with a smaller learning rate"
+            )
