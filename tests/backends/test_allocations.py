@@ -18,6 +18,8 @@ from gpunn.network.layers import Dropout
 from gpunn.optimizers import OPTIMIZERS, Optimizer, get_optimizer
 from gpunn.training.online import OnlineTrainer
 
+pytestmark = pytest.mark.usefixtures("several_threads")
+
 MOST_BYTES = 12_000
 SHAPES = [
     pytest.param([7, 11, 9, 5], 4096, id="many samples"),
