@@ -16,6 +16,8 @@ from typing import Any
 import fake_cuda
 import numpy as np
 import pytest
+import scipy.linalg.blas  # noqa: F401 - its library has threads of its own
+from threadpoolctl import ThreadpoolController
 
 import gpunn
 from gpunn.backends.base import Backend
@@ -30,6 +32,27 @@ MOST_ROWS = 128
 """Samples in a block of exact online training at most, on any device."""
 
 DEVICES = ("cpu", "double", pytest.param("cuda", marks=pytest.mark.gpu))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Share the cores out among the processes of xdist, and so among what they begin.
+
+    Otherwise each would share out its products over all cores, and spend most of its time waiting
+    for the others.
+    """
+    if n_processes := config.getoption("numprocesses", None):
+        n_threads = max(1, (os.cpu_count() or 1) // n_processes)
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", str(n_threads))
+
+
+_libraries = cache(ThreadpoolController)
+
+
+@pytest.fixture
+def several_threads() -> Iterator[None]:
+    """Products and pieces shared out over threads, as where one process has all cores."""
+    with _libraries().limit(limits=max(2, os.cpu_count() or 1), user_api="blas"):
+        yield
 
 
 @cache

@@ -11,6 +11,8 @@ from gpunn.initializers import INITIALIZERS
 from gpunn.network.climb import PULL, SMOOTHNESS, Field, climb
 from gpunn.network.layers import Dropout
 
+pytestmark = pytest.mark.usefixtures("several_threads")
+
 ACTIVATIONS = {
     "sigmoid": lambda z: 1 / (1 + np.exp(-z)),
     "tanh": np.tanh,

@@ -23,6 +23,8 @@ from gpunn.optimizers import (
     step_decay,
 )
 
+pytestmark = pytest.mark.usefixtures("several_threads")
+
 STEPS, RATE = 6, 0.05
 
 

@@ -49,6 +49,14 @@ PYTHON = [
     if page not in ("docs/from_scikit_learn.md", TUTORIAL)
     for n in range(len(blocks(page, "python")))
 ]
+PACKAGES = ("pandas", "torch")
+"""What some blocks need and the tests' environment does not have."""
+
+
+def needed(page, n):
+    return [name for name in PACKAGES if f"import {name}" in blocks(page, "python")[n]]
+
+
 WITH_COMMANDS = [page for page in PAGES if commands(page)]
 
 
@@ -105,13 +113,13 @@ def test_the_notebook_runs_as_a_plain_script(tmp_path):
     assert (tmp_path / "digits.safetensors").exists()
 
 
-@pytest.mark.parametrize(("page", "n"), PYTHON)
+@pytest.mark.parametrize(
+    ("page", "n"), PYTHON, ids=["-".join([page, str(n), *needed(page, n)]) for page, n in PYTHON]
+)
 def test_python_block(page, n, tmp_path):
-    block = blocks(page, "python")[n]
-    for package in ("pandas", "torch"):
-        if f"import {package}" in block:
-            pytest.importorskip(package, reason=f"{package} is not installed")
-    run_python(block, tmp_path)
+    for package in needed(page, n):
+        pytest.importorskip(package, reason=f"{package} is not installed")
+    run_python(blocks(page, "python")[n], tmp_path)
 
 
 def test_the_tutorial_prints_what_it_shows(tmp_path):

@@ -12,6 +12,8 @@ from sklearn.exceptions import ConvergenceWarning
 import gpunn
 from gpunn.errors import ConcurrencyError
 
+pytestmark = pytest.mark.usefixtures("several_threads")
+
 N_THREADS = 8
 HERE = ("cpu", "double", pytest.param("cuda", marks=pytest.mark.gpu))
 

@@ -18,6 +18,8 @@ from gpunn.network.layers import Dropout
 from gpunn.optimizers import OPTIMIZERS, Optimizer, get_optimizer
 from gpunn.training.online import OnlineTrainer
 
+pytestmark = pytest.mark.usefixtures("several_threads")
+
 MOST_BYTES = 12_000
 SHAPES = [
     pytest.param([7, 11, 9, 5], 4096, id="many samples"),
@@ -132,9 +134,19 @@ def test_hidden_activations(most_bytes: Any, sizes: list[int], n_samples: int, h
     assert most_bytes(step) < MOST_BYTES
 
 
+# What a rule needs of its own has the size of the outputs: elsewhere two rules do for all.
 @pytest.mark.parametrize("batch_size", [1, 4])
-@pytest.mark.parametrize(("output", "loss"), RULES)
-@pytest.mark.parametrize("sizes", [[4096, 11, 5], [7, 4096, 5], [7, 11, 4096], [7, 4096, 9, 5]])
+@pytest.mark.parametrize(
+    ("sizes", "output", "loss"),
+    [
+        *(([7, 11, 4096], *rule) for rule in RULES),
+        *(
+            (sizes, *rule)
+            for sizes in ([4096, 11, 5], [7, 4096, 5], [7, 4096, 9, 5])
+            for rule in (("sigmoid", "squared_error"), ("softmax", "cross_entropy"))
+        ),
+    ],
+)
 def test_blocks(most_bytes: Any, sizes: list[int], output: str, loss: str, batch_size: int) -> None:
     network = gpunn.Network(sizes, output_activation=output, loss=loss, device="cpu")
     trainer = OnlineTrainer(network, batch_size)

@@ -21,6 +21,8 @@ from gpunn.errors import ParameterError, ShapeError
 from gpunn.host_memory import MemoryInfo
 from gpunn.losses import LOSSES, SQUARED_ERROR, Loss
 
+pytestmark = pytest.mark.usefixtures("several_threads")
+
 Host = np.ndarray[Any, Any]
 
 activations = pytest.mark.parametrize("activation", ACTIVATIONS.values(), ids=ACTIVATIONS.keys())

@@ -15,6 +15,8 @@ from gpunn.activations import ACTIVATIONS
 from gpunn.backends.numpy_online import RUN, SHORT, WIDE
 from gpunn.training.online import BLOCK_ROWS
 
+pytestmark = pytest.mark.usefixtures("several_threads")
+
 
 @pytest.mark.parametrize("pair", PAIRS, ids="-".join)
 @pytest.mark.parametrize("hidden", [name for name in ACTIVATIONS if name != "softmax"])

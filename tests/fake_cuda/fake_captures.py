@@ -25,7 +25,7 @@ Clock = dict[int, int]
 
 
 def learn(clock: Clock, other: Clock) -> None:
-    for number, tick in other.items():
+    for number, tick in list(other.items()):
         clock[number] = max(clock.get(number, 0), tick)
 
 

@@ -14,9 +14,6 @@
 //
 // Dynamic shared memory is `shared_memory`: fake_raw.py rewrites its declaration.
 
-// The C library's check of jumps takes those to another stack for mistakes.
-#undef _FORTIFY_SOURCE
-#include <setjmp.h>
 #include <ucontext.h>
 
 #define __global__
@@ -66,8 +63,10 @@ struct Launch {
     int n_threads, shared_bytes, cooperative, backwards;
 };
 
+typedef void* Place[5];
+
 struct Fibre {
-    jmp_buf here;                   // where it goes on
+    Place here;                     // where it goes on
     bool started;
     State state;
     int line;                       // where it waits
@@ -78,7 +77,7 @@ struct Fibre {
 
 static Fibre fibres[MOST_FIBRES];
 static int current;
-static jmp_buf scheduler;
+static Place scheduler;
 static const char* problem;
 static void** arguments;
 static char* shared_memory;
@@ -103,14 +102,20 @@ static unsigned atomicInc(unsigned* address, unsigned limit)
 
 // There are none for floating point on purpose: their sums would depend on the order of threads.
 
+// The compiler's own jumps, and without AddressSanitizer: it takes each jump for the end of its stack's
+// functions and looks for that stack, which it does not know. That took most of its time.
+#define BY_ITSELF __attribute__((noinline, no_sanitize_address))
+
+BY_ITSELF static void jump(Place& place) { __builtin_longjmp(place, 1); }
+
 // A function that is jumped back into must stay one by itself.
-__attribute__((noinline)) static void wait_for(State state, int line, Shuffle shuffle = NONE)
+BY_ITSELF static void wait_for(State state, int line, Shuffle shuffle = NONE)
 {
     Fibre& fibre = fibres[current];
     fibre.state = state;
     fibre.line = line;
     fibre.shuffle = shuffle;
-    if (!_setjmp(fibre.here)) _longjmp(scheduler, 1);
+    if (!__builtin_setjmp(fibre.here)) jump(scheduler);
 }
 
 // What the compiler calls before a number is read or written at a null or misaligned address, where
@@ -123,7 +128,7 @@ extern "C" __attribute__((visibility("hidden"))) void __ubsan_handle_type_mismat
 }
 
 // One thread after the other: that of the next block goes on where the last one's was done.
-__attribute__((noinline)) static void run_fibre()
+BY_ITSELF static void run_fibre()
 {
     for (;;) {
         call_kernel();
@@ -131,9 +136,9 @@ __attribute__((noinline)) static void run_fibre()
     }
 }
 
-__attribute__((noinline)) static void go_on(Fibre& fibre)
+BY_ITSELF static void go_on(Fibre& fibre)
 {
-    if (fibre.started) _longjmp(fibre.here, 1);
+    if (fibre.started) jump(fibre.here);
     fibre.started = true;
     static ucontext_t start;
     getcontext(&start);
@@ -143,11 +148,11 @@ __attribute__((noinline)) static void go_on(Fibre& fibre)
     setcontext(&start);
 }
 
-__attribute__((noinline)) static void resume(int thread)
+BY_ITSELF static void resume(int thread)
 {
     current = thread;
     threadIdx.x = thread % blockDim.x;
-    if (!_setjmp(scheduler)) go_on(fibres[thread]);
+    if (!__builtin_setjmp(scheduler)) go_on(fibres[thread]);
 }
 
 // Returns the lane that a thread takes from.

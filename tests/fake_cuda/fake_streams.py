@@ -29,6 +29,10 @@ from fake_errors import CUDARuntimeError
 current = threading.local()
 _streams: "weakref.WeakSet[Stream]" = weakref.WeakSet()
 _numbers = itertools.count()
+_gone: list[tuple[int, int]] = []
+"""Streams that nobody holds any more: their numbers, and how many operations they had."""
+_retired: set[int] = set()
+"""The numbers of streams that are gone, and that the host knows to be done."""
 
 
 def current_device() -> int:
@@ -67,6 +71,23 @@ class _Host:
 _host = _Host()
 
 
+def _note_gone(number: int, clock: Clock) -> None:
+    _gone.append((number, clock[number]))
+
+
+def _retire() -> None:
+    """Forget the streams that are gone and done; otherwise each wait would learn of all of them.
+
+    Python collects streams at any time, so that what they leave is cleared up when one begins.
+    """
+    for number, tick in list(_gone):
+        if _host.clock.get(number, 0) >= tick:
+            _gone.remove((number, tick))
+            _retired.add(number)
+            for known in (_host.clock, *(stream.clock for stream in list(_streams))):
+                known.pop(number, None)
+
+
 class Stream:
     def __init__(self, null: bool = False, non_blocking: bool = False, ptds: bool = False) -> None:
         if null or ptds or not non_blocking:
@@ -74,12 +95,14 @@ class Stream:
         self._begin()
 
     def _begin(self, null: bool = False) -> None:
+        _retire()
         self.device_id, self._number = current_device(), next(_numbers)
         self.ptr = 0 if null else 4096 + 64 * self._number
         self.clock: Clock = {self._number: 0}
         self._host_version = -1
         self._capture: Capture | None = None
         _streams.add(self)
+        weakref.finalize(self, _note_gone, self._number, self.clock).atexit = False
 
     def __enter__(self) -> "Stream":
         self._check_device()
@@ -286,7 +309,9 @@ class Uses:
 
     def _check(self, stream: Stream, known: Clock, message: str) -> None:
         for number, tick in self._clock.items():
-            if number != stream._number and known.get(number, 0) < tick:
+            if number in _retired or number == stream._number:
+                continue
+            if known.get(number, 0) < tick:
                 raise RaceError(message)
 
 

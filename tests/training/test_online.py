@@ -17,6 +17,8 @@ from gpunn.network import Network
 from gpunn.network.layers import add_gradient
 from gpunn.training.online import LARGEST_STEP, OnlineTrainer
 
+pytestmark = pytest.mark.usefixtures("several_threads")
+
 PAIRS = [
     ("sigmoid", "squared_error"),
     ("sigmoid", "binary_cross_entropy"),

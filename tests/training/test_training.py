@@ -343,6 +343,7 @@ def test_early_stopping_can_watch_accuracy(samples):
 # Threads and signals.
 
 
+@pytest.mark.usefixtures("several_threads")
 def test_trainings_in_threads_give_the_same_bits_as_alone(samples):
     alone, together = ([make("cpu", seed=s) for s in range(4)] for _ in "ab")
     for network in alone:
@@ -441,6 +442,7 @@ def test_a_second_ctrl_c_ends_at_once():
 # The real thing.
 
 
+@pytest.mark.usefixtures("several_threads")
 def test_it_learns_mnist(mnist_dir, backend):
     images, labels = (read_idx(next(mnist_dir.glob(f"train-{kind}*"))) for kind in ("im", "la"))
     X = images[:2000].reshape(2000, -1) / np.float32(255)
