@@ -11,11 +11,12 @@ import pytest
 import gpunn
 
 FLOORS = (
-    ("errors", "host_memory"),
+    ("errors", "host_memory", "launcher"),
     ("activations", "ranges"),
     ("losses", "schedules"),
     ("data", "backends"),
     ("initializers", "model_file"),
+    ("parallel",),
     ("network",),
     ("plots",),
     ("optimizer_base",),
@@ -33,6 +34,7 @@ FLOORS = (
 HEAVY = (
     "cupy", "sklearn", "matplotlib", "scipy.linalg", "torch", "onnx", "pooch", "pandas", "PIL",
     "pyarrow", "safetensors", "psutil", "tqdm", "requests", "pytest", "gpunn.cli",
+    "mpi4py", "gpunn.parallel.mpi", "gpunn.parallel.watch", "gpunn.parallel.sums",
     "jinja2", "gpunn.plots", "gpunn.reports", "gpunn.drawing", "gpunn.estimators", "gpunn.parity",
     "gpunn.interchange", "gpunn.backends.cupy_backend",
     "gpunn.backends.cupy_online", "gpunn.backends.cupy_staging", "gpunn.backends.cupy_kernels",

@@ -31,6 +31,7 @@ from gpunn.backends.cupy_elementwise import (
     column_sums_kernel,
     convert_kernel,
     dropout_kernel,
+    dropout_part_kernel,
     part_sums_kernel,
     scale_kernel,
     squares_kernel,
@@ -315,9 +316,23 @@ class CupyBackend(Backend):
                 numbers, squared = parts, False
             add_number_kernel(np.dtype(getattr(alpha, "dtype", "d")).name)(numbers, alpha, out)
 
-    def dropout(self, a: Array, *, dropout_rate: float, scale: float, key: Number) -> None:
+    def dropout(
+        self,
+        a: Array,
+        *,
+        dropout_rate: float,
+        scale: float,
+        key: Number,
+        first: int = 0,
+        skipped: int = 0,
+    ) -> None:
+        limit = int(dropout_rate * 2**32)
         with self._device:
-            dropout_kernel(a.dtype == BFLOAT16)(key, int(dropout_rate * 2**32), scale, a)
+            if first or skipped:
+                kernel = dropout_part_kernel(a.dtype == BFLOAT16)
+                kernel(key, limit, scale, a.shape[1], first % 2**32, skipped % 2**32, a)
+            else:
+                dropout_kernel(a.dtype == BFLOAT16)(key, limit, scale, a)
 
     def adam_update(
         self,

@@ -30,6 +30,8 @@ from gpunn.optimizers import (
     default_learning_rate,
     get_optimizer,
 )
+from gpunn.parallel.alike import check_same
+from gpunn.parallel.order import in_order
 from gpunn.ranges import check_count
 from gpunn.training.batches import BatchTrainer
 from gpunn.training.callbacks import Callback, EarlyStopping, History, check_callbacks
@@ -193,7 +195,8 @@ def fit(
     if held_out is not None:
         holdout = Holdout(loader_of_given(network, held_out, n_validated, reserved))
     fingerprint: dict[str, Any] = {}
-    if checkpoints is not None:
+    ranks = network.sharing.ranks
+    if checkpoints is not None or ranks.size > 1:
         fingerprint = _fingerprint(network, generator, given, held_out) | {
             "epochs": int(epochs),
             "batch size": batch_size,
@@ -205,6 +208,9 @@ def fit(
             **way.fingerprint(),
             **({} if names is None else {"feature names": names}),
         }
+        check_same(ranks, "the training", fingerprint)
+    if checkpoints is not None:
+        fingerprint["first weights SHA-256"] = weights_fingerprint(network)
     trainer = way.make_trainer(loader, schedule)
     plan = Plan(
         network,
@@ -392,17 +398,17 @@ def _fingerprint(
         **network.header()["architecture"],
         "precision": backend.precision,
         **data,
-        "first weights SHA-256": weights_fingerprint(network),
         "random generator": hashlib.sha256(state).hexdigest()[:16],
     }
 
 
 def weights_fingerprint(network: Network) -> str:
-    """Return a hash of a network's parameters."""
-    digest = hashlib.sha256()
-    for array in network.parameters().values():
-        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()[:16]
+    """Return a hash of a network's parameters, the same on any number of ranks that share it."""
+    digest, sharing, backend = hashlib.sha256(), network.sharing, network.backend
+    for name, array in network.device_parameters().items():
+        for part in in_order(sharing, name, array, backend):
+            digest.update(part.reshape(-1).view(np.uint8).data)
+    return sharing.ranks.same(digest.hexdigest()[:16])
 
 
 def _optimizer_text(optimizer: Optimizer) -> str:
