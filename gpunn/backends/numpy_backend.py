@@ -64,6 +64,10 @@ class NumpyBackend(Backend):
         self._blas = Blas()
         self._memory = ScratchMemory()
 
+    def share_cores(self, n_processes: int) -> None:
+        """Use only so many threads that several processes on this machine have cores enough."""
+        self._blas.share_cores(n_processes)
+
     def asarray(self, host: NDArray[Any], dtype: DTypeLike | None = None) -> NDArray[Any]:
         return np.ascontiguousarray(host, dtype=dtype)
 

@@ -1,6 +1,8 @@
 """What must be the same on all ranks, compared before it matters."""
 
 import hashlib
+import os
+import platform
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +12,9 @@ from gpunn.backends.base import Backend
 from gpunn.errors import ParameterError
 from gpunn.parallel.ranks import Ranks
 from gpunn.parallel.sharing import Sharing
+
+MOST_NAMED = 8
+"""Of so many ranks a person is told where they are."""
 
 
 def check_alike(
@@ -51,6 +56,15 @@ def facts_of(backend: Backend) -> dict[str, Any]:
         "device": kind,
         "precision": backend.precision,
     }
+
+
+def describe_ranks(ranks: Ranks, backend: Backend) -> str:
+    """Return for a person who is where: each rank's device, machine and process."""
+    mine = f"{ranks.rank} is process {os.getpid()} of {platform.node()} on {backend.name}"
+    places = ranks.gather(mine)
+    more = f", and {len(places) - MOST_NAMED} more" if len(places) > MOST_NAMED else ""
+    shown = ", ".join(places[:MOST_NAMED])
+    return f"{ranks.size} ranks by {ranks.library} ({shown}{more}), {backend.describe()}"
 
 
 def generator_fingerprint(generator: np.random.Generator) -> str:

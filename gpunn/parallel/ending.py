@@ -12,6 +12,8 @@ from types import TracebackType
 from typing import Any
 
 from gpunn.parallel.mpi import MpiRanks
+from gpunn.parallel.ranks import Ranks
+from gpunn.parallel.watch import TIME_TO_PRINT
 
 PATIENCE = 5.0
 """Seconds in which ranks that fail together come together."""
@@ -26,18 +28,19 @@ def end_together(ranks: MpiRanks) -> None:
     sys.excepthook = hook
 
 
-def fail(ranks: MpiRanks, text: str, status: int = 1) -> None:
+def fail(ranks: Ranks, text: str, status: int = 1) -> None:
     """Say why this rank fails; end all others, unless they have failed as well.
 
     Parameters
     ----------
-    ranks : MpiRanks
+    ranks : Ranks
         The ranks.
     text : str
         What is to be said, once if all have failed, else with the name of this rank.
     status : int
         The exit status of all.
     """
+    assert isinstance(ranks, MpiRanks)
     if _all_come(ranks.ends):
         texts = ranks.ends.gather(text) or []
         for rank, other in enumerate(texts):
@@ -47,6 +50,7 @@ def fail(ranks: MpiRanks, text: str, status: int = 1) -> None:
                 _say(f"rank {rank} of {ranks.size}: {other}")
         return
     _say(f"rank {ranks.rank} of {ranks.size}: {text}; all ranks end")
+    time.sleep(TIME_TO_PRINT)
     ranks.comm.Abort(status)
 
 

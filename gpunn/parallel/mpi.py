@@ -16,6 +16,14 @@ from gpunn.parallel.watch import Watch
 T = TypeVar("T")
 
 
+def library_name() -> str:
+    """Return which MPI this is, such as "MPICH 5.0.2"."""
+    from mpi4py import MPI
+
+    name, version = MPI.get_vendor()
+    return f"{name} {'.'.join(map(str, version))}"
+
+
 class MpiRanks(Ranks):
     """The ranks that a launcher has started.
 
@@ -30,6 +38,7 @@ class MpiRanks(Ranks):
     def __init__(self, comm: Any) -> None:
         self.comm, self.ends = comm.Dup(), comm.Dup()
         self.rank, self.size = comm.rank, comm.size
+        self.library = library_name()
         self.n_bytes_sent = 0
         self._sums: dict[tuple[int, str], HostSum] = {}
         self._on_devices: dict[str, RankSum | None] = {}

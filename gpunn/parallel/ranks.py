@@ -25,10 +25,13 @@ class Ranks:
         Which of them this is, from 0.
     size : int
         How many there are.
+    library : str
+        What carries their messages.
     """
 
     rank = 0
     size = 1
+    library = "nothing"
 
     @property
     def is_first(self) -> bool:

@@ -96,6 +96,18 @@ class Sharing(NamedTuple):
         """How many hidden units other ranks have."""
         return self.layer_sizes[1] - (self.units.stop - self.units.start) if self.is_split else 0
 
+    def describe(self) -> str | None:
+        """Return in words how ranks share the network, if they do."""
+        if self.kind == "none":
+            return None
+        if self.kind == "data":
+            return "each has the whole network, and learns from its share of every batch"
+        n_units = self.layer_sizes[1]
+        most = f"{self.largest_sizes[1]:,}"
+        if n_units % self.ranks.size:
+            most = f"{n_units // self.ranks.size:,} or {most}"
+        return f"each has {most} of the {n_units:,} hidden units"
+
     def piece(self, name: str, shape: Sequence[int], rank: int | None = None) -> Piece:
         """Return where an array of a rank, by default this one, lies in that of the whole network.
 

@@ -7,7 +7,6 @@ not come in `LIMIT` seconds. It is named in one line, and all ranks end.
 """
 
 import os
-import sys
 import threading
 import time
 from typing import Any
@@ -18,7 +17,10 @@ from numpy.typing import NDArray
 LIMIT = 600.0
 """Seconds that a rank waits for the others; ``GPUNN_RANK_SECONDS`` says otherwise."""
 
-_LOOKS_EVERY = 1.0
+LOOKS_EVERY = 1.0
+
+TIME_TO_PRINT = 0.5
+"""Seconds that a launcher is given to print what was said, before it hears that all is over."""
 
 
 class Watch:
@@ -53,36 +55,38 @@ class Watch:
 
     def _look(self) -> None:
         while True:
-            time.sleep(_LOOKS_EVERY)
+            time.sleep(LOOKS_EVERY)
             since = self._since
-            if not since or time.monotonic() - since < _LOOKS_EVERY:
-                continue
             waited = time.monotonic() - since
-            late = self._late()
-            gone = [rank for rank, pid in late if not _is_there(pid)]
-            if gone and since == self._since:
-                self._end(f"rank {gone[0]} of {self._comm.size} is gone")
-            if waited > self._limit and since == self._since:
-                whom = " and ".join(f"rank {rank} (process {pid})" for rank, pid in late)
-                self._end(
-                    f"rank {self._comm.rank} of {self._comm.size} has waited {waited:.0f} s for "
-                    f"{whom or 'a rank on another machine'}; GPUNN_RANK_SECONDS sets the limit"
-                )
+            why = self._why(waited) if since and waited > LOOKS_EVERY else None
+            if why is not None and since == self._since:
+                self._end(why)
 
-    def _late(self) -> list[tuple[int, int]]:
-        """Return the ranks on this machine, and their processes, that have not come yet."""
+    def _why(self, waited: float) -> str | None:
+        """Return why there is no use in waiting any longer; None if there is."""
+        states = {rank: _state(pid) for rank, pid in self._members}
+        gone = [rank for rank, state in states.items() if state is None]
+        if gone:
+            return f"rank {gone[0]} of {self._comm.size} is gone"
+        if waited < self._limit:
+            return None
         met = int(self._mine[0])
-        return [
-            member
-            for member, count in zip(self._members, self._counts, strict=True)
-            if count[0] < met
-        ]
+        late = [m for m, count in zip(self._members, self._counts, strict=True) if count[0] < met]
+        # One that has come and does not go on is one that somebody has stopped.
+        late = late or [m for m in self._members if states[m[0]] == "stopped"]
+        whom = " and ".join(f"rank {rank} (process {pid})" for rank, pid in late)
+        if not whom:
+            elsewhere = self._comm.size > len(self._members)
+            whom = "ranks on other machines" if elsewhere else "the others"
+        return (
+            f"rank {self._comm.rank} of {self._comm.size} has waited {waited:.0f} s for {whom}, "
+            "and GPUNN_RANK_SECONDS sets the limit"
+        )
 
     def _end(self, why: str) -> None:
-        os.write(
-            sys.__stderr__.fileno() if sys.__stderr__ else 2,
-            f"gpunn: {why}; all ranks end; the last checkpoint is whole\n".encode(),
-        )
+        text = f"gpunn: {why}; all ranks end; the last checkpoint is whole\n"
+        os.write(2, text.encode())  # the main thread may hold what else prints
+        time.sleep(TIME_TO_PRINT)
         self._comm.Abort(1)
 
 
@@ -99,10 +103,12 @@ def _limit() -> float:
     return limit if limit > 0 else LIMIT
 
 
-def _is_there(pid: int) -> bool:
+def _state(pid: int) -> str | None:
+    """Return what a process is doing, as psutil calls it; None if it has ended."""
     import psutil
 
     try:
-        return bool(psutil.Process(pid).status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD))
+        state: str = psutil.Process(pid).status()
     except psutil.Error:
-        return False
+        return None
+    return None if state in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD) else state
