@@ -3,6 +3,7 @@
 This module is imported only where a launcher has started several processes.
 """
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
@@ -41,6 +42,7 @@ class MpiRanks(Ranks):
         self.library = library_name()
         self.n_bytes_sent = 0
         self._sums: dict[tuple[int, str], HostSum] = {}
+        self._slots: dict[tuple[int, int, str], HostSum] = {}
         self._on_devices: dict[str, RankSum | None] = {}
         self._watch = Watch(comm)
 
@@ -57,6 +59,26 @@ class MpiRanks(Ranks):
         self.n_bytes_sent += own.n_bytes_sent
         if host is not array:
             backend.copy_into(backend.asarray(host), array)
+
+    def begin_sum(self, backend: Backend, array: Array, slot: int) -> Callable[[], None]:
+        if self._on_device(backend) is not None:
+            self.add_up(backend, array)  # which the device does in its own time
+            return lambda: None
+        host = array if isinstance(array, np.ndarray) else backend.to_host(array)
+        key = (slot, host.size, host.dtype.char)
+        if key not in self._slots:
+            self._slots[key] = HostSum(self.comm, host.size, host.dtype)
+        own = self._slots[key]
+        request = own.begin(host)
+        self.n_bytes_sent += own.n_bytes_sent
+
+        def wait() -> None:
+            with self._watch:
+                own.end(request, host)
+            if host is not array:
+                backend.copy_into(backend.asarray(host), array)
+
+        return wait
 
     def _on_device(self, backend: Backend) -> RankSum | None:
         """Return how a device adds up over ranks by itself, if it does."""

@@ -44,6 +44,13 @@ class Ranks:
         The same number of ranks gives the same bits, and all ranks get the same.
         """
 
+    def begin_sum(self, backend: Backend, array: Array, slot: int) -> Callable[[], None]:
+        """Begin to add up an array as `add_up` does; return what waits until that is done.
+
+        Several may be on their way at once, each in a slot of its own.
+        """
+        return lambda: None
+
     def same(self, value: T) -> T:
         """Return what the first rank has given."""
         return value

@@ -36,6 +36,7 @@ from gpunn.ranges import check_count
 from gpunn.training.batches import BatchTrainer
 from gpunn.training.callbacks import Callback, EarlyStopping, History, check_callbacks
 from gpunn.training.checkpoints import Checkpoints, array_fingerprint
+from gpunn.training.data_parallel import DataTrainer, NetworkOfGradients
 from gpunn.training.draws import GeneratorDraws
 from gpunn.training.evaluation import Holdout
 from gpunn.training.loaders import Given, Loader, check_given, loader_of_given
@@ -230,7 +231,7 @@ def fit(
         halve_rate=on_divergence == "halve-lr",
     )
     with network.training(), _sole_use(optimizer), _named(network, names):
-        optimizer.prepare(network)
+        way.prepare()
         return Loop(plan).run()
 
 
@@ -340,16 +341,28 @@ class _Way:
         # The fused ways know no rounded samples.
         fusible = weights is None and not dropout_rate and network.work_dtype == network.dtype
         self._launches = None
-        if fusible and batch_size > 1:
+        if fusible and batch_size > 1 and network.sharing.kind == "none":
             self._launches = BatchTrainer.make(network, optimizer, batch_size)
         plain = fusible and type(optimizer) is SGD and optimizer.weight_decay == 0
         # Where steps are recorded, a block of steps would only make larger recordings.
         most = 1 if network.backend.records_steps else LARGEST_STEP
+        self._by_samples = network.sharing.kind == "data"
         self._in_blocks = plain and self._launches is None and batch_size <= most
+        self._in_blocks = self._in_blocks and not self._by_samples
         self.n_rows = rows_in_block(network, batch_size) if self._in_blocks else batch_size
         self.step_rows, self.call_bytes = self.n_rows, 0
         if self._launches is not None:
             self.n_rows, self.call_bytes = self._launches.rows_in_call, self._launches.call_bytes
+        if self._by_samples:
+            # The gradients, and those of the other ranks.
+            self.call_bytes = 2 * network.n_held * network.dtype.itemsize
+
+    def prepare(self) -> None:
+        """Let the optimizer prepare for the network."""
+        network: Any = self._network
+        if self._by_samples:
+            network = NetworkOfGradients(network)
+        self._optimizer.prepare(network)
 
     def make_trainer(self, loader: Loader, schedule: Schedule) -> Trainer:
         """Return what does the steps."""
@@ -359,7 +372,16 @@ class _Way:
             online = OnlineTrainer(
                 self._network, self._batch_size, has_one_rate=schedule.is_constant
             )
-            return recorded(online, loader)
+            return online if self._network.sharing.is_split else recorded(online, loader)
+        if self._by_samples:
+            return DataTrainer(
+                self._network,
+                self._optimizer,
+                self._n_samples,
+                self._batch_size,
+                weights=self._weights,
+                dropout_rate=self._dropout_rate,
+            )
         steps = StepTrainer(
             self._network,
             self._optimizer,
@@ -368,7 +390,8 @@ class _Way:
             weights=self._weights,
             dropout_rate=self._dropout_rate,
         )
-        return recorded(steps, loader)
+        # What is recorded holds no way to other ranks.
+        return steps if self._network.sharing.is_split else recorded(steps, loader)
 
     def fingerprint(self) -> dict[str, Any]:
         """Return what tells it from a training without weights and dropout, in plain values."""
