@@ -93,7 +93,8 @@ class StoredNetwork(NetworkState):
             parameters, header = read_model(path)
         backend = get_backend(device)
         try:
-            sharing = share(parallel, _architecture(header).layer_sizes)
+            made = _architecture(header)
+            sharing = share(parallel, made.layer_sizes, tied=made.ties_hidden_units)
             if reader is not None:
                 parameters = reader.read(sharing)
             network = cls.__new__(cls)

@@ -123,7 +123,9 @@ class Network(ForwardNetwork):
             get_dtype(dtype).name,
             hidden_errors,
         )
-        generator, sharing = make_generator(seed), share(parallel, architecture.layer_sizes)
+        generator = make_generator(seed)
+        tied = architecture.ties_hidden_units
+        sharing = share(parallel, architecture.layer_sizes, tied=tied)
         backend = get_backend(device)
         check_alike(sharing, backend, architecture.to_dict(), initializer, generator)
         weights = drawn(architecture, backend, sharing, initializer, generator)

@@ -231,6 +231,11 @@ class NetworkState:
             for name, array in host.items()
         }
 
+    def weights_of(self, index: int) -> NDArray[Any]:
+        """Return a host copy of the weights of a layer; ranks that share them must all call it."""
+        name = f"layers.{index}.weight"
+        return self.whole({name: self.layers[index].weights})[name]
+
     def load_parameters(self, parameters: Mapping[str, ArrayLike]) -> None:
         """Change the network's parameters in place to copies of the given ones.
 

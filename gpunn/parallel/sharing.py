@@ -133,7 +133,7 @@ NOT_SHARED = Sharing(ALONE, "none", ())
 """What a process by itself has: all."""
 
 
-def share(parallel: str, layer_sizes: tuple[int, ...]) -> Sharing:
+def share(parallel: str, layer_sizes: tuple[int, ...], *, tied: bool = False) -> Sharing:
     """Return how a network is shared between the ranks that there are.
 
     Parameters
@@ -142,6 +142,8 @@ def share(parallel: str, layer_sizes: tuple[int, ...]) -> Sharing:
         What is wanted; without a launcher nothing is shared.
     layer_sizes : tuple of int
         Its layers.
+    tied : bool
+        Whether its hidden units depend on each other, as those of softmax do.
 
     Raises
     ------
@@ -155,11 +157,16 @@ def share(parallel: str, layer_sizes: tuple[int, ...]) -> Sharing:
             "parallel 'hidden' shares out the units of one hidden layer, and this network has "
             f"{len(layer_sizes) - 2}: use 'data'"
         )
+    if parallel == "hidden" and tied:
+        raise ParameterError(
+            "parallel 'hidden' is for hidden units that are active by themselves, not for softmax: "
+            "use 'data'"
+        )
     ranks = ALONE if parallel == "none" else ranks_here()
     if ranks.size == 1:
         return Sharing(ALONE, "none", layer_sizes)
     if parallel == "auto":
-        parallel = "hidden" if len(layer_sizes) == 3 else "data"
+        parallel = "hidden" if len(layer_sizes) == 3 and not tied else "data"
     if parallel == "hidden" and layer_sizes[1] < ranks.size:
         raise ParameterError(
             f"{layer_sizes[1]} hidden units cannot be shared between {ranks.size} ranks: start "

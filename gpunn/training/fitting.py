@@ -184,12 +184,11 @@ def fit(
     batch_size = min(int(batch_size), given.n_samples)
     way = _Way(network, optimizer, given.n_samples, batch_size, weights, float(dropout))
     n_validated = 0 if held_out is None else min(held_out.n_samples, network.rows_at_once)
-    reserved = way.call_bytes + check_memory(
-        network,
-        optimizer,
-        batch_size=batch_size,
-        n_rows=max(way.step_rows, n_validated),
-        keeps_best=held_out is not None,
+    rule, n_rows = optimizer, max(way.step_rows, n_validated)
+    reserved = way.call_bytes + network.sharing.ranks.together(
+        lambda: check_memory(
+            network, rule, batch_size=batch_size, n_rows=n_rows, keeps_best=held_out is not None
+        )
     )
     loader = loader_of_given(network, given, way.n_rows, reserved)
     holdout = None
