@@ -7,6 +7,7 @@ import os
 from itertools import pairwise
 from typing import Any, Self
 
+import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.backends.base import Backend
@@ -44,7 +45,11 @@ class StoredNetwork(NetworkState):
             write_model(path, self.parameters(), self.header())
             return
         arrays = self.device_parameters().items()
-        host = {name: self.backend.to_host(array) for name, array in arrays}
+        # A part may fill half of the host's memory, so what is there is not copied.
+        host = {
+            name: array if isinstance(array, np.ndarray) else self.backend.to_host(array)
+            for name, array in arrays
+        }
         write_parts(path, host, self.header(), self.sharing)
 
     @classmethod
