@@ -47,6 +47,7 @@ from gpunn.backends.cupy_formulas import (
 )
 from gpunn.backends.cupy_hidden import CupyHiddenPass
 from gpunn.backends.cupy_online import CupySequencer, rows_in_block
+from gpunn.backends.cupy_ranks import make_nccl_sum
 from gpunn.backends.cupy_recorder import RECORDING_BYTES, CupyRecorder
 from gpunn.backends.cupy_staging import CupyStagingBuffer
 from gpunn.backends.cupy_thin import CupyThinTop, top_bytes
@@ -60,6 +61,7 @@ from gpunn.backends.fused import (
     ThinTop,
     UpdateRule,
 )
+from gpunn.backends.rank_sum import RankLinks, RankSum
 from gpunn.backends.staging import StagingBuffer
 from gpunn.errors import OutOfMemoryError
 from gpunn.host_memory import MemoryInfo, in_gib
@@ -299,6 +301,9 @@ class CupyBackend(Backend):
 
     def make_recorder(self, shape: StepShape) -> StepRecorder | None:
         return CupyRecorder(self, self._device, shape)
+
+    def make_rank_sum(self, ranks: RankLinks) -> RankSum | None:
+        return make_nccl_sum(self._device, ranks)
 
     def axpby(self, source: Array, out: Array, *, alpha: Number, beta: Number) -> None:
         with self._device:

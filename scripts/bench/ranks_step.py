@@ -1,8 +1,8 @@
 """How long a step takes on the ranks that mpiexec has started, and what they send in it.
 
-    mpiexec -n 2 python scripts/bench/ranks_step.py --hidden 20000 --batch-size 256
+    python scripts/bench/ranks_step.py --hidden 20000 --batch-size 256
 
-prints one line of JSON. Started alone, it measures one process, with the same code. Set
+prints one line of JSON for one process, and after ``mpiexec -n 2`` for two ranks. Set
 OPENBLAS_NUM_THREADS=1 to give each process one core.
 """
 
