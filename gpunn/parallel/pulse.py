@@ -24,7 +24,7 @@ class Pulse:
     Parameters
     ----------
     ranks : Ranks
-        The ranks; one by itself looks at its own clock and signals.
+        The ranks, which all make one; one by itself looks at its own clock and signals.
 
     Attributes
     ----------
@@ -35,7 +35,8 @@ class Pulse:
     def __init__(self, ranks: Ranks) -> None:
         self._ranks = ranks
         self.kind: str | None = None
-        self._now = time.perf_counter()
+        # From the beginning all have the same time: what is done when follows from it.
+        _, self._now = ranks.agree(0, time.perf_counter())
         self._steps, self._left = 1, 1
 
     def now(self) -> float:

@@ -50,7 +50,8 @@ def train(folder: str) -> None:
     network = gpunn.Network([50, 200, 10], dtype="float64", device="cpu")
     gpunn.fit(
         network, X, y, epochs=4, batch_size=20, optimizer="adam",
-        validation_data=(X[:200], y[:200]), dropout=0.1, checkpoints=gpunn.Checkpoints(folder, "7 steps", resume=True),
+        validation_data=(X[:200], y[:200]), dropout=0.1,
+        checkpoints=gpunn.Checkpoints(folder, "7 steps", resume=True),
     )  # fmt: skip
     numbers = b"".join(array.tobytes() for array in network.parameters().values())
     if ranks.is_first:

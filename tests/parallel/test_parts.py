@@ -13,6 +13,7 @@ from gpunn.errors import ModelFileError, ParameterError
 from gpunn.initializers import BLOCK_UNITS, INITIALIZERS
 from gpunn.network.architecture import Architecture
 from gpunn.network.state import drawn
+from gpunn.parallel import pulse
 from gpunn.parallel.part_files import PartReader
 from gpunn.parallel.ranks import Ranks
 from gpunn.parallel.sharing import Sharing, share
@@ -160,6 +161,36 @@ def test_another_width_than_the_description_says_is_refused(tmp_path):
     Network([5, 11, 3], device="cpu").save(tmp_path / "m")
     with pytest.raises(ModelFileError, match=r"expected .* of 12 hidden units"):
         PartReader(tmp_path / "m").read(parts(2, (5, 12, 3))[0])
+
+
+class OfOneClock(Pretended):
+    """A rank that hears the first one's clock."""
+
+    def __init__(self, rank, clock):
+        super().__init__(rank, 3)
+        self.clock, self.n_met = clock, 0
+
+    def agree(self, number, clock):
+        self.n_met += 1
+        return number, self.clock[0]
+
+
+def test_ranks_whose_clocks_differ_meet_after_the_same_steps(monkeypatch):
+    """One that met the others a step later would wait in one exchange while they are in another."""
+    clock, shift = [100.0], [0.0]
+    monkeypatch.setattr(pulse.time, "perf_counter", lambda: clock[0] + shift[0])
+    ranks, pulses = [OfOneClock(rank, clock) for rank in range(3)], []
+    for number, rank in enumerate(ranks):
+        shift[0] = -37.5 * number  # another machine's clock began at another time
+        pulses.append(pulse.Pulse(rank))
+    for step in range(400):
+        clock[0] += 0.013 if step < 200 else 0.2
+        for number, one in enumerate(pulses):
+            shift[0] = -37.5 * number
+            one.beat(None)
+        assert len({rank.n_met for rank in ranks}) == 1
+        assert len({one.now() for one in pulses}) == 1
+    assert 200 / 40 < ranks[0].n_met < 400
 
 
 # What a launcher says.
