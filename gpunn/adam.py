@@ -65,7 +65,7 @@ class Adam(Optimizer):
         check_range("weight_decay", self.weight_decay, 0.0)
 
     def extra_bytes(self, network: Network) -> int:
-        numbers = 2 * network.n_parameters + largest_layer(network)
+        numbers = 2 * network.n_held + largest_layer(network)
         return numbers * network.dtype.itemsize
 
     def prepare(self, network: Network) -> None:

@@ -17,7 +17,9 @@ from numpy.typing import DTypeLike, NDArray
 from gpunn.errors import ParameterError
 
 
-class _Fans(NamedTuple):
+class Fans(NamedTuple):
+    """How many units a layer has below it, and how many it has."""
+
     n_in: int
     n_out: int
 
@@ -25,35 +27,38 @@ class _Fans(NamedTuple):
 ROWS_NUMBERS = 2**20
 """How many numbers are drawn at a time."""
 
-Draw = Callable[[Generator, tuple[int, ...], _Fans], NDArray[np.float64]]
+BLOCK_UNITS = 4096
+"""Hidden units of a three-layer network that one generator draws; see `block_generators`."""
+
+Draw = Callable[[Generator, tuple[int, ...], Fans], NDArray[np.float64]]
 
 
-def _normal(generator: Generator, shape: tuple[int, ...], fans: _Fans) -> NDArray[np.float64]:
+def _normal(generator: Generator, shape: tuple[int, ...], fans: Fans) -> NDArray[np.float64]:
     return generator.normal(0.0, fans.n_in**-0.5, shape)
 
 
-def _uniform(generator: Generator, shape: tuple[int, ...], fans: _Fans) -> NDArray[np.float64]:
+def _uniform(generator: Generator, shape: tuple[int, ...], fans: Fans) -> NDArray[np.float64]:
     return generator.uniform(-(fans.n_in**-0.5), fans.n_in**-0.5, shape)
 
 
-def _uniform_half(generator: Generator, shape: tuple[int, ...], fans: _Fans) -> NDArray[np.float64]:
+def _uniform_half(generator: Generator, shape: tuple[int, ...], fans: Fans) -> NDArray[np.float64]:
     return generator.uniform(-0.5, 0.5, shape)
 
 
 def _standard_normal(
-    generator: Generator, shape: tuple[int, ...], fans: _Fans
+    generator: Generator, shape: tuple[int, ...], fans: Fans
 ) -> NDArray[np.float64]:
     return generator.standard_normal(shape)
 
 
 def _glorot_uniform(
-    generator: Generator, shape: tuple[int, ...], fans: _Fans
+    generator: Generator, shape: tuple[int, ...], fans: Fans
 ) -> NDArray[np.float64]:
     bound = (6.0 / (fans.n_in + fans.n_out)) ** 0.5
     return generator.uniform(-bound, bound, shape)
 
 
-def _he_normal(generator: Generator, shape: tuple[int, ...], fans: _Fans) -> NDArray[np.float64]:
+def _he_normal(generator: Generator, shape: tuple[int, ...], fans: Fans) -> NDArray[np.float64]:
     return generator.normal(0.0, (2.0 / fans.n_in) ** 0.5, shape)
 
 
@@ -93,8 +98,44 @@ def make_generator(seed: int | Sequence[int] | Generator) -> Generator:
         ) from None
 
 
+def block_generators(generator: Generator, n_units: int) -> Callable[[int | None], Generator]:
+    """Return who draws which hidden units of a three-layer network.
+
+    A network of up to `BLOCK_UNITS` hidden units is drawn by its own generator, from the first
+    weight to the last. Of a wider one each block of so many units has a generator of its own, so
+    that whoever wants some of the units need not draw those before them: it draws their rows of the
+    first weights, their biases and then their columns of the second weights.
+
+    Parameters
+    ----------
+    generator : numpy.random.Generator
+        The network's. For a wider network it only draws what the others are seeded by.
+    n_units : int
+        The number of hidden units.
+
+    Returns
+    -------
+    callable
+        Returns a block's generator for its number, and for None that of the outputs' biases.
+    """
+    if n_units <= BLOCK_UNITS:
+        return lambda _: generator
+    entropy = generator.integers(2**32, size=4, dtype=np.uint32).tolist()
+
+    def of_block(block: int | None) -> Generator:
+        key = () if block is None else (block,)
+        return np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=key))
+
+    return of_block
+
+
 def draw_weights(
-    initializer: str, generator: Generator, n_out: int, n_in: int, dtype: DTypeLike
+    initializer: str,
+    generator: Generator,
+    n_out: int,
+    n_in: int,
+    dtype: DTypeLike,
+    fans: Fans | None = None,
 ) -> Iterator[tuple[slice, NDArray[Any]]]:
     """Draw one layer's weights (n_out, n_in), a few rows at a time.
 
@@ -115,6 +156,8 @@ def draw_weights(
         The layer's size and that of the layer below.
     dtype : dtype_like
         What the float64 draws are cast to.
+    fans : Fans, optional
+        The size of the whole layer and that of the layer below, if this is a part of it.
 
     Yields
     ------
@@ -132,7 +175,7 @@ def draw_weights(
         raise ParameterError(
             f"unknown initializer {initializer!r}: use one of {', '.join(INITIALIZERS)}"
         )
-    fans = _Fans(n_in, n_out)
+    fans = Fans(n_in, n_out) if fans is None else fans
     n_rows = max(1, ROWS_NUMBERS // n_in)
     for start in range(0, n_out, n_rows):
         rows = slice(start, min(start + n_rows, n_out))

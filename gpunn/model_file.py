@@ -53,14 +53,8 @@ def write_model(
     from safetensors.numpy import save_file
 
     path = Path(path)
-    described = json.dumps(header, allow_nan=False)
-    if len(described) > LARGEST_HEADER // 2:
-        raise OutputError(
-            f"cannot write {path}: the description of the model takes {len(described)} bytes, but "
-            f"a model file has room for {LARGEST_HEADER // 2}"
-        )
     # One entry alone: safetensors writes several in any order, and equal models make equal files.
-    metadata = {FORMAT: described}
+    metadata = {FORMAT: described(path, header)}
     tensors = {name: np.ascontiguousarray(array) for name, array in parameters.items()}
     try:
         with replacing(path) as temporary:
@@ -70,6 +64,46 @@ def write_model(
             f"cannot write {path}: {one_line(error)}; check that the folder exists, can be "
             f"written to and has {_mebibytes(tensors)} free"
         ) from error
+
+
+def described(path: str | os.PathLike[str], header: dict[str, Any]) -> str:
+    """Return everything about a model but its numbers as a text.
+
+    Raises
+    ------
+    OutputError
+        If it is longer than a file has room for.
+    """
+    text = json.dumps(header, allow_nan=False)
+    if len(text) > LARGEST_HEADER // 2:
+        raise OutputError(
+            f"cannot write {path}: the description of the model takes {len(text)} bytes, but "
+            f"a model file has room for {LARGEST_HEADER // 2}"
+        )
+    return text
+
+
+def header_of(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
+    """Return what `described` made a text of, from a file's metadata.
+
+    Raises
+    ------
+    ModelFileError
+        If it is not there, or damaged.
+    """
+    if FORMAT not in metadata:
+        found = ", ".join(map(repr, metadata)) or "none"
+        raise ModelFileError(
+            f"{path} is a safetensors file but not a gpunn model: "
+            f"expected a description named {FORMAT!r}, found {found:.80}"
+        )
+    try:
+        header = json.loads(metadata[FORMAT])
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ModelFileError(f"{path} is damaged: its description is not JSON") from error
+    if not isinstance(header, dict):
+        raise ModelFileError(f"{path} is damaged: its description is not a JSON object")
+    return header
 
 
 @contextlib.contextmanager
@@ -214,19 +248,7 @@ def read_model(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], d
         raise ModelFileError(
             f"{path} is damaged, or no network that gpunn saved: {one_line(error)}"
         ) from error
-    if FORMAT not in metadata:
-        found = ", ".join(map(repr, metadata)) or "none"
-        raise ModelFileError(
-            f"{path} is a safetensors file but not a gpunn model: "
-            f"expected a description named {FORMAT!r}, found {found:.80}"
-        )
-    try:
-        header = json.loads(metadata[FORMAT])
-    except (ValueError, RecursionError) as error:
-        raise ModelFileError(f"{path} is damaged: its description is not JSON") from error
-    if not isinstance(header, dict):
-        raise ModelFileError(f"{path} is damaged: its description is not a JSON object")
-    return parameters, header
+    return parameters, header_of(path, metadata)
 
 
 def _flush(path: Path) -> None:

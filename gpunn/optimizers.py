@@ -146,7 +146,7 @@ class Momentum(Optimizer):
         check_range("weight_decay", self.weight_decay, 0.0)
 
     def extra_bytes(self, network: Network) -> int:
-        return network.n_parameters * network.dtype.itemsize
+        return network.n_held * network.dtype.itemsize
 
     def prepare(self, network: Network) -> None:
         self._backend: Backend = network.backend

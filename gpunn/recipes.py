@@ -98,6 +98,7 @@ class Recipe:
         dtype: str = "float32",
         device: str | Backend = "auto",
         seed: int | Sequence[int] = 0,
+        parallel: str = "auto",
     ) -> Network:
         """Return a new network for so many inputs, and classes or numbers to predict.
 
@@ -127,6 +128,7 @@ class Recipe:
                 dtype=dtype,
                 device=device,
                 seed=seed,
+                parallel=parallel,
             )
         return Network(
             [n_inputs, *self.hidden, n_outputs],
@@ -138,6 +140,7 @@ class Recipe:
             dtype=dtype,
             device=device,
             seed=seed,
+            parallel=parallel,
         )
 
 

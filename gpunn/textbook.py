@@ -17,6 +17,7 @@ from gpunn.network.architecture import Architecture
 from gpunn.network.frames import column_names
 from gpunn.network.layers import Layer, add_gradient
 from gpunn.network.names import check_names
+from gpunn.parallel.sharing import Sharing
 from gpunn.training.online import OnlineTrainer
 
 
@@ -47,6 +48,8 @@ class ThreeLayerNetwork(Network):
         Where to compute; "auto" takes the first usable GPU, else the CPU.
     seed : int, sequence of int, or numpy.random.Generator
         Seed of the first weights, or the generator that draws them.
+    parallel : {"auto", "hidden", "data", "none"}
+        How several ranks share the network; see `gpunn.Network`.
 
     References
     ----------
@@ -64,6 +67,7 @@ class ThreeLayerNetwork(Network):
         dtype: DTypeLike = "float32",
         device: str | Backend = "auto",
         seed: int | Sequence[int] | np.random.Generator = 0,
+        parallel: str = "auto",
     ) -> None:
         self.learning_rate = _learning_rate(learning_rate)
         super().__init__(
@@ -74,6 +78,7 @@ class ThreeLayerNetwork(Network):
             dtype=dtype,
             device=device,
             seed=seed,
+            parallel=parallel,
         )
 
     def train(self, inputs: ArrayLike, targets: ArrayLike) -> NDArray[Any]:
@@ -142,9 +147,13 @@ class ThreeLayerNetwork(Network):
         }
 
     def _restore(
-        self, parameters: dict[str, NDArray[Any]], header: dict[str, Any], backend: Backend
+        self,
+        parameters: dict[str, NDArray[Any]],
+        header: dict[str, Any],
+        backend: Backend,
+        sharing: Sharing,
     ) -> None:
-        super()._restore(parameters, header, backend)
+        super()._restore(parameters, header, backend, sharing)
         found = self.architecture
         classic = Architecture(
             found.layer_sizes, biases=False, dtype=found.dtype, hidden_errors="textbook"

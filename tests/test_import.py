@@ -11,11 +11,12 @@ import pytest
 import gpunn
 
 FLOORS = (
-    ("errors", "host_memory"),
+    ("errors", "host_memory", "launcher"),
     ("activations", "ranges"),
     ("losses", "schedules"),
     ("data", "backends"),
     ("initializers", "model_file"),
+    ("parallel",),
     ("network",),
     ("plots",),
     ("optimizer_base",),
@@ -33,11 +34,12 @@ FLOORS = (
 HEAVY = (
     "cupy", "sklearn", "matplotlib", "scipy.linalg", "torch", "onnx", "pooch", "pandas", "PIL",
     "pyarrow", "safetensors", "psutil", "tqdm", "requests", "pytest", "gpunn.cli",
+    "mpi4py", "gpunn.parallel.mpi", "gpunn.parallel.watch", "gpunn.parallel.sums",
     "jinja2", "gpunn.plots", "gpunn.reports", "gpunn.drawing", "gpunn.estimators", "gpunn.parity",
     "gpunn.interchange", "gpunn.backends.cupy_backend",
     "gpunn.backends.cupy_online", "gpunn.backends.cupy_staging", "gpunn.backends.cupy_kernels",
     "gpunn.backends.cupy_batches", "gpunn.backends.cupy_blas", "gpunn.backends.cupy_elementwise",
-    "gpunn.backends.cupy_formulas",
+    "gpunn.backends.cupy_formulas", "gpunn.backends.cupy_ranks",
 )  # fmt: skip
 FOLDER = Path(gpunn.__file__).parent
 
@@ -142,10 +144,10 @@ def test_few_modules_know_cupy():
     users = {m for m in modules() if any(room(name) == "cupy" for name in imports(m))}
     parts = (
         *("backend", "blas", "elementwise", "formulas", "kernels", "passes"),
-        *("recorder", "staging"),
+        *("ranks", "recorder", "staging"),
     )
     over_cupy = {"backends.cublas_library", *(f"backends.cupy_{part}" for part in parts)}
-    assert over_cupy <= users <= over_cupy | {"backends.select", "cli.doctor"}
+    assert over_cupy <= users <= over_cupy | {"backends.select", "cli.doctor", "cli.rank_facts"}
 
 
 def test_only_the_plugin_for_pytest_knows_pytest():

@@ -30,6 +30,7 @@ from gpunn.backends.fused import (
     ThinTop,
     UpdateRule,
 )
+from gpunn.backends.rank_sum import RankLinks, RankSum
 from gpunn.backends.staging import StagingBuffer
 from gpunn.errors import ShapeError
 from gpunn.host_memory import MemoryInfo
@@ -338,6 +339,10 @@ class Backend(ABC):
         """Return the passes through a lower hidden layer, likewise; None if there are none."""
         return None
 
+    def make_rank_sum(self, ranks: RankLinks) -> RankSum | None:
+        """Return how this device adds up over ranks by itself; None if the host is to do it."""
+        return None
+
     @abstractmethod
     def axpby(self, source: Array, out: Array, *, alpha: Number, beta: Number) -> None:
         """Change `out` in place to ``alpha * source + beta * out``.
@@ -354,10 +359,20 @@ class Backend(ABC):
         """
 
     @abstractmethod
-    def dropout(self, a: Array, *, dropout_rate: float, scale: float, key: Number) -> None:
+    def dropout(
+        self,
+        a: Array,
+        *,
+        dropout_rate: float,
+        scale: float,
+        key: Number,
+        first: int = 0,
+        skipped: int = 0,
+    ) -> None:
         """Change `a` in place: some numbers to 0, and all others by a factor.
 
         Which ones depends on `key` and on their place in `a` alone, and is the same on all devices.
+        The number at row i and column j of n columns is at place ``first + i (n + skipped) + j``.
 
         Parameters
         ----------
@@ -369,6 +384,9 @@ class Backend(ABC):
             What the others are multiplied by.
         key : Number
             A whole number from 0 to 2^32 - 1; another one for other choices.
+        first, skipped : int
+            If `a` is a part of a matrix that others have the rest of: the place in it where `a`
+            begins, and how many columns of each row are elsewhere.
         """
 
     @abstractmethod

@@ -31,6 +31,7 @@ from gpunn.backends.cupy_elementwise import (
     column_sums_kernel,
     convert_kernel,
     dropout_kernel,
+    dropout_part_kernel,
     part_sums_kernel,
     scale_kernel,
     squares_kernel,
@@ -46,6 +47,7 @@ from gpunn.backends.cupy_formulas import (
 )
 from gpunn.backends.cupy_hidden import CupyHiddenPass
 from gpunn.backends.cupy_online import CupySequencer, rows_in_block
+from gpunn.backends.cupy_ranks import make_nccl_sum
 from gpunn.backends.cupy_recorder import RECORDING_BYTES, CupyRecorder
 from gpunn.backends.cupy_staging import CupyStagingBuffer
 from gpunn.backends.cupy_thin import CupyThinTop, top_bytes
@@ -59,6 +61,7 @@ from gpunn.backends.fused import (
     ThinTop,
     UpdateRule,
 )
+from gpunn.backends.rank_sum import RankLinks, RankSum
 from gpunn.backends.staging import StagingBuffer
 from gpunn.errors import OutOfMemoryError
 from gpunn.host_memory import MemoryInfo, in_gib
@@ -299,6 +302,9 @@ class CupyBackend(Backend):
     def make_recorder(self, shape: StepShape) -> StepRecorder | None:
         return CupyRecorder(self, self._device, shape)
 
+    def make_rank_sum(self, ranks: RankLinks) -> RankSum | None:
+        return make_nccl_sum(self._device, ranks)
+
     def axpby(self, source: Array, out: Array, *, alpha: Number, beta: Number) -> None:
         with self._device:
             axpby_kernel()(source, alpha, beta, out)
@@ -315,9 +321,23 @@ class CupyBackend(Backend):
                 numbers, squared = parts, False
             add_number_kernel(np.dtype(getattr(alpha, "dtype", "d")).name)(numbers, alpha, out)
 
-    def dropout(self, a: Array, *, dropout_rate: float, scale: float, key: Number) -> None:
+    def dropout(
+        self,
+        a: Array,
+        *,
+        dropout_rate: float,
+        scale: float,
+        key: Number,
+        first: int = 0,
+        skipped: int = 0,
+    ) -> None:
+        limit = int(dropout_rate * 2**32)
         with self._device:
-            dropout_kernel(a.dtype == BFLOAT16)(key, int(dropout_rate * 2**32), scale, a)
+            if first or skipped:
+                kernel = dropout_part_kernel(a.dtype == BFLOAT16)
+                kernel(key, limit, scale, a.shape[1], first % 2**32, skipped % 2**32, a)
+            else:
+                dropout_kernel(a.dtype == BFLOAT16)(key, limit, scale, a)
 
     def adam_update(
         self,

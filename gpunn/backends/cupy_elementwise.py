@@ -107,19 +107,31 @@ def squares_kernel(squared: bool) -> Any:
 @cache
 def dropout_kernel(rounded: bool) -> Any:
     """Return what drops numbers by a hash of their place and a key, and scales the others."""
+    return _dropout(rounded, "(unsigned int)i", "", "gpunn_dropout")
+
+
+@cache
+def dropout_part_kernel(rounded: bool) -> Any:
+    """Return the same for a part of a matrix, by the places in the whole."""
+    place = "(first + (unsigned int)i + (unsigned int)(i / width) * skipped)"
+    parameters = ", uint32 width, uint32 first, uint32 skipped"
+    return _dropout(rounded, place, parameters, "gpunn_dropout_part")
+
+
+def _dropout(rounded: bool, place: str, parameters: str, name: str) -> Any:
     kept = Kept.of(rounded)
     # The place in the array, scattered; then the finalizer of MurmurHash3.
     return cupy.ElementwiseKernel(
-        f"uint32 key, uint32 limit, {kept.number} scale",
+        f"uint32 key, uint32 limit, {kept.number} scale{parameters}",
         f"{kept.type} a",
         f"""
-        unsigned int h = (unsigned int)i * 0x9E3779B1u + key;
+        unsigned int h = {place} * 0x9E3779B1u + key;
         h ^= h >> 16; h *= 0x85EBCA6Bu;
         h ^= h >> 13; h *= 0xC2B2AE35u;
         h ^= h >> 16;
         a = {kept.store}({kept.load}(a) * (h >= limit ? scale : T(0)));
         """,
-        "gpunn_dropout",
+        name,
         preamble=kept.preamble,
     )
 

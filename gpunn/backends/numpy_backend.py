@@ -64,6 +64,10 @@ class NumpyBackend(Backend):
         self._blas = Blas()
         self._memory = ScratchMemory()
 
+    def share_cores(self, n_processes: int) -> None:
+        """Use only so many threads that several processes on this machine have cores enough."""
+        self._blas.share_cores(n_processes)
+
     def asarray(self, host: NDArray[Any], dtype: DTypeLike | None = None) -> NDArray[Any]:
         return np.ascontiguousarray(host, dtype=dtype)
 
@@ -245,7 +249,21 @@ class NumpyBackend(Backend):
         flat = a.reshape(-1)
         out += alpha * float(self._blas.dot[flat.dtype.char](flat, flat))
 
-    def dropout(self, a: NDArray[Any], *, dropout_rate: float, scale: float, key: int) -> None:
+    def dropout(
+        self,
+        a: NDArray[Any],
+        *,
+        dropout_rate: float,
+        scale: float,
+        key: int,
+        first: int = 0,
+        skipped: int = 0,
+    ) -> None:
+        if skipped:
+            for row, numbers in enumerate(a):
+                place = first + row * (numbers.size + skipped)
+                self.dropout(numbers, dropout_rate=dropout_rate, scale=scale, key=key, first=place)
+            return
         flat, limit = a.reshape(-1), np.uint32(int(dropout_rate * 2**32))
 
         def work(piece: slice) -> None:
@@ -253,7 +271,7 @@ class NumpyBackend(Backend):
             h = self._memory((numbers.size,), np.dtype(np.uint32), 5)
             shifted = self._memory((numbers.size,), np.dtype(np.uint32), 6)
             # The place in the array, scattered; then the finalizer of MurmurHash3.
-            start = (piece.start * GOLDEN + key) % 2**32
+            start = ((first + piece.start) * GOLDEN + key) % 2**32
             np.multiply(_places()[: numbers.size], np.uint32(GOLDEN), h)
             np.add(h, np.uint32(start), h)
             for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35), (16, 1)):

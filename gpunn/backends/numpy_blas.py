@@ -5,6 +5,7 @@ wait. A loop that used both would have two pools fight for the same cores, so ev
 through SciPy's, which can also accumulate into its output.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -54,6 +55,18 @@ class Blas:
     def n_threads(self) -> int:
         """How many threads the library uses now."""
         return 1 if self._library is None else int(self._library.num_threads)
+
+    def share_cores(self, n_processes: int) -> None:
+        """Use only so many threads that several processes on this machine have cores enough.
+
+        Whoever says in the environment how many there are to be, or has bound each process to
+        cores of its own, has decided already.
+        """
+        chosen = any(name in os.environ for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"))
+        n_cores = os.cpu_count() or 1
+        bound = hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0)) < n_cores
+        if n_processes > 1 and self._library is not None and not chosen and not bound:
+            self._library.set_num_threads(max(1, n_cores // n_processes))
 
     @contextmanager
     def one_thread(self) -> Iterator[None]:

@@ -15,6 +15,7 @@ import warnings
 from functools import cache
 from typing import NamedTuple
 
+from gpunn import launcher
 from gpunn.backends.base import PRECISIONS, Backend
 from gpunn.backends.numpy_backend import NumpyBackend
 from gpunn.backends.nvidia import has_driver, hides_gpus
@@ -51,14 +52,25 @@ def cuda_problem() -> str | None:
 
 
 def _first_gpu() -> tuple[int, str | None]:
-    """Return the first usable GPU's number and None, or 0 and why there is none."""
+    """Return the first usable GPU's number and None, or 0 and why there is none.
+
+    Of several processes that a launcher has started here, each takes the one of its own number.
+    """
     problem = _cupy_problem()
     if problem is not None:
         return 0, problem
+    if launcher.n_processes() > 1:
+        number = _gpu_of_rank()
+        return number, gpu_problem(number)
     for number in range(count_gpus()):
         if gpu_problem(number) is None:
             return number, None
     return 0, gpu_problem(0)
+
+
+def _gpu_of_rank() -> int:
+    """Return which GPU is this rank's: the first rank on a machine has its first GPU."""
+    return launcher.local_rank() % count_gpus()
 
 
 @cache
@@ -129,7 +141,9 @@ def _original_text(error: BaseException) -> str:
 
 @cache
 def _numpy_backend() -> Backend:
-    return NumpyBackend()
+    backend = NumpyBackend()
+    backend.share_cores(launcher.n_local())
+    return backend
 
 
 @cache
@@ -186,6 +200,8 @@ def _select(device: str, precision: str) -> Selection:
     device_id = int(match[1] or 0)
     problem = _cupy_problem()
     if problem is None:
+        if match[1] is None:
+            device_id = _gpu_of_rank()
         _check_number(device_id)
         problem = gpu_problem(device_id)
     if problem is not None:
@@ -207,7 +223,7 @@ def _select_automatically(precision: str) -> Selection:
         fell_back = has_cupy() and not hides_gpus()
         return Selection(_numpy_backend(), f"no usable GPU: {problem}", fell_back)
     backend = _gpu_backend(first, precision)
-    if first > 0:
+    if first > 0 and launcher.n_processes() == 1:
         return Selection(backend, f"the first usable GPU; cuda:0: {gpu_problem(0)}", True)
     return Selection(backend, f"a usable GPU is there{_crowding(backend)}")
 

@@ -13,13 +13,17 @@ from typing import Any, TextIO
 from gpunn.backends.base import Backend
 from gpunn.backends.select import select_backend
 from gpunn.errors import OutputError, one_line
+from gpunn.parallel.alike import describe_ranks
+from gpunn.parallel.ranks import ALONE, Ranks
 
 
 class Console:
     """Where lines go: to standard output, or beside it when that is for JSON alone."""
 
-    def __init__(self, *, as_json: bool, quiet: bool = False) -> None:
-        self.as_json, self.quiet = as_json, quiet
+    def __init__(self, *, as_json: bool, quiet: bool = False, ranks: Ranks = ALONE) -> None:
+        self.as_json, self.ranks = as_json, ranks
+        # Of several ranks the first one speaks for all.
+        self.quiet = quiet or not ranks.is_first
         self._full: OSError | None = None
 
     def say(self, text: str = "") -> None:
@@ -50,6 +54,8 @@ class Console:
         OutputError
             If it cannot be printed for another reason.
         """
+        if not self.ranks.is_first:
+            return
         shown = json.dumps(plain(result), allow_nan=False) if self.as_json else text
         try:
             if self._full is not None:
@@ -85,8 +91,11 @@ def choose_device(device: str, console: Console, precision: str = "fp32") -> Bac
     That a GPU could not be taken is said even where all else is quiet.
     """
     backend, reason, fell_back = select_backend(device, precision)
-    line = f"running on {backend.describe()}: {reason}{'; see gpunn info' if fell_back else ''}"
-    if console.quiet and fell_back:
+    why = f"{reason}{'; see gpunn info' if fell_back else ''}"
+    line = f"running on {backend.describe()}: {why}"
+    if console.ranks.size > 1:
+        line = f"running on {describe_ranks(console.ranks, backend)}: {why}"
+    if console.quiet and fell_back and console.ranks.is_first:
         print(line, file=sys.stderr)
     console.say(line)
     return backend

@@ -18,7 +18,7 @@ from gpunn.backends.select import count_gpus, cuda_problem, gpu_problem, has_cup
 from gpunn.cli.diagnosis import diagnose
 from gpunn.cli.facts import Cuda, Facts
 
-PACKAGES = ("numpy", "scipy", "safetensors", "matplotlib", "scikit-learn")
+PACKAGES = ("numpy", "scipy", "safetensors", "matplotlib", "scikit-learn", "mpi4py")
 CUPY_WHEELS = ("cupy-cuda11x", "cupy-cuda12x", "cupy-cuda13x", "cupy")
 LIBRARIES = {"cuBLAS": "cublas", "NVRTC": "nvrtc"}
 VECTORS = {"X86_V3": "AVX2", "X86_V4": "AVX512"}
@@ -36,6 +36,7 @@ ENVIRONMENT = {
     "OMP_NUM_THREADS": "threads of the CPU for products, if OPENBLAS_NUM_THREADS is not set",
     "OPENBLAS_NUM_THREADS": "threads of the CPU for products",
     "GPUNN_DATA_DIR": "where mnist/ and fashion-mnist/ are looked for",
+    "GPUNN_RANK_SECONDS": "how long a rank waits for the others before all end; 600 by default",
     "GPUNN_REQUIRE_GPU": "1 makes gpunn's tests fail, not skip, if there is no GPU",
 }
 """What each variable that changes gpunn's behaviour does."""
@@ -55,10 +56,10 @@ def examine() -> dict[str, Any]:
         device "auto" is and why), ``environment`` (variables that change behaviour, where
         set) and ``problems``, a list of causes and remedies in the order to go by.
     """
+    memory = select_backend("cpu").backend.memory_info()  # first: it says how many threads
     versions, blas = _versions(), _blas()
     facts = _facts(versions, blas)
     backend, reason, _ = select_backend("auto")
-    memory = select_backend("cpu").backend.memory_info()
     return {
         "versions": versions,
         "platform": f"Python {platform.python_version()} on {platform.platform()}",

@@ -7,6 +7,7 @@ from typing import Any
 from gpunn.cli.console import Console
 from gpunn.cli.doctor import examine, meaning_of
 from gpunn.cli.options import add_json
+from gpunn.cli.rank_facts import examine_ranks, lines_of
 from gpunn.host_memory import in_gib
 
 
@@ -14,7 +15,7 @@ def add_options(parser: ArgumentParser) -> None:
     """Add the options of ``gpunn info``."""
     parser.description = (
         "Say what this machine offers: package versions, processor, GPUs, memory, and what to do "
-        "about what is missing."
+        "about what is missing. Started by mpiexec or srun, it looks at all ranks, too."
     )
     add_json(parser)
 
@@ -22,6 +23,9 @@ def add_options(parser: ArgumentParser) -> None:
 def run(options: Namespace, console: Console) -> int:
     """Say what this machine offers, and what to do about what is missing."""
     found = examine()
+    if (ranks := examine_ranks(console.ranks)) is not None:
+        found["ranks"] = ranks
+        found["problems"] += ranks["problems"]
     console.report(info_text(found), found)
     return 0
 
@@ -37,6 +41,8 @@ def info_text(found: dict[str, Any]) -> str:
         lines += ["", "environment"]
         for name, value in found["environment"].items():
             lines.append(f"  {name}={value} ({meaning_of(name)})")
+    if "ranks" in found:
+        lines += ["", *lines_of(found["ranks"])]
     auto = found["auto"]
     lines += ["", f"device auto is {auto['description']}: {auto['reason']}"]
     if found["problems"]:

@@ -21,6 +21,7 @@ from gpunn.data.labels import class_numbers
 from gpunn.errors import ParameterError
 from gpunn.losses import LOSSES
 from gpunn.model_file import check_writable
+from gpunn.parallel.alike import describe_ranks
 from gpunn.parity.cases import Case, standard_cases
 from gpunn.parity.comparison import Comparison, choose_devices, compare
 from gpunn.plots.figures import check_matplotlib, check_picture_name
@@ -38,7 +39,8 @@ def add_options(parser: ArgumentParser) -> None:
         "step at first, then after each epoch. Each number has a tolerance that follows from its "
         "arithmetic. Without options, this covers every activation and every loss function, in "
         "batches and one sample at a time. Exit status: 0 if all is within tolerance, 1 if not, "
-        "2 if there is no second device."
+        "2 if there is no second device. Started by mpiexec or srun, it compares all ranks "
+        "together with one process."
     )
     add_data(parser, default="digits")
     parser.add_argument(
@@ -82,7 +84,10 @@ def run(options: Namespace, console: Console) -> int:
         check_writable(options.out)
     tested, against = choose_devices(options.device, options.against, options.precision)
     reference = against.describe() if isinstance(against, Backend) else "cpu, float64"
-    console.say(f"running on {tested.describe()}, compared with {reference}")
+    where = tested.describe()
+    if console.ranks.size > 1:
+        where, reference = describe_ranks(console.ranks, tested), f"one process on {reference}"
+    console.say(f"running on {where}, compared with {reference}")
     inputs, y, n_classes = _samples(options)
     cases = _cases(options, against, inputs.shape[1], n_classes)
     console.say(f"{len(cases)} trainings; the largest differences, as parts of their tolerances")
@@ -93,7 +98,7 @@ def run(options: Namespace, console: Console) -> int:
         comparison = compare(case, inputs[:n], y[:n], device=tested, against=against)
         comparisons.append(comparison)
         console.say(_row(comparison))
-    if options.out:
+    if options.out and console.ranks.is_first:
         draw(options.out, comparisons)
     result = _result(comparisons, tested, reference)
     console.report(_text(comparisons), result)

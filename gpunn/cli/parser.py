@@ -24,7 +24,10 @@ from gpunn import __version__
 from gpunn.cli import backquery, draw, evaluate, info, parity, predict, report, train
 from gpunn.cli.completion import SHELLS, completion_script
 from gpunn.cli.console import Console
+from gpunn.cli.together import check_command, end, silent_unless_first
 from gpunn.errors import DivergenceError, GpunnError
+from gpunn.parallel.ranks import ALONE
+from gpunn.parallel.world import ranks_here
 
 _DESCRIPTION = """\
 Train multilayer perceptrons on the CPU or on an NVIDIA GPU.
@@ -175,7 +178,7 @@ def _add_command(subparsers: Any, command: Command) -> None:
     _add_help(parser)
     command.module.add_options(parser)
     parser.usage = _usage(parser)
-    parser.set_defaults(run=command.module.run, refuse=parser.error)
+    parser.set_defaults(run=command.module.run, refuse=parser.error, name=command.name)
 
 
 def _add_options(parser: ArgumentParser) -> None:
@@ -227,30 +230,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
     int
         The exit status.
     """
-    arguments, parser = sys.argv[1:] if arguments is None else arguments, make_parser()
+    arguments = sys.argv[1:] if arguments is None else arguments
+    with silent_unless_first():
+        options = _parse(arguments)
+        if options is None:
+            return 2
+    ranks = ALONE
+    try:
+        ranks = ranks_here()
+        check_command(options.name, ranks)
+        console = Console(as_json=options.json, quiet=getattr(options, "quiet", False), ranks=ranks)
+        status: int = options.run(options, console)
+    except GpunnError as error:
+        status = 1 if isinstance(error, MemoryError | DivergenceError) else 2
+        return end(ranks, f"gpunn: error: {error}", status)
+    except MemoryError:
+        return end(ranks, "gpunn: error: out of memory; try a smaller --hidden or --batch-size", 1)
+    except KeyboardInterrupt:
+        folder = getattr(options, "checkpoint", None)
+        kept = "nothing was saved" if folder is None else f"the checkpoints in {folder} are whole"
+        return end(ranks, f"gpunn: ended by Ctrl-C; {kept}", 130)
+    except BrokenPipeError:
+        return 1  # whoever read the result, such as `head`, has had enough
+    return status
+
+
+def _parse(arguments: Sequence[str]) -> Namespace | None:
+    """Return what was asked for; None if nothing was, which has been answered with the help."""
+    parser = make_parser()
     if not arguments:
         parser.print_help(sys.stderr)
-        return 2
+        return None
     options, unknown = parser.parse_known_args(arguments)
     if unknown:
         options.refuse(f"unrecognized arguments: {' '.join(unknown)}")
     options.typed = shlex.join(["gpunn", *arguments])
-    console = Console(as_json=options.json, quiet=getattr(options, "quiet", False))
-    try:
-        status: int = options.run(options, console)
-    except GpunnError as error:
-        print(f"gpunn: error: {error}", file=sys.stderr)
-        return 1 if isinstance(error, MemoryError | DivergenceError) else 2
-    except MemoryError:
-        print(
-            "gpunn: error: out of memory; try a smaller --hidden or --batch-size", file=sys.stderr
-        )
-        return 1
-    except KeyboardInterrupt:
-        folder = getattr(options, "checkpoint", None)
-        kept = "nothing was saved" if folder is None else f"the checkpoints in {folder} are whole"
-        print(f"gpunn: ended by Ctrl-C; {kept}", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        return 1  # whoever read the result, such as `head`, has had enough
-    return status
+    return options

@@ -62,7 +62,9 @@ def run(options: Namespace, console: Console) -> int:
     chunks, files = _open(options, network, console)
     ids = _ids(options, columns) if files is None else iter(files)
     n_samples, kept = 0, []
-    with _predictions_file(options.out, network, columns, ids) as write:
+    # Of several ranks the first one writes.
+    out = options.out if console.ranks.is_first else None
+    with _predictions_file(out, network, columns, ids) as write:
         for inputs in chunks:
             outputs = network.predict(network.scaling.rows(inputs, network.dtype))
             predictions = _predictions(network, outputs)

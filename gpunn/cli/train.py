@@ -48,6 +48,7 @@ from gpunn.data.tables.task import MANY_CLASSES
 from gpunn.errors import DivergenceError, GpunnError, OutputError, ParameterError
 from gpunn.model_file import check_writable
 from gpunn.network import Network
+from gpunn.parallel.alike import check_same
 from gpunn.recipes import Recipe
 from gpunn.reports.report import check_packages
 from gpunn.training.callbacks import EarlyStopping, History
@@ -63,6 +64,12 @@ _STATUS = {"interrupted": 130, "terminated": 143, "diverged": 1}
 def run(options: Namespace, console: Console) -> int:
     """Train a network, measure it on samples it has not seen, and save it."""
     settings = settings_of(options)
+    check_same(console.ranks, "the command", {"what was typed": options.typed})
+    if console.ranks.size > 1 and settings.report is not None:
+        raise ParameterError(
+            "--report is written by one process: leave it out, and run gpunn report without "
+            "mpiexec or srun afterwards"
+        )
     backend = choose_device(options.device, console, options.precision)
     return _train(settings, backend, console)
 
@@ -121,6 +128,7 @@ def _new_network(
         dtype=settings.dtype,
         device=backend,
         seed=settings.source.seed,
+        parallel=settings.parallel,
     )
     network.scaling = scaling_of(dataset, recipe)
     network.output_scaling = output_scaling_of(dataset)
@@ -161,6 +169,8 @@ def _say_what_is_learnt(
     inputs = scaling.describe_inputs() if classes is None else scaling.describe()
     console.say(f"inputs: {inputs}")
     console.say(f"network: {network!r}, {network.n_parameters:,} parameters")
+    if shares := network.sharing.describe():
+        console.say(f"ranks: {shares}")
 
 
 def _record(
@@ -378,6 +388,7 @@ def _train_result(
     n_trained = history.n_samples_trained
     return {
         "device": network.backend.name,
+        "ranks": network.sharing.ranks.size,
         "task": "classification" if network.output_scaling is None else "regression",
         "layer_sizes": list(network.architecture.layer_sizes),
         "parameters": network.n_parameters,
@@ -430,7 +441,8 @@ def _save(network: Network, out: Path) -> None:
     try:
         network.save(out)
     except OutputError as error:
-        rescue = Path(tempfile.gettempdir()) / f"gpunn-rescued-{os.getpid()}.safetensors"
+        process = network.sharing.ranks.same(os.getpid())
+        rescue = Path(tempfile.gettempdir()) / f"gpunn-rescued-{process}.safetensors"
         try:
             network.save(rescue)
         except OutputError:

@@ -17,6 +17,7 @@ from gpunn.cli.train_settings import FEWEST_STEPS, MOST_EPOCHS, SCHEDULES
 from gpunn.data.tables.layout import MISSING_RULES, TASKS
 from gpunn.losses import LOSSES
 from gpunn.optimizers import OPTIMIZERS
+from gpunn.parallel.sharing import PARALLEL
 from gpunn.recipes import RECIPES
 from gpunn.training.fitting import ON_DIVERGENCE
 
@@ -36,6 +37,14 @@ def add_options(parser: ArgumentParser) -> None:
     _add_checkpoints(parser)
     add_device(parser)
     add_precision(parser)
+    parser.add_argument(
+        "--parallel",
+        choices=[name for name in PARALLEL if name != "none"],
+        default="auto",
+        help="how the ranks that mpiexec or srun has started share the network. hidden: each has "
+        "some of the units of the one hidden layer. data: each learns from its share of a batch. "
+        "auto: hidden with one hidden layer, else data (default: auto)",
+    )
     parser.add_argument(
         "--out",
         metavar="FILE",

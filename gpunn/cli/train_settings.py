@@ -78,6 +78,8 @@ class Settings:
     dtype: str
     out: Path
     dropout: float = 0.0
+    parallel: str = "auto"
+    """How several ranks share the network."""
     report: Path | None = None
     """Where a page about the network goes, if there is to be one."""
     typed: str | None = None
@@ -170,6 +172,7 @@ def settings_of(options: Namespace) -> Settings:
         dtype=options.dtype,
         out=Path(options.out or _default_name(options.data, options.recipe)),
         dropout=options.dropout,
+        parallel=options.parallel,
         report=None if options.report is None else Path(options.report),
         typed=getattr(options, "typed", None),
     )

@@ -80,6 +80,11 @@ class Architecture:
             del fields["hidden_errors"]
         return fields
 
+    @property
+    def ties_hidden_units(self) -> bool:
+        """Whether the activation of a hidden unit depends on the others of its layer."""
+        return not get_activation(self.hidden_activation).elementwise
+
     def check_dropout(self) -> None:
         """Raise unless hidden units may sit out steps.
 
@@ -92,7 +97,7 @@ class Architecture:
             raise ParameterError("the textbook's rule has no dropout: use gpunn.Network")
         if len(self.layer_sizes) == 2:
             raise ParameterError("dropout is for hidden units, and this network has none")
-        if not get_activation(self.hidden_activation).elementwise:
+        if self.ties_hidden_units:
             raise ParameterError(
                 "dropout is for hidden units that are active by themselves, not for "
                 f"{self.hidden_activation}"

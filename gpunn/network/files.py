@@ -4,8 +4,10 @@
 """
 
 import os
+from itertools import pairwise
 from typing import Any, Self
 
+import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.backends.base import Backend
@@ -16,6 +18,10 @@ from gpunn.errors import GpunnError, ModelFileError, one_line
 from gpunn.model_file import read_model, write_model
 from gpunn.network.architecture import Architecture, whole_numbers
 from gpunn.network.state import NetworkState, uploaded
+from gpunn.parallel.part_files import PartReader, write_parts
+from gpunn.parallel.ranks import ALONE, Ranks
+from gpunn.parallel.sharing import Sharing, share
+from gpunn.parallel.world import ranks_here
 
 
 class StoredNetwork(NetworkState):
@@ -27,17 +33,33 @@ class StoredNetwork(NetworkState):
         Parameters
         ----------
         path : path-like
-            Where to; a file that is there is replaced once the new one is complete.
+            Where to; a file that is there is replaced once the new one is complete. If ranks share
+            the network, all must call it, and see the same file system.
 
         Raises
         ------
         OutputError
             If it could not be written. What was there before is still there.
         """
-        write_model(path, self.parameters(), self.header())
+        if self.sharing.kind == "none":
+            write_model(path, self.parameters(), self.header())
+            return
+        arrays = self.device_parameters().items()
+        # A part may fill half of the host's memory, so what is there is not copied.
+        host = {
+            name: array if isinstance(array, np.ndarray) else self.backend.to_host(array)
+            for name, array in arrays
+        }
+        write_parts(path, host, self.header(), self.sharing)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], device: str | Backend = "auto") -> Self:
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        device: str | Backend = "auto",
+        *,
+        parallel: str = "auto",
+    ) -> Self:
         """Read a network from a file, onto any device.
 
         Parameters
@@ -46,6 +68,8 @@ class StoredNetwork(NetworkState):
             A file that `save` wrote, on whatever device.
         device : {"auto", "cpu", "cuda", "cuda:N"} or Backend
             Where to compute with it.
+        parallel : {"auto", "hidden", "data", "none"}
+            How several ranks share it, on however many it was saved; see `gpunn.Network`.
 
         Returns
         -------
@@ -59,10 +83,28 @@ class StoredNetwork(NetworkState):
         DeviceError
             If the device cannot be used.
         """
-        parameters, header = read_model(path)
+        ranks = ALONE if parallel == "none" else ranks_here()
+        return ranks.together(lambda: cls._load(path, device, parallel, ranks))
+
+    @classmethod
+    def _load(
+        cls, path: str | os.PathLike[str], device: str | Backend, parallel: str, ranks: Ranks
+    ) -> Self:
+        reader = None
+        if ranks.size > 1:
+            reader = PartReader(path)
+            header = reader.header
+        else:
+            parameters, header = read_model(path)
         backend = get_backend(device)
         try:
-            return cls.from_file_contents(parameters, header, backend)
+            made = _architecture(header)
+            sharing = share(parallel, made.layer_sizes, tied=made.ties_hidden_units)
+            if reader is not None:
+                parameters = reader.read(sharing)
+            network = cls.__new__(cls)
+            network._restore(parameters, header, backend, sharing)
+            return network
         except ModelFileError as error:
             raise ModelFileError(f"{path}: {error}") from error
         except (GpunnError, TypeError, KeyError, ValueError) as error:
@@ -85,7 +127,8 @@ class StoredNetwork(NetworkState):
         """
         backend = get_backend(device)
         network = cls.__new__(cls)
-        network._restore(parameters, header, backend)
+        sharing = share("none", _architecture(header).layer_sizes)
+        network._restore(parameters, header, backend, sharing)
         return network
 
     def header(self) -> dict[str, Any]:
@@ -105,12 +148,15 @@ class StoredNetwork(NetworkState):
         return header
 
     def _restore(
-        self, parameters: dict[str, NDArray[Any]], header: dict[str, Any], backend: Backend
+        self,
+        parameters: dict[str, NDArray[Any]],
+        header: dict[str, Any],
+        backend: Backend,
+        sharing: Sharing,
     ) -> None:
-        fields = dict(header["architecture"])
-        architecture = Architecture(whole_numbers(fields.pop("layer_sizes")), **fields)
+        architecture = _architecture(header)
         host = []
-        for index, (n_out, n_in, _) in enumerate(architecture.layers()):
+        for index, (n_in, n_out) in enumerate(pairwise(sharing.local_sizes)):
             host.append(
                 (
                     _expect(parameters, f"layers.{index}.weight", (n_out, n_in), architecture),
@@ -119,7 +165,7 @@ class StoredNetwork(NetworkState):
                     else None,
                 )
             )
-        self._set_up(architecture, backend, uploaded(backend, host))
+        self._set_up(architecture, backend, sharing, uploaded(backend, host))
         self.scaling = Scaling.from_dict(header["scaling"])
         if self.scaling.n_features not in (None, self.n_inputs):
             raise ModelFileError(
@@ -130,6 +176,11 @@ class StoredNetwork(NetworkState):
         self.class_labels = _class_labels(header["class_labels"], self.n_outputs)
         self.feature_names = header.get("feature_names")
         self.training_record = dict(header["training"])
+
+
+def _architecture(header: dict[str, Any]) -> Architecture:
+    fields = dict(header["architecture"])
+    return Architecture(whole_numbers(fields.pop("layer_sizes")), **fields)
 
 
 def _expect(

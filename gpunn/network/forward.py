@@ -78,12 +78,26 @@ class ForwardNetwork(StoredNetwork):
     @property
     def rows_at_once(self) -> int:
         """How many samples go forward at a time, so that their activations fit in memory."""
-        return max(1, _WORK_NUMBERS // sum(self.architecture.layer_sizes))
+        return max(1, _WORK_NUMBERS // sum(self.sharing.largest_sizes))
 
     def _forward(self, inputs: Array) -> Array:
-        """Return Z_L without its biases, in a work array; a sum over parts can still be added."""
-        z = self._forward_to_last(self._multiply(inputs, 0))
-        return self._forward_one(z, len(self.layers) - 1)
+        """Return Z_L without its biases, in a work array."""
+        return self._sum_outputs(self._forward_to_last(self._multiply(inputs, 0)))
+
+    def _sum_outputs(self, z: Array, step: Step | None = None) -> Array:
+        """Return Z_L without its biases for Z of the last hidden layer, which becomes A in place.
+
+        Ranks that share the hidden units meet here, and nowhere else in a step: what each has
+        summed over its own units is added up.
+        """
+        z = self._forward_one(z, len(self.layers) - 1, step)
+        self._add_up(z)
+        return z
+
+    def _add_up(self, array: Array) -> None:
+        """Change sums over this rank's hidden units in place to those over all."""
+        if self.sharing.is_split:
+            self.sharing.ranks.add_up(self.backend, array)
 
     def _forward_to_last(self, z: Array, step: Step | None = None) -> Array:
         """Return Z of the last hidden layer for Z_1, both without biases; A_1 takes its place."""

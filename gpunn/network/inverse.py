@@ -37,8 +37,8 @@ def inverse(network: NetworkState, targets: NDArray[Any]) -> NDArray[Any]:
     ----------
     T. Rashid, *Make Your Own Neural Network* (2016), part 3.
     """
-    backend, signals = network.backend, targets
-    for layer in reversed(network.layers):
+    signals = targets
+    for index, layer in reversed(list(enumerate(network.layers))):
         with np.errstate(all="ignore"):
             z = layer.activation.inverse(signals)
         if not np.isfinite(z).all():
@@ -46,9 +46,11 @@ def inverse(network: NetworkState, targets: NDArray[Any]) -> NDArray[Any]:
                 f"no finite input of {layer.activation.name} gives these targets: "
                 "use values strictly inside its range, such as 0.01 and 0.99"
             )
+        # Ranks that share the units bring them together: a signal is stretched among all others.
         if layer.biases is not None:
-            z = z - backend.to_host(layer.biases)
-        signals = _stretch(z @ backend.to_host(layer.weights))
+            name = f"layers.{index}.bias"
+            z = z - network.whole({name: layer.biases})[name]
+        signals = _stretch(z @ network.weights_of(index))
     return signals
 
 

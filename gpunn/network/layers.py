@@ -97,7 +97,10 @@ class Dropout(NamedTuple):
 
     What is left of a layer is divided by ``1 - dropout_rate``, so that the sums above it stay as
     large as without. `keys` holds a whole number below 2^32 for each hidden layer, and other keys
-    leave out other units; see `gpunn.backends.base.Backend.dropout`.
+    leave out other units; see `gpunn.backends.base.Backend.dropout`. Where ranks share a step,
+    `first_row` and `first_unit` say which rows of the batch and units of the layer begin those of
+    this rank, and `n_elsewhere` how many units others have: who sits out is the same on any number
+    of ranks.
 
     Source: N. Srivastava et al., *Dropout: a simple way to prevent neural networks from
     overfitting* (2014).
@@ -105,6 +108,9 @@ class Dropout(NamedTuple):
 
     dropout_rate: float
     keys: Sequence[Number]
+    first_row: int = 0
+    first_unit: int = 0
+    n_elsewhere: int = 0
 
     @property
     def kept(self) -> float:
@@ -124,5 +130,12 @@ class Dropout(NamedTuple):
         self._apply(backend, a, index, self.kept)
 
     def _apply(self, backend: Backend, array: Array, index: int, scale: float) -> None:
-        key = self.keys[index]
-        backend.dropout(array, dropout_rate=self.dropout_rate, scale=scale, key=key)
+        first = self.first_row * (array.shape[1] + self.n_elsewhere) + self.first_unit
+        backend.dropout(
+            array,
+            dropout_rate=self.dropout_rate,
+            scale=scale,
+            key=self.keys[index],
+            first=first,
+            skipped=self.n_elsewhere,
+        )

@@ -28,6 +28,8 @@ from gpunn.network.forward import ForwardNetwork
 from gpunn.network.inverse import inverse
 from gpunn.network.layers import Dropout, FusedUpdate, Layer, Step, Update, add_gradient
 from gpunn.network.state import drawn
+from gpunn.parallel.alike import check_alike
+from gpunn.parallel.sharing import share
 
 
 class Network(ForwardNetwork):
@@ -56,7 +58,12 @@ class Network(ForwardNetwork):
         Where to compute; "auto" takes the first usable GPU, else the CPU.
     seed : int, sequence of int, or numpy.random.Generator
         Seed of the first weights, or the generator that draws them. The same seed gives the same
-        bits on every device.
+        bits on every device, and on any number of ranks.
+    parallel : {"auto", "hidden", "data", "none"}
+        How the ranks that mpiexec or srun has started share the network. "hidden": each has some of
+        the units of the one hidden layer. "data": all have the whole, and each learns from its
+        share of a batch. "none": each process for itself. "auto" is "hidden" with one hidden layer,
+        else "data". Without a launcher it makes no difference. All ranks must do the same.
 
     Attributes
     ----------
@@ -66,6 +73,8 @@ class Network(ForwardNetwork):
         Weights and biases, on the device, from the first hidden layer to the outputs.
     backend : Backend
         The device.
+    sharing : gpunn.parallel.sharing.Sharing
+        What of the network this process has, if several ranks share it.
     scaling : Scaling
         How raw inputs and labels became the inputs and targets of the training. It is saved in the
         model file, but `predict` does not apply it: its inputs must already be scaled.
@@ -103,6 +112,7 @@ class Network(ForwardNetwork):
         dtype: DTypeLike = "float32",
         device: str | Backend = "auto",
         seed: int | Sequence[int] | np.random.Generator = 0,
+        parallel: str = "auto",
     ) -> None:
         architecture = Architecture(
             whole_numbers(layer_sizes),
@@ -113,8 +123,13 @@ class Network(ForwardNetwork):
             get_dtype(dtype).name,
             hidden_errors,
         )
-        generator, backend = make_generator(seed), get_backend(device)
-        self._set_up(architecture, backend, drawn(architecture, backend, initializer, generator))
+        generator = make_generator(seed)
+        tied = architecture.ties_hidden_units
+        sharing = share(parallel, architecture.layer_sizes, tied=tied)
+        backend = get_backend(device)
+        check_alike(sharing, backend, architecture.to_dict(), initializer, generator)
+        weights = drawn(architecture, backend, sharing, initializer, generator)
+        self._set_up(architecture, backend, sharing, weights)
 
     # The way back.
 
@@ -203,18 +218,24 @@ class Network(ForwardNetwork):
         backend, dropout, n_rows = self.backend, step.dropout, z.shape[0]
         if dropout is not None:
             self.architecture.check_dropout()
+            if self.sharing.is_split:
+                dropout = dropout._replace(
+                    first_unit=self.sharing.units.start, n_elsewhere=self.sharing.n_elsewhere
+                )
+                step = step._replace(dropout=dropout)
         activations = [z, *self._activations(n_rows)[1:]]
         deltas = [delta, *self._deltas(n_rows)[1:]]
         layers = list(self.layers)
         z_last = self._forward_to_last(z, step)
-        top = self._passes.top(backend, layers, self.loss, n_rows, step)
+        shared = self.sharing.is_split
+        top = None if shared else self._passes.top(backend, layers, self.loss, n_rows, step)
         if top is not None:
             self._go_through(top, z_last, deltas[-2], step)
             # What is left to learn from that are the weights of the layer below.
             layers[-2:] = [layers[-2]._replace(biases=None)]
             errors = deltas[-2]
         else:
-            z_top = self._forward_one(z_last, len(layers) - 1, step)
+            z_top = self._sum_outputs(z_last, step)
             errors = self._top_delta(z_top, deltas[-1], step)
         for index in range(len(layers) - 1, 0, -1):
             a, below = activations[index - 1], deltas[index - 1]
@@ -317,7 +338,7 @@ class Network(ForwardNetwork):
             )
 
         loss = self._mean_loss(inputs, targets, keep)
-        return loss, {name: backend.to_host(array) for name, array in gradients.items()}
+        return loss, self.whole(gradients)
 
     def loss_and_input_gradients(self, X: ArrayLike, T: ArrayLike) -> tuple[float, NDArray[Any]]:
         """Return the mean loss over some samples, and how each sample's loss changes with inputs.
@@ -351,6 +372,7 @@ class Network(ForwardNetwork):
         def keep(index: int, layer: Layer, delta: Array, below: Array) -> None:
             if index == 0:
                 backend.gemm(delta, self._factors.last(0, layer.weights), gradients)
+                self._add_up(gradients)
 
         loss = self._mean_loss(inputs, targets, keep)
         return loss, backend.to_host(gradients)

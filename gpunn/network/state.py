@@ -18,7 +18,7 @@ from gpunn.data.matrices import Rows
 from gpunn.data.scaling import Scaling
 from gpunn.data.tables.preparation import Preparation
 from gpunn.errors import ConcurrencyError, ParameterError, ShapeError
-from gpunn.initializers import draw_biases, draw_weights
+from gpunn.initializers import BLOCK_UNITS, Fans, block_generators, draw_biases, draw_weights
 from gpunn.losses import get_loss
 from gpunn.network.architecture import Architecture
 from gpunn.network.frames import column_names
@@ -28,6 +28,7 @@ from gpunn.network.names import as_names, check_names, warn_of_missing_names
 from gpunn.network.passes import Factors, Passes
 from gpunn.network.summary import layer_table
 from gpunn.network.work_arrays import WorkArrays
+from gpunn.parallel.sharing import Sharing, share
 
 
 class OneTrainer:
@@ -81,13 +82,15 @@ class NetworkState:
             If the device cannot be used.
         """
         network, backend = cls.__new__(cls), get_backend(device)
-        network._set_up(architecture, backend, uploaded(backend, parameters))
+        sharing = share("none", architecture.layer_sizes)
+        network._set_up(architecture, backend, sharing, uploaded(backend, parameters))
         return network
 
     def _set_up(
         self,
         architecture: Architecture,
         backend: Backend,
+        sharing: Sharing,
         parameters: Iterator[tuple[Array, Array | None]],
     ) -> None:
         if backend.precision != "fp32" and architecture.dtype != "float32":
@@ -97,6 +100,7 @@ class NetworkState:
             )
         self.architecture = architecture
         self.backend = backend
+        self.sharing = sharing
         self.scaling = Scaling.identity()
         self.output_scaling: Scaling | None = None
         self.preparation: Preparation | None = None
@@ -104,7 +108,7 @@ class NetworkState:
         self._feature_names: list[str] | None = None
         self.training_record: dict[str, Any] = {}
         self.loss = get_loss(architecture.loss, architecture.output_activation)
-        sizes = architecture.layer_sizes[1:]
+        sizes = sharing.local_sizes[1:]
         self.work_dtype = self._choose_work_dtype()
         # The last activations first hold the outputs' z, and then their delta.
         hidden = [self.work_dtype] * (len(sizes) - 1)
@@ -145,6 +149,11 @@ class NetworkState:
             n_out * (n_in + self.architecture.biases)
             for n_out, n_in, _ in self.architecture.layers()
         )
+
+    @property
+    def n_held(self) -> int:
+        """Number of weights and biases that this process has; all, unless ranks share them."""
+        return sum(int(array.size) for array in self.device_parameters().values())
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -197,14 +206,35 @@ class NetworkState:
     def parameters(self) -> dict[str, NDArray[Any]]:
         """Return host copies of the parameters.
 
+        If ranks share the hidden units, all of them must call it, and each gets the whole network.
+
         Returns
         -------
         dict of str to ndarray
             ``layers.0.weight`` (n_out, n_in), ``layers.0.bias`` (n_out,), and so on upwards.
         """
+        return self.whole(self.device_parameters())
+
+    def whole(self, arrays: Mapping[str, Array]) -> dict[str, NDArray[Any]]:
+        """Return host copies of arrays that have the names and shapes of this rank's parameters.
+
+        Of those that ranks share each gets the whole; then all must call it.
+        """
+        host = {name: self.backend.to_host(array) for name, array in arrays.items()}
+        if not self.sharing.is_split:
+            return host
+        axes = {name: self.sharing.piece(name, array.shape).axis for name, array in host.items()}
         return {
-            name: self.backend.to_host(array) for name, array in self.device_parameters().items()
+            name: array
+            if (axis := axes[name]) is None
+            else np.concatenate(self.sharing.ranks.gather(array), axis)
+            for name, array in host.items()
         }
+
+    def weights_of(self, index: int) -> NDArray[Any]:
+        """Return a host copy of the weights of a layer; ranks that share them must all call it."""
+        name = f"layers.{index}.weight"
+        return self.whole({name: self.layers[index].weights})[name]
 
     def load_parameters(self, parameters: Mapping[str, ArrayLike]) -> None:
         """Change the network's parameters in place to copies of the given ones.
@@ -232,16 +262,22 @@ class NetworkState:
         except (TypeError, ValueError) as error:
             raise ShapeError(f"parameters must be arrays of numbers: {error}") from error
         for name, value in host.items():
-            if value.shape != own[name].shape:
-                raise ShapeError(f"{name} must have shape {own[name].shape}, got {value.shape}")
+            piece = self.sharing.piece(name, own[name].shape)
+            if value.shape != piece.shape:
+                raise ShapeError(f"{name} must have shape {piece.shape}, got {value.shape}")
+            if piece.axis is not None:
+                host[name] = value.take(np.r_[self.sharing.units], piece.axis)
         with self.training():
             for name, value in host.items():
                 self.backend.copy_into(self.backend.asarray(value), own[name])
             self.forget_training()
 
     def fused_model(self) -> FusedModel | None:
-        """Return what a fused path needs to know; None without exactly one hidden layer."""
-        if len(self.layers) != 2:
+        """Return what a fused path needs to know; None without exactly one hidden layer.
+
+        There is none either if ranks share it: no fused path stops where they add up.
+        """
+        if len(self.layers) != 2 or self.sharing.is_split:
             return None
         hidden, top = self.layers
         return FusedModel(hidden, top, self.loss, self.architecture.hidden_errors == "textbook")
@@ -365,13 +401,53 @@ def uploaded(
 def drawn(
     architecture: Architecture,
     backend: Backend,
+    sharing: Sharing,
     initializer: str,
     generator: np.random.Generator,
 ) -> Iterator[tuple[Array, Array | None]]:
     """Yield each layer's first weights and biases on the device, drawn from the first layer up."""
+    sizes = architecture.layer_sizes
+    if len(sizes) == 3 and (sharing.is_split or sizes[1] > BLOCK_UNITS):
+        yield from _drawn_in_blocks(architecture, backend, sharing.units, initializer, generator)
+        return
     dtype = architecture.dtype
     for n_out, n_in, _ in architecture.layers():
         weights = backend.empty((n_out, n_in), dtype)
         for rows, block in draw_weights(initializer, generator, n_out, n_in, dtype):
             backend.copy_into(backend.asarray(block), weights[rows])
         yield weights, backend.asarray(draw_biases(initializer, generator, n_out, dtype))
+
+
+def _drawn_in_blocks(
+    architecture: Architecture,
+    backend: Backend,
+    units: slice,
+    initializer: str,
+    generator: np.random.Generator,
+) -> Iterator[tuple[Array, Array | None]]:
+    """Yield both layers of some hidden units, drawn block by block, without most of the others."""
+    (n_in, n_units, n_out), dtype = architecture.layer_sizes, architecture.dtype
+    n_own, of_block = units.stop - units.start, block_generators(generator, n_units)
+    first, second = backend.empty((n_own, n_in), dtype), backend.empty((n_out, n_own), dtype)
+    biases = np.empty(n_own, dtype)
+    for number in range(units.start // BLOCK_UNITS, -(-units.stop // BLOCK_UNITS)):
+        start = number * BLOCK_UNITS
+        stop, source = min(start + BLOCK_UNITS, n_units), of_block(number)
+        wanted = slice(max(start, units.start), min(stop, units.stop))
+        inside = slice(wanted.start - start, wanted.stop - start)
+        own = slice(wanted.start - units.start, wanted.stop - units.start)
+
+        def draw(n_rows: int, n_columns: int, fans: Fans, source: Any = source) -> Any:
+            return draw_weights(initializer, source, n_rows, n_columns, dtype, fans)
+
+        for rows, block in draw(stop - start, n_in, Fans(n_in, n_units)):
+            low, high = max(rows.start, inside.start), min(rows.stop, inside.stop)
+            if low < high:
+                place = slice(low - inside.start + own.start, high - inside.start + own.start)
+                part = backend.asarray(block[low - rows.start : high - rows.start])
+                backend.copy_into(part, first[place])
+        biases[own] = draw_biases(initializer, source, stop - start, dtype)[inside]
+        for rows, block in draw(n_out, stop - start, Fans(n_units, n_out)):
+            backend.copy_into(backend.asarray(block[:, inside]), second[rows, own])  # type: ignore[index]
+    yield first, backend.asarray(biases)
+    yield second, backend.asarray(draw_biases(initializer, of_block(None), n_out, dtype))

@@ -50,16 +50,16 @@ class Case:
             f"{self.optimizer}, {how}, {self.dtype}"
         )
 
-    def make_network(self, backend: Backend, dtype: str) -> Network:
+    def make_network(self, backend: Backend, dtype: str, parallel: str = "none") -> Network:
         """Return the network on a device; weights are those of the case's own dtype."""
-        network = self._network(backend, self.dtype)
+        network = self._network(backend, self.dtype, parallel)
         if dtype == self.dtype:
             return network
-        wider = self._network(backend, dtype)
+        wider = self._network(backend, dtype, parallel)
         wider.load_parameters(network.parameters())
         return wider
 
-    def _network(self, backend: Backend, dtype: str) -> Network:
+    def _network(self, backend: Backend, dtype: str, parallel: str) -> Network:
         return Network(
             self.layer_sizes,
             hidden_activation=self.hidden_activation,
@@ -70,6 +70,7 @@ class Case:
             dtype=dtype,
             device=backend,
             seed=self.seed,
+            parallel=parallel,
         )
 
 

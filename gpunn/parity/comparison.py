@@ -25,6 +25,7 @@ from gpunn.backends.numpy_backend import NumpyBackend
 from gpunn.backends.select import cuda_problem, get_backend
 from gpunn.errors import DeviceError, ParameterError
 from gpunn.network import Network
+from gpunn.parallel.world import ranks_here
 from gpunn.parity.cases import Case
 from gpunn.parity.checks import Check, checks_of_epochs, checks_of_steps
 from gpunn.parity.error_bounds import BoundBackend
@@ -97,9 +98,12 @@ def choose_devices(
     ParameterError
         If both are the same.
     """
+    several = ranks_here().size > 1
     in_float64 = isinstance(against, str) and against == "float64"
     try:
-        if device is None:
+        if device is None and several:
+            device = "auto"
+        elif device is None:
             device = "cpu" if in_float64 and precision == "fp32" else _best_gpu()
         tested = get_backend(device, precision)
         other = against if in_float64 else get_backend(against)
@@ -108,7 +112,7 @@ def choose_devices(
             f"no second device: {error}; or compare the CPU's float32 with its float64: "
             'gpunn parity --against float64, or against="float64" in Python'
         ) from error
-    if isinstance(other, Backend) and _same(tested, other):
+    if isinstance(other, Backend) and _same(tested, other) and not several:
         raise ParameterError(
             f"nothing to compare: both devices are {tested.name}; name another device, or compare "
             "the CPU's float32 with its float64: gpunn parity --against float64, or "
@@ -149,6 +153,8 @@ def compare(
         Class numbers or targets.
     device : {"cpu", "cuda", "cuda:N"} or Backend, optional
         The device that is tested. By default the best GPU, or with ``against="float64"`` the CPU.
+        On several ranks the tested side is all of them, and its counterpart a process by itself;
+        then both may be on the same device.
     against : {"cpu", "cuda:N", "float64"} or Backend
         What it is compared with. "float64" is the CPU in float64, from the same weights.
     precision : {"fp32", "tf32", "bf16"}
@@ -230,7 +236,8 @@ def compare_network(
 
 
 def _sides(dtype: str, tested: Backend, against: str | Backend) -> tuple[Side, Side]:
-    side = Side(tested, dtype)
+    # Where a launcher has started several ranks, the tested side is all of them.
+    side = Side(tested, dtype, "none" if ranks_here().size == 1 else "auto")
     if isinstance(against, Backend):
         return side, Side(against, dtype)
     if tested.name == "cpu" and dtype == "float64":

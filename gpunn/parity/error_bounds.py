@@ -306,10 +306,20 @@ class BoundBackend(Backend):
         own = 2 * self.unit * abs(alpha) * total + _FLOAT64 * np.abs(values)
         self._settle(out, values, out.errors + abs(alpha) * of_total + own)
 
-    def dropout(self, a: Bounded, *, dropout_rate: float, scale: float, key: int) -> None:
+    def dropout(
+        self,
+        a: Bounded,
+        *,
+        dropout_rate: float,
+        scale: float,
+        key: int,
+        first: int = 0,
+        skipped: int = 0,
+    ) -> None:
         # Which units sit out is the same on all devices, so the CPU may say it.
         kept = np.ones(a.shape)
-        NumpyBackend().dropout(kept, dropout_rate=dropout_rate, scale=scale, key=key)
+        place = {"first": first, "skipped": skipped}
+        NumpyBackend().dropout(kept, dropout_rate=dropout_rate, scale=scale, key=key, **place)
         values = a.values * kept
         self._settle(a, values, a.errors * kept + 2 * self.unit * np.abs(values))
 

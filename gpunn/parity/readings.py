@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from gpunn.backends.base import Backend
 from gpunn.network import Network
+from gpunn.parallel.world import ranks_here
 from gpunn.parity.bounded import Arithmetic
 from gpunn.parity.cases import Case
 from gpunn.parity.checks import Reading
@@ -21,16 +22,18 @@ Values = NDArray[Any]
 
 
 class Side(NamedTuple):
-    """A device, and the dtype to compute in there."""
+    """A device, the dtype to compute in there, and how the ranks that there are share the work."""
 
     backend: Backend
     dtype: str
+    parallel: str = "none"
 
     @property
     def label(self) -> str:
         """Say in a word or two what it is."""
         precision = "" if self.backend.precision == "fp32" else f" {self.backend.precision}"
-        return f"{self.backend.name} {self.dtype}{precision}"
+        ranks = "" if self.parallel == "none" else f" on {ranks_here().size} ranks"
+        return f"{self.backend.name} {self.dtype}{precision}{ranks}"
 
     @property
     def arithmetic(self) -> Arithmetic:
@@ -40,12 +43,12 @@ class Side(NamedTuple):
 
 def readings_of_steps(case: Case, side: Side, X: Values, T: Values) -> Iterator[Reading]:
     """Yield the initial weights, what is computed from them, and what the first steps make."""
-    network = case.make_network(side.backend, side.dtype)
+    network = case.make_network(side.backend, side.dtype, side.parallel)
     yield Reading("initial weights", "start", 0, network.parameters())
     yield from readings_at_start(network, X, T, case.batch_size)
     for n_steps in STEPS:
         n = min(n_steps * case.batch_size, len(X))
-        network = case.make_network(side.backend, side.dtype)
+        network = case.make_network(side.backend, side.dtype, side.parallel)
         history = _fit(case, network, X[:n], T[:n], epochs=1, shuffle=False)
         yield Reading("loss", "step", n_steps, {"loss": np.array(history.train_loss)})
         yield Reading("weights", "step", n_steps, network.parameters())
@@ -79,7 +82,7 @@ class _Recorder(Callback):
 def readings_of_epochs(case: Case, side: Side, X: Values, T: Values) -> list[Reading]:
     """Return what each epoch of the whole training makes."""
     recorder = _Recorder(X)
-    network = case.make_network(side.backend, side.dtype)
+    network = case.make_network(side.backend, side.dtype, side.parallel)
     _fit(case, network, X, T, epochs=case.epochs, callbacks=[recorder])
     return recorder.readings
 

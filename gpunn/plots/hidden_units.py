@@ -61,7 +61,7 @@ def plot_hidden_units(
         shape = field.shape
     (axis,) = axes_for(ax, 1, (6.4, 5.2))
     units = strongest_units(network, n_units)
-    weights = network.backend.to_host(network.layers[0].weights)[units]
+    weights = network.weights_of(0)[units]
     # A few weights are far larger than all others; they would make those white.
     most = max(float(np.quantile(np.abs(weights), 0.995)), 1e-30)
     colours = {"cmap": "RdBu_r", "vmin": -most, "vmax": most}
@@ -86,7 +86,7 @@ def strongest_units(network: Network, n_units: int) -> NDArray[np.int64]:
     """Return the units of the first hidden layer with the largest weights to the next layer."""
     if len(network.layers) == 1:
         return np.arange(min(n_units, network.n_outputs))
-    outgoing = network.backend.to_host(network.layers[1].weights)
+    outgoing = network.weights_of(1)
     strength = np.square(outgoing, dtype=np.float64).sum(axis=0)
     chosen: NDArray[np.int64] = np.sort(np.argsort(-strength, kind="stable")[:n_units])
     return chosen
@@ -94,7 +94,7 @@ def strongest_units(network: Network, n_units: int) -> NDArray[np.int64]:
 
 def strongest_inputs(network: Network, n_inputs: int) -> tuple[NDArray[np.int64], NDArray[Any]]:
     """Return the inputs with the largest weights, and the root of the mean square of each's."""
-    weights = network.backend.to_host(network.layers[0].weights)
+    weights = network.weights_of(0)
     sizes = np.sqrt(np.square(weights, dtype=np.float64).mean(axis=0))
     chosen = np.argsort(-sizes, kind="stable")[:n_inputs]
     return chosen, sizes[chosen]

@@ -12,12 +12,12 @@ result that no training gives.
 
 import contextlib
 import hashlib
-import json
 import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +28,9 @@ from gpunn.backends.base import Array, Backend
 from gpunn.data.matrices import row_blocks
 from gpunn.errors import ModelFileError, OutputError, ParameterError, one_line
 from gpunn.model_file import read_model, write_model
+from gpunn.parallel.part_files import PartReader, write_parts
+from gpunn.parallel.sharing import NOT_SHARED, Sharing
+from gpunn.training.checksums import MemorySource, Source, checksum_of, fits_checksum
 
 KEPT = 3
 """How many checkpoints stay in a folder."""
@@ -47,10 +50,14 @@ _UNITS = {
 
 
 class Content(NamedTuple):
-    """What a checkpoint holds: arrays by name, and plain values."""
+    """What a checkpoint holds: arrays by name, and plain values.
+
+    Of a network that ranks share, each has its part of the arrays, as `sharing` says.
+    """
 
     arrays: dict[str, NDArray[Any]]
     header: dict[str, Any]
+    sharing: Sharing = NOT_SHARED
 
 
 class Period(NamedTuple):
@@ -153,18 +160,33 @@ class Checkpoints:
         OutputError
             If it cannot be written. Those that were there still are.
         """
+        ranks = content.sharing.ranks
+        # Ranks may see a folder differently for a while: the first one's view counts.
+        path = ranks.same(ranks.together(lambda: self._next_path() if ranks.is_first else None))
+        assert path is not None
+        header = {**content.header, "sha256": checksum(content)}
+        if content.sharing.kind == "none":
+            write_model(path, content.arrays, header)
+        else:
+            write_parts(path, content.arrays, header, content.sharing)
+        if ranks.is_first:
+            self._remove_old()
+        return path
+
+    def _next_path(self) -> Path:
+        """Return where the next checkpoint is written, in a folder that is there."""
         number = max((number for number, _ in self._numbered()), default=0) + 1
-        path = Path(self.folder, f"checkpoint-{number:06}.safetensors")
         try:
             Path(self.folder).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"cannot make the folder {self.folder}: {one_line(error)}") from error
-        write_model(path, content.arrays, {**content.header, "sha256": checksum(content)})
+        return Path(self.folder, f"checkpoint-{number:06}.safetensors")
+
+    def _remove_old(self) -> None:
         for old in self.paths()[KEPT:]:
             # The folder may be taken away at any moment; the checkpoint itself is written.
             with contextlib.suppress(OSError):
                 old.unlink()
-        return path
 
     def remove_unfinished(self) -> None:
         """Remove what processes left behind that were killed while they wrote."""
@@ -173,7 +195,10 @@ class Checkpoints:
                 shutil.rmtree(path, ignore_errors=True)
 
     def restore(
-        self, take: Callable[[Content], None], notice: Callable[[str], None]
+        self,
+        take: Callable[[Content], None],
+        notice: Callable[[str], None],
+        sharing: Sharing = NOT_SHARED,
     ) -> Path | None:
         """Give `take` the newest checkpoint that is whole.
 
@@ -184,6 +209,8 @@ class Checkpoints:
             that checkpoint counts as damaged. A ParameterError ends the search.
         notice : callable
             Is told in a line of each damaged checkpoint.
+        sharing : Sharing
+            What each rank takes, if there are several; all must call this.
 
         Returns
         -------
@@ -195,16 +222,20 @@ class Checkpoints:
         ModelFileError
             If all of them are damaged.
         """
-        paths = self.paths()
+        paths = sharing.ranks.same(self.paths())
+
+        def read_and_take(path: Path) -> None:
+            content = read_checkpoint(path, sharing)
+            try:
+                take(content)
+            except ModelFileError as error:
+                raise ModelFileError(f"{path} is damaged: {error}") from error
+            except ParameterError as error:
+                raise ParameterError(f"{path} was {error}") from error
+
         for path in paths:
             try:
-                content = read_checkpoint(path)
-                try:
-                    take(content)
-                except ModelFileError as error:
-                    raise ModelFileError(f"{path} is damaged: {error}") from error
-                except ParameterError as error:
-                    raise ParameterError(f"{path} was {error}") from error
+                sharing.ranks.together(partial(read_and_take, path))
             except ModelFileError as error:
                 notice(f"{error}; going back to the checkpoint before it")
             else:
@@ -217,31 +248,33 @@ class Checkpoints:
         return None
 
 
-def read_checkpoint(path: Path) -> Content:
-    """Read a checkpoint and compare it with its checksum.
+def read_checkpoint(path: Path, sharing: Sharing = NOT_SHARED) -> Content:
+    """Read a checkpoint, or a rank's part of it, and compare it with its checksum.
+
+    Each rank looks at a part of what was written; that all is well, it knows when all have looked.
 
     Raises
     ------
     ModelFileError
         If it is damaged, or a file of another kind.
     """
-    arrays, header = read_model(path)
+    if sharing.kind == "none":
+        arrays, header = read_model(path)
+        source: Source = MemorySource(arrays)
+    else:
+        source = PartReader(path)
+        arrays, header = source.read(sharing), source.header
     expected = header.pop("sha256", None)
-    content = Content(arrays, header)
     if expected is None or "checkpoint" not in header:
         raise ModelFileError(f"{path} is a model, not a checkpoint")
-    if checksum(content) != expected:
+    if not fits_checksum(header, source, expected, sharing.ranks):
         raise ModelFileError(f"{path} is damaged: its checksum does not fit its content")
-    return content
+    return Content(arrays, header, sharing)
 
 
-def checksum(content: Content) -> str:
-    """Return the SHA-256 of all values, each with its name, type and shape."""
-    digest = hashlib.sha256(json.dumps(content.header, sort_keys=True).encode())
-    for name, array in sorted(content.arrays.items()):
-        digest.update(f"\n{name} {array.dtype.str} {array.shape}\n".encode())
-        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()
+def checksum(content: Content) -> Any:
+    """Return what `read_checkpoint` compares a content with; all ranks must ask for it."""
+    return checksum_of(content.header, content.arrays, content.sharing)
 
 
 def array_fingerprint(backend: Backend, array: Array) -> dict[str, Any]:

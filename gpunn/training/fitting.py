@@ -30,10 +30,13 @@ from gpunn.optimizers import (
     default_learning_rate,
     get_optimizer,
 )
+from gpunn.parallel.alike import check_same
+from gpunn.parallel.order import in_order
 from gpunn.ranges import check_count
 from gpunn.training.batches import BatchTrainer
 from gpunn.training.callbacks import Callback, EarlyStopping, History, check_callbacks
 from gpunn.training.checkpoints import Checkpoints, array_fingerprint
+from gpunn.training.data_parallel import DataTrainer, NetworkOfGradients
 from gpunn.training.draws import GeneratorDraws
 from gpunn.training.evaluation import Holdout
 from gpunn.training.loaders import Given, Loader, check_given, loader_of_given
@@ -181,19 +184,19 @@ def fit(
     batch_size = min(int(batch_size), given.n_samples)
     way = _Way(network, optimizer, given.n_samples, batch_size, weights, float(dropout))
     n_validated = 0 if held_out is None else min(held_out.n_samples, network.rows_at_once)
-    reserved = way.call_bytes + check_memory(
-        network,
-        optimizer,
-        batch_size=batch_size,
-        n_rows=max(way.step_rows, n_validated),
-        keeps_best=held_out is not None,
+    rule, n_rows = optimizer, max(way.step_rows, n_validated)
+    reserved = way.call_bytes + network.sharing.ranks.together(
+        lambda: check_memory(
+            network, rule, batch_size=batch_size, n_rows=n_rows, keeps_best=held_out is not None
+        )
     )
     loader = loader_of_given(network, given, way.n_rows, reserved)
     holdout = None
     if held_out is not None:
         holdout = Holdout(loader_of_given(network, held_out, n_validated, reserved))
     fingerprint: dict[str, Any] = {}
-    if checkpoints is not None:
+    ranks = network.sharing.ranks
+    if checkpoints is not None or ranks.size > 1:
         fingerprint = _fingerprint(network, generator, given, held_out) | {
             "epochs": int(epochs),
             "batch size": batch_size,
@@ -205,6 +208,9 @@ def fit(
             **way.fingerprint(),
             **({} if names is None else {"feature names": names}),
         }
+        check_same(ranks, "the training", fingerprint)
+    if checkpoints is not None:
+        fingerprint["first weights SHA-256"] = weights_fingerprint(network)
     trainer = way.make_trainer(loader, schedule)
     plan = Plan(
         network,
@@ -224,7 +230,7 @@ def fit(
         halve_rate=on_divergence == "halve-lr",
     )
     with network.training(), _sole_use(optimizer), _named(network, names):
-        optimizer.prepare(network)
+        way.prepare()
         return Loop(plan).run()
 
 
@@ -334,16 +340,28 @@ class _Way:
         # The fused ways know no rounded samples.
         fusible = weights is None and not dropout_rate and network.work_dtype == network.dtype
         self._launches = None
-        if fusible and batch_size > 1:
+        if fusible and batch_size > 1 and network.sharing.kind == "none":
             self._launches = BatchTrainer.make(network, optimizer, batch_size)
         plain = fusible and type(optimizer) is SGD and optimizer.weight_decay == 0
         # Where steps are recorded, a block of steps would only make larger recordings.
         most = 1 if network.backend.records_steps else LARGEST_STEP
+        self._by_samples = network.sharing.kind == "data"
         self._in_blocks = plain and self._launches is None and batch_size <= most
+        self._in_blocks = self._in_blocks and not self._by_samples
         self.n_rows = rows_in_block(network, batch_size) if self._in_blocks else batch_size
         self.step_rows, self.call_bytes = self.n_rows, 0
         if self._launches is not None:
             self.n_rows, self.call_bytes = self._launches.rows_in_call, self._launches.call_bytes
+        if self._by_samples:
+            # The gradients, and those of the other ranks.
+            self.call_bytes = 2 * network.n_held * network.dtype.itemsize
+
+    def prepare(self) -> None:
+        """Let the optimizer prepare for the network."""
+        network: Any = self._network
+        if self._by_samples:
+            network = NetworkOfGradients(network)
+        self._optimizer.prepare(network)
 
     def make_trainer(self, loader: Loader, schedule: Schedule) -> Trainer:
         """Return what does the steps."""
@@ -353,7 +371,16 @@ class _Way:
             online = OnlineTrainer(
                 self._network, self._batch_size, has_one_rate=schedule.is_constant
             )
-            return recorded(online, loader)
+            return online if self._network.sharing.is_split else recorded(online, loader)
+        if self._by_samples:
+            return DataTrainer(
+                self._network,
+                self._optimizer,
+                self._n_samples,
+                self._batch_size,
+                weights=self._weights,
+                dropout_rate=self._dropout_rate,
+            )
         steps = StepTrainer(
             self._network,
             self._optimizer,
@@ -362,7 +389,8 @@ class _Way:
             weights=self._weights,
             dropout_rate=self._dropout_rate,
         )
-        return recorded(steps, loader)
+        # What is recorded holds no way to other ranks.
+        return steps if self._network.sharing.is_split else recorded(steps, loader)
 
     def fingerprint(self) -> dict[str, Any]:
         """Return what tells it from a training without weights and dropout, in plain values."""
@@ -392,17 +420,17 @@ def _fingerprint(
         **network.header()["architecture"],
         "precision": backend.precision,
         **data,
-        "first weights SHA-256": weights_fingerprint(network),
         "random generator": hashlib.sha256(state).hexdigest()[:16],
     }
 
 
 def weights_fingerprint(network: Network) -> str:
-    """Return a hash of a network's parameters."""
-    digest = hashlib.sha256()
-    for array in network.parameters().values():
-        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()[:16]
+    """Return a hash of a network's parameters, the same on any number of ranks that share it."""
+    digest, sharing, backend = hashlib.sha256(), network.sharing, network.backend
+    for name, array in network.device_parameters().items():
+        for part in in_order(sharing, name, array, backend):
+            digest.update(part.reshape(-1).view(np.uint8).data)
+    return sharing.ranks.same(digest.hexdigest()[:16])
 
 
 def _optimizer_text(optimizer: Optimizer) -> str:

@@ -105,7 +105,8 @@ class Loop:
             for callback in plan.callbacks:
                 callback.on_step_end(n_rows)
             # Looked at once only, for a signal may come at any moment.
-            state.history.stopped = interrupt.kind or "finished"
+            state.pulse.beat(interrupt.kind)
+            state.history.stopped = state.pulse.kind or "finished"
             if self._saver is not None:
                 self._saver.after_steps(-(-n_rows // plan.batch_size))
             if state.history.stopped != "finished":
@@ -157,7 +158,7 @@ class Loop:
             plan.notice(verdict.notice)
         if verdict.diverged:
             return
-        if any(wishes):
+        if plan.network.sharing.ranks.any(any(wishes)):
             history.stopped = "callback"
         elif verdict.stop:
             history.stopped = "early stopping"
@@ -184,4 +185,5 @@ class Loop:
             learning_rate=progress.rate,
             seconds=time.perf_counter() - self.state.epoch_began,
         )
-        return record, score
+        # What ranks decide by it, all decide alike.
+        return plan.network.sharing.ranks.same((record, score))

@@ -50,10 +50,10 @@ def check_memory(
         If it has not. The message says how much is needed, how much is free, and what would fit.
     """
     fixed = optimizer.extra_bytes(network)
-    sizes = network.architecture.layer_sizes
+    sizes = network.sharing.local_sizes
     fixed += network.backend.step_bytes(sizes, batch_size, network.dtype)
     if keeps_best:
-        fixed += network.n_parameters * network.dtype.itemsize
+        fixed += network.n_held * network.dtype.itemsize
     each = bytes_per_sample(network)
     needed = fixed + n_rows * each
     if needed < TOO_LITTLE_TO_ASK:
@@ -105,7 +105,7 @@ def why_no_room(n_bytes: int) -> str | None:
 
 def bytes_per_sample(network: Network) -> int:
     """Return what a sample of a batch takes: itself, and each layer's activations and deltas."""
-    n_inputs, *hidden, n_outputs = network.architecture.layer_sizes
+    n_inputs, *hidden, n_outputs = network.sharing.local_sizes
     of_outputs = (network.n_outputs + 2 * n_outputs) * network.dtype.itemsize
     return (n_inputs + 2 * sum(hidden)) * network.work_dtype.itemsize + of_outputs
 

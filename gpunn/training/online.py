@@ -73,7 +73,7 @@ class OnlineTrainer(Recordable):
     ) -> None:
         self._has_one_rate = has_one_rate
         self.network, self.batch_size = network, batch_size
-        n_hidden = network.architecture.layer_sizes[1]
+        n_hidden = network.sharing.local_sizes[1]
         self.block_rows = rows_in_block(network, batch_size)
         self._sequencer = self._make_sequencer()
         if self._sequencer is not None:

@@ -1,7 +1,5 @@
 """When a training's checkpoints are due, and how it goes back to them."""
 
-import time
-
 from gpunn.errors import OutputError, ParameterError
 from gpunn.training.checkpoints import Checkpoints
 from gpunn.training.state import CUT_SHORT, SMALLEST_FACTOR, TrainingState
@@ -26,7 +24,8 @@ class CheckpointSaver:
 
     def begin(self) -> None:
         """Go on from the newest checkpoint if that is wished, else make the first one."""
-        self.checkpoints.remove_unfinished()
+        if self.state.plan.network.sharing.ranks.is_first:
+            self.checkpoints.remove_unfinished()
         if self.checkpoints.resume and self._go_back():
             return
         if self.checkpoints.resume:
@@ -69,10 +68,10 @@ class CheckpointSaver:
 
     def _start_counting(self) -> None:
         self._counts = {"steps": 0, "epochs": 0}
-        self._since = time.perf_counter()
+        self._since = self.state.pulse.now()
 
     def _is_due(self) -> bool:
-        passed = {"seconds": time.perf_counter() - self._since, **self._counts}
+        passed = {"seconds": self.state.pulse.now() - self._since, **self._counts}
         return passed[self.period.unit] >= self.period.number
 
     def _keep(self) -> bool:
@@ -93,7 +92,8 @@ class CheckpointSaver:
         return content is not None
 
     def _go_back(self) -> bool:
-        path = self.checkpoints.restore(self.state.restore, self._notice)
+        sharing = self.state.plan.network.sharing
+        path = self.checkpoints.restore(self.state.restore, self._notice, sharing)
         if path is None:
             return False
         progress = self.state.progress

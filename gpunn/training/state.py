@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from gpunn.backends.base import Array
 from gpunn.errors import ModelFileError, ParameterError
+from gpunn.parallel.pulse import Pulse
 from gpunn.training.best import BestWeights
 from gpunn.training.callbacks import EpochRecord, History
 from gpunn.training.checkpoints import Content, differences
@@ -84,6 +85,8 @@ class TrainingState:
         The weights of the best epoch so far.
     row_losses : Array, shape (n_rows,), float64
         The samples' losses in this epoch, added up for each place in a batch.
+    pulse : Pulse
+        The clock, and the signal that has come.
     began, epoch_began : float
         When the training and the epoch began, by `time.perf_counter`.
     """
@@ -94,6 +97,7 @@ class TrainingState:
         self.history = History(streamed=plan.streamed)
         self.best = BestWeights(plan.network)
         self.row_losses = self._new_row_losses()
+        self.pulse = Pulse(plan.network.sharing.ranks)
         self.began = self.epoch_began = time.perf_counter()
 
     def begin_epoch(self) -> None:
@@ -125,7 +129,8 @@ class TrainingState:
         to_host = plan.network.backend.to_host
         arrays = {name: to_host(array) for name, array in self._arrays().items()}
         arrays["row_losses"] = to_host(self.row_losses)
-        if not all(np.isfinite(array).all() for array in arrays.values()):
+        finite = all(np.isfinite(array).all() for array in arrays.values())
+        if plan.network.sharing.ranks.any(not finite):
             return None
         arrays |= plan.draws.arrays()
         state = {
@@ -134,7 +139,8 @@ class TrainingState:
             "best": plan.policy.state(),
         }
         checkpoint = {"made_for": plan.fingerprint, "state": state}
-        return Content(arrays, {**plan.network.header(), "checkpoint": checkpoint})
+        header = {**plan.network.header(), "checkpoint": checkpoint}
+        return Content(arrays, header, plan.network.sharing)
 
     def restore(self, content: Content) -> None:
         """Go to where a snapshot was made.

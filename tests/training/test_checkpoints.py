@@ -231,7 +231,7 @@ def test_a_damaged_checkpoint_is_passed_over(samples, tmp_path, n_damaged, how):
 def test_every_bit_of_a_checkpoint_is_watched(samples, tmp_path):
     path = interrupted(samples, tmp_path)[0]
     whole = path.read_bytes()
-    arrays, header = read_checkpoint(path)
+    arrays, header, _ = read_checkpoint(path)
     n_header = 8 + int.from_bytes(whole[:8], "little")
     for position in [*range(0, n_header, 3), *range(n_header, len(whole), 11)]:
         path.write_bytes(whole[:position] + bytes([whole[position] ^ 4]) + whole[position + 1 :])
