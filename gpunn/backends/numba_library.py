@@ -124,14 +124,14 @@ class Library:
         self._linker = llvm.create_lljit_compiler()
 
     def _compile(self, name: str, code: str, symbol: str) -> bytes:
-        if not self._announced:
-            self._announced = True
+        first, self._announced = not self._announced, True
+        if first:
             _LOG.warning("compiling gpunn's fused loops, once on this machine: some seconds")
         from gpunn.backends.numba_build import build
 
         machine_code = build(name, code, symbol)
         reason = numba_cache.write(symbol, self._processor, machine_code)
-        if reason is not None:
+        if reason is not None and first:
             _LOG.warning("compiled loops cannot be kept for the next time: %s", reason)
         return machine_code
 
