@@ -7,7 +7,6 @@ is not made for, such as an activation of a user's own or an array with gaps, go
 # The contract takes any device's arrays, and this device its own alone.
 # mypy: disable-error-code="override"
 
-from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -88,7 +87,7 @@ class NumbaBackend(NumpyBackend):
         self._loop = Library()
 
     def describe(self) -> str:
-        return f"cpu (NumPy {np.__version__}, fused loops by Numba {metadata.version('numba')})"
+        return f"cpu (NumPy {np.__version__}, fused loops)"
 
     def activate(self, z: Values, bias: Values | None, activation: Activation) -> None:
         loop = None

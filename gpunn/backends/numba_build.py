@@ -14,7 +14,7 @@ import llvmlite.binding as llvm
 from numba import cfunc, types
 
 from gpunn.backends import numba_loops
-from gpunn.backends.numba_library import SIGNATURES
+from gpunn.backends.numba_signatures import SIGNATURES
 
 _TYPES = {"a": types.intp, "n": types.intp, "x": types.float64}
 

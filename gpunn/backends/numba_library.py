@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from gpunn.backends import numba_cache
+from gpunn.backends.numba_signatures import DATA_OFFSET, SIGNATURES
 
 INSTALL_NUMBA = "pip install 'gpunn[fast]'"
 
@@ -29,21 +30,6 @@ NOT_INSTALLED = "Numba is not installed"
 
 SWITCH = "GPUNN_FAST"
 """The environment variable that leaves all to NumPy if it is 0."""
-
-DATA_OFFSET = object.__basicsize__
-"""Where a NumPy array's object keeps the address of its numbers: behind what all objects have."""
-
-SIGNATURES = {
-    "activate": "aannnn",
-    "activation_backward": "aann",
-    "adam_update": "aaaannxxxxx",
-    "axpby": "aannxx",
-    "dropout": "annnnx",
-    "loss_backward": "aaaaannnxxnn",
-    "softmax_backward": "aaaaaannnxnn",
-    "sigmoid_backward": "aaaaaannnxnn",
-}
-"""What each loop takes: arrays (a) as ``id(array)``, whole numbers (n), and numbers (x)."""
 
 Loop = Callable[..., None]
 

@@ -22,7 +22,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from gpunn.backends.numba_library import DATA_OFFSET
+from gpunn.backends.numba_signatures import DATA_OFFSET
 
 OPTIONS = {"error_model": "numpy", "fastmath": {"contract"}}
 """A division by zero is no error, and a product and a sum may be one instruction. None of what else
