@@ -1,4 +1,4 @@
-"""What the fused loops of the CPU take, as those who compile them and those who call them know it."""
+"""What the fused loops of the CPU take, as their compiler and their callers know it."""
 
 DATA_OFFSET = object.__basicsize__
 """Where a NumPy array's object keeps the address of its numbers: behind what all objects have."""
