@@ -1,8 +1,9 @@
 """What the tests share: the devices, the dtypes, the data, and bounds that follow from arithmetic.
 
-The tests name three devices. ``cpu`` is NumPy; ``double`` is gpunn's own CuPy backend, kernels and
-all, over a strict stand-in for CuPy in host memory; ``cuda`` is a real GPU, which is asked for
-through the plugin that other projects use, `gpunn.testing`.
+The tests name four devices. ``cpu`` is NumPy; ``fast`` is the CPU with loops that Numba compiles;
+``double`` is gpunn's own CuPy backend, kernels and all, over a strict stand-in for CuPy in host
+memory; ``cuda`` is a real GPU, which is asked for through the plugin that other projects use,
+`gpunn.testing`.
 """
 
 import importlib.util
@@ -31,7 +32,8 @@ pytest_plugins = ("gpunn.testing",)
 MOST_ROWS = 128
 """Samples in a block of exact online training at most, on any device."""
 
-DEVICES = ("cpu", "double", pytest.param("cuda", marks=pytest.mark.gpu))
+DEVICES = ("cpu", "fast", "double", pytest.param("cuda", marks=pytest.mark.gpu))
+GPUS = DEVICES[2:]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -57,9 +59,11 @@ def several_threads() -> Iterator[None]:
 
 @cache
 def make_backend(device: str) -> Backend:
-    """Return the backend of "cpu", "double", "double:1" or "cuda"; skip the test without one."""
+    """Return a device by its name here, or "double:1"; skip the test without one."""
     if device == "cpu":
         return NumpyBackend()
+    if device == "fast":
+        return _make_fast_backend()
     if device.startswith("double"):
         if fake_cuda.CXX is None:
             pytest.skip("the double of CuPy needs a C++ compiler (g++, c++ or clang++)")
@@ -67,6 +71,13 @@ def make_backend(device: str) -> Backend:
         backend: Backend = fake_cuda.load_cupy_backend().CupyBackend(number)
         return backend
     return _make_cuda_backend()
+
+
+def _make_fast_backend() -> Backend:
+    pytest.importorskip("numba", reason="the fused loops need Numba: pip install 'gpunn[fast]'")
+    from gpunn.backends.numba_backend import NumbaBackend
+
+    return NumbaBackend()
 
 
 def _make_cuda_backend() -> Backend:
@@ -82,7 +93,7 @@ def backend(request: pytest.FixtureRequest) -> Backend:
     return make_backend(request.param)
 
 
-@pytest.fixture(params=DEVICES[1:])
+@pytest.fixture(params=GPUS)
 def gpu(request: pytest.FixtureRequest) -> Backend:
     """Every device with memory of its own: the double and a real GPU."""
     return make_backend(request.param)

@@ -40,6 +40,7 @@ HEAVY = (
     "gpunn.backends.cupy_online", "gpunn.backends.cupy_staging", "gpunn.backends.cupy_kernels",
     "gpunn.backends.cupy_batches", "gpunn.backends.cupy_blas", "gpunn.backends.cupy_elementwise",
     "gpunn.backends.cupy_formulas", "gpunn.backends.cupy_ranks",
+    "gpunn.backends.cupy_formulas", "numba", "llvmlite", "gpunn.backends.numba_backend",
 )  # fmt: skip
 FOLDER = Path(gpunn.__file__).parent
 

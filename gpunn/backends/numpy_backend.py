@@ -120,6 +120,22 @@ class NumpyBackend(Backend):
                 beta=beta,
             )
 
+    def _check_matrices(self, a: NDArray[Any], b: NDArray[Any], out: NDArray[Any]) -> None:
+        # The usual case in a third of the time, five times a step; the contract knows all others.
+        dtype = out.dtype
+        usual = (
+            type(a) is type(b) is type(out) is np.ndarray
+            and a.ndim == b.ndim == out.ndim == 2
+            and a.dtype == dtype
+            and b.dtype == dtype
+            and dtype.char in "fd"
+            and a.flags.c_contiguous
+            and b.flags.c_contiguous
+            and out.flags.c_contiguous
+        )
+        if not usual:
+            super()._check_matrices(a, b, out)
+
     def _gemm(
         self,
         a: NDArray[Any],

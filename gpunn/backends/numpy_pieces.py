@@ -86,6 +86,24 @@ def spread(items: Sequence[_Item], work: Callable[[_Item], None], blas: Blas) ->
         other.result()
 
 
+def share(n: int, size: int, work: Callable[[int, int], None], blas: Blas) -> None:
+    """Do the work on rows 0 to n, which hold so many numbers: one part for each thread of BLAS.
+
+    A loop that is one call needs no pieces for the cache.
+    """
+    n_threads = blas.n_threads if size >= WORTH_SHARING * PIECE else 1
+    if n_threads == 1:
+        work(0, n)
+        return
+    # Parts begin where a cache line does, so that no two threads write to the same one.
+    part = -(-n // n_threads + 15) // 16 * 16 if n == size else -(-n // n_threads)
+    starts = range(part, n, part)
+    others = [_pool(n_threads - 1).submit(work, a, min(a + part, n)) for a in starts]
+    work(0, min(part, n))
+    for other in others:
+        other.result()
+
+
 class ScratchMemory(threading.local):
     """Memory for what lasts no longer than a call, each thread's own."""
 

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from gpunn import launcher
 from gpunn.backends.base import PRECISIONS, Backend
+from gpunn.backends.numba_library import loops_problem
 from gpunn.backends.numpy_backend import NumpyBackend
 from gpunn.backends.nvidia import has_driver, hides_gpus
 from gpunn.errors import DeviceError, DeviceWarning, ParameterError
@@ -140,10 +141,17 @@ def _original_text(error: BaseException) -> str:
 
 
 @cache
-def _numpy_backend() -> Backend:
-    backend = NumpyBackend()
+def _cpu_backend() -> Backend:
+    """Return the CPU, with fused loops where Numba is installed, and its share of the cores."""
+    backend = NumpyBackend() if loops_problem() is not None else _numba_backend()
     backend.share_cores(launcher.n_local())
     return backend
+
+
+def _numba_backend() -> NumpyBackend:
+    from gpunn.backends.numba_backend import NumbaBackend
+
+    return NumbaBackend()
 
 
 @cache
@@ -190,7 +198,7 @@ def select_backend(device: str = "auto", precision: str = "fp32") -> Selection:
 def _select(device: str, precision: str) -> Selection:
     match = re.fullmatch(r"cuda(?::(\d{1,4}))?", device) if isinstance(device, str) else None
     if device == "cpu":
-        return Selection(_numpy_backend(), _why_the_cpu())
+        return Selection(_cpu_backend(), _why_the_cpu())
     if device == "auto":
         return _select_automatically(precision)
     if match is None:
@@ -221,7 +229,7 @@ def _select_automatically(precision: str) -> Selection:
     first, problem = _first_gpu()
     if problem is not None:
         fell_back = has_cupy() and not hides_gpus()
-        return Selection(_numpy_backend(), f"no usable GPU: {problem}", fell_back)
+        return Selection(_cpu_backend(), f"no usable GPU: {problem}", fell_back)
     backend = _gpu_backend(first, precision)
     if first > 0 and launcher.n_processes() == 1:
         return Selection(backend, f"the first usable GPU; cuda:0: {gpu_problem(0)}", True)

@@ -7,6 +7,7 @@ The rules stand in the order in which their remedies have to be carried out.
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from gpunn.backends.numba_library import INSTALL_NUMBA, NOT_INSTALLED, SWITCH
 from gpunn.backends.nvidia import DRIVER_FOR_CUDA, FIRST_CAPABILITY_OF_CUDA_13, hides_gpus
 from gpunn.backends.select import is_nearly_full
 from gpunn.cli.facts import Facts
@@ -248,9 +249,22 @@ def _one_core(facts: Facts) -> Iterator[Problem]:
             )
 
 
+def _no_loops(facts: Facts) -> Iterator[Problem]:
+    if facts.loops_problem == NOT_INSTALLED:
+        yield Problem(
+            "the CPU trains with NumPy alone; compiled loops make it faster, with Adam and small "
+            "networks most",
+            INSTALL_NUMBA,
+        )
+    elif SWITCH in facts.environment and facts.loops_problem is not None:
+        yield Problem(
+            f"the CPU does without its compiled loops: {facts.loops_problem}", _unset(facts, SWITCH)
+        )
+
+
 def _no_plots(facts: Facts) -> Iterator[Problem]:
     if not facts.matplotlib:
         yield Problem("pictures need matplotlib", "pip install 'gpunn[plots]'")
 
 
-OTHER_RULES = (_changed_products, _one_core, _no_plots)
+OTHER_RULES = (_changed_products, _one_core, _no_loops, _no_plots)

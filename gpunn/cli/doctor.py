@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from gpunn.backends.numba_library import SWITCH, loops_problem
 from gpunn.backends.nvidia import Gpu, probe
 from gpunn.backends.select import count_gpus, cuda_problem, gpu_problem, has_cupy, select_backend
 from gpunn.cli.diagnosis import diagnose
 from gpunn.cli.facts import Cuda, Facts
 
-PACKAGES = ("numpy", "scipy", "safetensors", "matplotlib", "scikit-learn", "mpi4py")
+PACKAGES = ("numpy", "scipy", "safetensors", "matplotlib", "scikit-learn", "numba", "mpi4py")
 CUPY_WHEELS = ("cupy-cuda11x", "cupy-cuda12x", "cupy-cuda13x", "cupy")
 LIBRARIES = {"cuBLAS": "cublas", "NVRTC": "nvrtc"}
 VECTORS = {"X86_V3": "AVX2", "X86_V4": "AVX512"}
@@ -35,6 +36,7 @@ ENVIRONMENT = {
     "CUBLAS_WORKSPACE_CONFIG": "how much memory cuBLAS may use besides the matrices",
     "OMP_NUM_THREADS": "threads of the CPU for products, if OPENBLAS_NUM_THREADS is not set",
     "OPENBLAS_NUM_THREADS": "threads of the CPU for products",
+    SWITCH: "0 leaves the CPU's loops to NumPy, though Numba is installed",
     "GPUNN_DATA_DIR": "where mnist/ and fashion-mnist/ are looked for",
     "GPUNN_RANK_SECONDS": "how long a rank waits for the others before all end; 600 by default",
     "GPUNN_REQUIRE_GPU": "1 makes gpunn's tests fail, not skip, if there is no GPU",
@@ -51,10 +53,11 @@ def examine() -> dict[str, Any]:
     -------
     dict
         ``versions`` of packages (None where not installed), ``platform``, ``cpu`` (cores, vector
-        instructions, memory in bytes), ``blas`` (libraries and threads), ``system`` (what there is
-        of NVIDIA below CUDA), ``cuda`` (what CuPy has, and the GPUs it sees), ``auto`` (what
-        device "auto" is and why), ``environment`` (variables that change behaviour, where
-        set) and ``problems``, a list of causes and remedies in the order to go by.
+        instructions, why there are no fused loops, memory in bytes), ``blas`` (libraries and
+        threads), ``system`` (what there is of NVIDIA below CUDA), ``cuda`` (what CuPy has, and the
+        GPUs it sees), ``auto`` (what device "auto" is and why), ``environment`` (variables that
+        change behaviour, where set) and ``problems``, a list of causes and remedies in the order to
+        go by.
     """
     memory = select_backend("cpu").backend.memory_info()  # first: it says how many threads
     versions, blas = _versions(), _blas()
@@ -66,6 +69,7 @@ def examine() -> dict[str, Any]:
         "cpu": {
             "cores": facts.cores,
             "vectors": _vectors(),
+            "loops_problem": facts.loops_problem,
             "memory_free": memory.free,
             "memory_total": memory.total,
         },
@@ -86,6 +90,7 @@ def _facts(versions: dict[str, str | None], blas: list[dict[str, Any]]) -> Facts
         cores=os.cpu_count() or 1,
         blas_threads=next((library["threads"] for library in blas if library["used"]), None),
         matplotlib=versions["matplotlib"] is not None,
+        loops_problem=loops_problem(),
     )
 
 

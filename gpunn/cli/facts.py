@@ -30,6 +30,8 @@ class Facts:
     cores: int = 1
     blas_threads: int | None = None
     matplotlib: bool = True
+    loops_problem: str | None = None
+    """Why the CPU has no fused loops; None if it has."""
 
     @property
     def extra(self) -> str:

@@ -62,6 +62,8 @@ def _processor(found: dict[str, Any]) -> Iterator[str]:
         f"  {cpu['cores']} cores{vectors}, {in_gib(cpu['memory_free'])} of "
         f"{in_gib(cpu['memory_total'])} memory free"
     )
+    problem = cpu["loops_problem"]
+    yield f"  {'fused loops: used' if problem is None else f'no fused loops: {problem}'}"
     for blas in found["blas"]:
         use = "used for all products" if blas["used"] else "not used by gpunn"
         yield (

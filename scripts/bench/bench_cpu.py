@@ -27,13 +27,15 @@ from cpu_report import Report
 from cpu_results import Limits, Row
 from machine_facts import cpu_model, version_of
 
+import gpunn
+
 INSTALL = "pip install '.[bench]'"
 DEFAULT_OUT = Path(__file__).resolve().parents[2] / "docs" / "benchmarks" / "cpu.json"
 
 
 def describe_machine() -> dict[str, Any]:
     """Return versions, CPU and load, as plain values."""
-    packages = ("gpunn", "numpy", "scipy", "torch", "scikit-learn")
+    packages = ("gpunn", "numpy", "scipy", "numba", "torch", "scikit-learn")
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "platform": platform.platform(),
@@ -52,6 +54,7 @@ def print_machine(machine: dict[str, Any]) -> None:
     versions = machine["versions"]
     print(f"{machine['date']}  {machine['cpu']}, {machine['cores']} cores")
     print(", ".join(f"{name} {version or '-'}" for name, version in versions.items()))
+    print(f"gpunn computes on {gpunn.get_backend('cpu').describe()}")
     for package, name in (("torch", "PyTorch"), ("scikit-learn", "scikit-learn")):
         if versions[package] is None:
             print(f"{name} is not installed, so its columns are empty: {INSTALL}")
@@ -129,7 +132,7 @@ def main() -> int:
     order = {cell: place for place, cell in enumerate(plan.cells())}
     rows.sort(key=lambda row: (order[row.cell], row.threads))
     limits = {child["threads"]: Limits(**child["limits"]) for child in children}
-    Report(rows, limits, memory).print()
+    Report(machine["cpu"], rows, limits, memory).print()
     if options.quick:
         print("\n--quick: these numbers mean nothing")
     if options.out is not None:

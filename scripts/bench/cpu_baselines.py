@@ -13,12 +13,14 @@ from made_samples import N_INPUTS, N_OUTPUTS, Samples
 from numpy.typing import NDArray
 
 import gpunn
+from gpunn.backends.base import Backend
 
 Values = NDArray[Any]
 Run = Callable[[int], object]
 """Train on the first so many samples, once through."""
 
 BASELINES = {
+    "numpy": "gpunn without fast",
     "plain": "plain loop",
     "torch": "PyTorch",
     "compile": "torch.compile",
@@ -28,17 +30,18 @@ LEARNING_RATE = 1e-4
 """Speed does not depend on it, as long as nothing overflows: the widest network sets how large."""
 
 
-def gpunn_run(cell: Cell, samples: Samples) -> Run:
+def gpunn_run(cell: Cell, samples: Samples, device: str | Backend = "cpu") -> Run:
     if cell.section == "online":
         network = gpunn.ThreeLayerNetwork(
-            N_INPUTS, cell.hidden, N_OUTPUTS, LEARNING_RATE, device="cpu"
+            N_INPUTS, cell.hidden, N_OUTPUTS, LEARNING_RATE, device=device
         )
         return lambda n: network.train(samples.inputs[:n], samples.targets[:n])
     wide = gpunn.Network(
         [N_INPUTS, cell.hidden, N_OUTPUTS],
+        hidden_activation=cell.activation,
         output_activation="softmax",
         loss="cross_entropy",
-        device="cpu",
+        device=device,
     )
     return lambda n: gpunn.fit(
         wide,
@@ -127,7 +130,7 @@ def torch_run(cell: Cell, samples: Samples, *, fused: bool, mode: str | None = N
     online = cell.section == "online"
     layers: list[nn.Module] = [
         nn.Linear(N_INPUTS, cell.hidden, bias=not online),
-        nn.Sigmoid(),
+        nn.ReLU() if cell.activation == "relu" else nn.Sigmoid(),
         nn.Linear(cell.hidden, N_OUTPUTS, bias=not online),
     ]
     model: Any = nn.Sequential(*layers, nn.Sigmoid()) if online else nn.Sequential(*layers)
@@ -161,7 +164,7 @@ def sklearn_run(cell: Cell, samples: Samples) -> Run:
 
     classifier = MLPClassifier(
         (cell.hidden,),
-        activation="logistic",
+        activation="relu" if cell.activation == "relu" else "logistic",
         solver=cell.optimizer,
         alpha=0.0,
         batch_size=cell.batch,

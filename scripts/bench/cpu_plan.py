@@ -18,12 +18,17 @@ class Cell:
     optimizer: str = "sgd"
 
     @property
+    def activation(self) -> str:
+        """The hidden layer's: with Adam, what the command line and scikit-learn have by default."""
+        return "relu" if self.section == "adam" else "sigmoid"
+
+    @property
     def label(self) -> str:
         """What it is called in tables and pictures."""
         network = f"{N_INPUTS}-{self.hidden}-{N_OUTPUTS}"
         if self.section == "online":
             return f"online {network}"
-        rule = ", Adam" if self.section == "adam" else ""
+        rule = ", Adam, ReLU" if self.section == "adam" else ""
         return f"{network}, batch {self.batch}{rule}"
 
     @property
@@ -59,8 +64,9 @@ class Plan:
         Samples in a run at most.
     online_hidden, grid_hidden, adam_hidden : tuple of int
         Widths of the hidden layer, by section.
-    grid_batches : tuple of int
-        Batch sizes of the section "grid".
+    grid_batches, adam_batches : tuple of int
+        Batch sizes of those sections. With Adam, the first is the command line's default and the
+        second scikit-learn's, and so is a width of 100.
     sgemm_size, copy_bytes : int
         Rows of a square matrix, and bytes, by which the machine's limits are measured.
     memory_hidden : int
@@ -77,6 +83,7 @@ class Plan:
     grid_hidden: tuple[int, ...]
     grid_batches: tuple[int, ...]
     adam_hidden: tuple[int, ...]
+    adam_batches: tuple[int, ...]
     sgemm_size: int
     copy_bytes: int
     memory_hidden: int
@@ -90,7 +97,8 @@ class Plan:
             for hidden in self.grid_hidden:
                 yield from (Cell("grid", hidden, batch) for batch in self.grid_batches)
         if "adam" in self.sections:
-            yield from (Cell("adam", hidden, 200, "adam") for hidden in self.adam_hidden)
+            for hidden in self.adam_hidden:
+                yield from (Cell("adam", hidden, batch, "adam") for batch in self.adam_batches)
 
 
 FULL = Plan(
@@ -102,7 +110,8 @@ FULL = Plan(
     online_hidden=(200, 2000),
     grid_hidden=(30, 200, 2000, 10_000),
     grid_batches=(10, 100, 256),
-    adam_hidden=(200, 2000),
+    adam_hidden=(100, 200, 2000),
+    adam_batches=(32, 200),
     sgemm_size=2048,
     copy_bytes=2**28,
     memory_hidden=1_000_000,
@@ -117,6 +126,7 @@ QUICK = Plan(
     grid_hidden=(30, 200),
     grid_batches=(10,),
     adam_hidden=(200,),
+    adam_batches=(32,),
     sgemm_size=256,
     copy_bytes=2**24,
     memory_hidden=10_000,

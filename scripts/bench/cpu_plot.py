@@ -6,7 +6,7 @@ from cpu_baselines import BASELINES
 from cpu_results import Row
 from ratio_plot import add_ratios, finish_axis
 
-COLOURS = dict(zip(BASELINES, ("#4c4c4c", "#d1495b", "#edae49", "#00798c"), strict=True))
+COLOURS = dict(zip(BASELINES, ("#7b5ea7", "#4c4c4c", "#d1495b", "#edae49", "#00798c"), strict=True))
 
 
 def draw(rows: list[Row], path: Path) -> None:
@@ -40,7 +40,7 @@ def draw(rows: list[Row], path: Path) -> None:
                 [cells.index(row.cell) + shift for row in here],
                 label=BASELINES[baseline],
                 colour=COLOURS[baseline],
-                marker="os^D"[index],
+                marker="os^Dv"[index],
             )
         finish_axis(axis)
         axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))

@@ -11,6 +11,9 @@ from cpu_results import Row, Timing
 from made_samples import Samples
 from turns import PAUSE, turns
 
+from gpunn.backends.numba_library import loops_problem
+from gpunn.backends.numpy_backend import NumpyBackend
+
 FEWEST_STEPS = 4
 LONGEST_RUN = 2.0
 """Who would take longer, in seconds, is given fewer samples; times are compared per sample."""
@@ -113,6 +116,8 @@ def baseline_runs(
     cell: Cell, samples: Samples, n_samples: int, plan: Plan, row: Row
 ) -> Iterator[tuple[str, str, Run]]:
     """Yield name, note and run of each baseline that is installed; put problems into the row."""
+    if loops_problem() is None:
+        yield "numpy", "", gpunn_run(cell, samples, NumpyBackend())
     if cell.section == "online":
         yield "plain", "", plain_run(cell, samples)
     if find_spec("torch") is not None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import DEVICES, assert_close_product, assert_within, make_backend
+from conftest import GPUS, assert_close_product, assert_within, make_backend
 from fake_cuda import no_crossings
 from scipy import special
 
@@ -253,7 +253,7 @@ def test_gemm_of_large_matrices(backend: Backend, dtype: Any, rng: Any) -> None:
 
 
 @pytest.mark.parametrize(("precision", "unit"), [("tf32", 2**-10), ("bf16", 2**-7)])
-@pytest.mark.parametrize("device", DEVICES[1:])
+@pytest.mark.parametrize("device", GPUS)
 def test_gemm_with_rounded_factors(device: str, precision: str, unit: float, rng: Any) -> None:
     """Each factor may be off by `unit`, which allows for truncation."""
     exact = make_backend(device)
@@ -973,7 +973,7 @@ def test_a_step_on_another_gpu_than_the_current_one(dtype: Any, rng: Any) -> Non
     training_step(second, step_arrays(second, dtype, rng))
 
 
-@pytest.mark.parametrize("device", DEVICES[1:])
+@pytest.mark.parametrize("device", GPUS)
 def test_a_step_agrees_with_the_cpu(device: str, dtype: Any) -> None:
     results = []
     for backend in (make_backend("cpu"), make_backend(device)):
@@ -986,7 +986,7 @@ def test_a_step_agrees_with_the_cpu(device: str, dtype: Any) -> None:
         assert_within(results[1][name], expected, bound)
 
 
-@pytest.mark.parametrize("device", DEVICES[1:])
+@pytest.mark.parametrize("device", GPUS)
 def test_the_same_step_gives_the_same_bits(device: str, dtype: Any) -> None:
     backend, results = make_backend(device), []
     for _ in range(2):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from fake_cuda import forget_devices
 
+from gpunn.backends.numba_library import NOT_INSTALLED
 from gpunn.backends.nvidia import Gpu, System
 from gpunn.cli import doctor
 from gpunn.cli.diagnosis import diagnose
@@ -233,6 +234,15 @@ CASES = {
         replace(WELL, environment={"OMP_NUM_THREADS": "1"}, blas_threads=1),
         [("OMP_NUM_THREADS=1 limits products on the CPU to one of 16 cores", "unset OMP")],
     ),
+    "no loops": (
+        replace(WELL, loops_problem=NOT_INSTALLED),
+        [("the CPU trains with NumPy alone", "pip install 'gpunn[fast]'")],
+    ),
+    "loops switched off": (
+        replace(WELL, environment={"GPUNN_FAST": "0"}, loops_problem="GPUNN_FAST is 0"),
+        [("the CPU does without its compiled loops: GPUNN_FAST is 0", "unset GPUNN_FAST")],
+    ),
+    "another Python": (replace(WELL, loops_problem="not made for pypy"), []),
     "no matplotlib": (
         replace(WELL, matplotlib=False),
         [("pictures need matplotlib", "pip install 'gpunn[plots]'")],
@@ -398,6 +408,7 @@ IN_THE_TABLE = (
     "is too old", "cannot use", "but CuPy is not installed", "is installed without",
     "hides every GPU", "serves one program at a time", "free", "in another precision",
     "limits products on the CPU to one of", "pictures need matplotlib",
+    "with NumPy alone", "does without its compiled loops",
 )  # fmt: skip
 
 

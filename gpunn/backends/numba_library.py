@@ -1,0 +1,133 @@
+"""The fused loops of the CPU as functions: from the files that keep them, or compiled.
+
+Each loop is compiled when it is first wanted and kept; see `gpunn.backends.numba_cache`. To load
+one takes LLVM (llvmlite) and a millisecond. Numba is imported only to compile.
+
+A call releases the GIL, as calls of NumPy do.
+"""
+
+# llvmlite does not say what its types are.
+# mypy: disable-error-code="no-untyped-call"
+
+import ctypes
+import importlib.util
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from gpunn.backends import numba_cache
+from gpunn.backends.numba_signatures import DATA_OFFSET, SIGNATURES
+
+INSTALL_NUMBA = "pip install 'gpunn[fast]'"
+
+NOT_INSTALLED = "Numba is not installed"
+
+SWITCH = "GPUNN_FAST"
+"""The environment variable that leaves all to NumPy if it is 0."""
+
+Loop = Callable[..., None]
+
+_C_TYPES = {"a": ctypes.c_ssize_t, "n": ctypes.c_ssize_t, "x": ctypes.c_double}
+_LOG = logging.getLogger("gpunn")
+
+
+@cache
+def loops_problem() -> str | None:
+    """Say why there are no fused loops here; None if there are. Numba is not imported for that."""
+    if os.environ.get(SWITCH) == "0":
+        return f"{SWITCH} is 0"
+    if any(importlib.util.find_spec(name) is None for name in ("numba", "llvmlite")):
+        return NOT_INSTALLED
+    if sys.implementation.name != "cpython" or not _finds_numbers():
+        return f"not made for {sys.implementation.name} {sys.version.split()[0]}"
+    return None
+
+
+def _finds_numbers() -> bool:
+    """Say whether arrays keep the address of their numbers where the loops look for it."""
+    arrays = [np.empty(n) for n in (1, 100)]
+    places = [ctypes.c_void_p.from_address(id(array) + DATA_OFFSET) for array in arrays]
+    return all(p.value == a.ctypes.data for p, a in zip(places, arrays, strict=True))
+
+
+class Library:
+    """All fused loops that this process has wanted so far."""
+
+    def __init__(self) -> None:
+        self._loops: dict[tuple[str, str], Loop | None] = {}
+        self._lock = threading.Lock()
+        self._linker: Any = None
+        self._code: list[Any] = []  # What lets go of the memory when it is collected.
+        self._processor = ""
+        self._announced = self._broken = False
+
+    def __call__(self, name: str, code: str) -> Loop | None:
+        """Return a loop for float32 ("f") or float64 ("d"); None if it cannot be had.
+
+        `name` is as in `gpunn.backends.numba_build.build`.
+        """
+        try:
+            return self._loops[name, code]
+        except KeyError:
+            with self._lock:
+                if (name, code) not in self._loops:
+                    self._loops[name, code] = self._make(name, code)
+                return self._loops[name, code]
+
+    def _make(self, name: str, code: str) -> Loop | None:
+        if self._broken:
+            return None
+        try:
+            if self._linker is None:
+                self._start()
+            symbol = f"{name}_{code}"
+            machine_code = numba_cache.read(symbol, self._processor)
+            if machine_code is None:
+                machine_code = self._compile(name, code, symbol)
+            return self._load(name, symbol, machine_code)
+        except Exception as error:  # whatever a compiler raises: NumPy can do the same
+            self._broken = True
+            _LOG.warning(
+                "gpunn's fused loops cannot be used, and NumPy does it all, which takes longer: "
+                "%s: %s",
+                type(error).__name__,
+                " ".join(str(error).split())[:300],
+            )
+            return None
+
+    def _start(self) -> None:
+        import llvmlite.binding as llvm
+
+        llvm.initialize_native_target()
+        llvm.initialize_native_asmprinter()
+        self._processor = f"{llvm.get_host_cpu_name()} {llvm.get_host_cpu_features().flatten()}"
+        self._linker = llvm.create_lljit_compiler()
+
+    def _compile(self, name: str, code: str, symbol: str) -> bytes:
+        first, self._announced = not self._announced, True
+        if first:
+            _LOG.warning("compiling gpunn's fused loops, once on this machine: some seconds")
+        from gpunn.backends.numba_build import build
+
+        machine_code = build(name, code, symbol)
+        reason = numba_cache.write(symbol, self._processor, machine_code)
+        if reason is not None and first:
+            _LOG.warning("compiled loops cannot be kept for the next time: %s", reason)
+        return machine_code
+
+    def _load(self, name: str, symbol: str, machine_code: bytes) -> Loop:
+        import llvmlite.binding as llvm
+
+        # With functions of C's library, such as log, from this process.
+        builder = llvm.JITLibraryBuilder().add_object_img(machine_code).add_current_process()
+        self._code.append(builder.export_symbol(symbol).link(self._linker, symbol))
+        address = self._code[-1][symbol]
+        letters = SIGNATURES[name.partition(":")[0]]
+        kinds: list[Any] = [_C_TYPES[letter] for letter in letters]
+        return ctypes.CFUNCTYPE(None, *kinds)(address)
