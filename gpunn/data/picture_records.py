@@ -61,12 +61,11 @@ def picture_field(record: Mapping[str, Any], n_inputs: int) -> PictureField | No
         What the network's file says of its training. It may hold anything.
     n_inputs : int
         How many inputs the network has. Without a size in the record, a square number of them is
-        taken for the pixels of a square, unless their values were not those of pixels, from 0 up.
+        taken for the pixels of a square, which `PictureField.note` says.
     """
     ends = _pair(record.get("value_range"))
     said = _shape(record.get("image_shape"))
-    guess = _square(n_inputs) if ends is None or ends[0] == 0 < ends[1] else None
-    shape = said or guess
+    shape = said or _square(n_inputs)
     if shape is None or shape[0] * shape[1] != n_inputs:
         return None
     is_digits = record.get("pictures") == AS_DIGITS or record.get("data") == "digits"
