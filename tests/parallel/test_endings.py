@@ -73,7 +73,7 @@ def test_a_rank_that_hangs_is_named(tmp_path):
     os.kill(pids[1], signal.SIGSTOP)
     status, _, err = ended(process)
     assert status != 0
-    assert f"rank 0 of 2 has waited 2 s for rank 1 (process {pids[1]})" in err
+    assert re.search(rf"rank 0 of 2 has waited \d s for rank 1 \(process {pids[1]}\)", err)
 
 
 def test_an_error_on_one_rank_ends_all(tmp_path):

@@ -14,6 +14,11 @@ NUMBERS = (2, 3, 4)
 BOUND = 1e-12
 """How far weights may be off, as a part of the largest: a hundred steps round less."""
 
+BY_ADAM = {"adam and dropout", "by samples"}
+ADAM_BOUND = 1e-10
+"""The same for Adam, which divides by the root of the squares of gradients, plus 1e-8. A gradient
+that nearly cancels is off by some 1e-16, and so its step of 0.001 by up to 1e-11."""
+
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
@@ -44,7 +49,8 @@ def test_ranks_come_to_the_result_of_one_process(results, n):
         if expected.dtype.kind != "f" or name.startswith("bytes"):
             continue
         size = max(float(np.abs(expected).max()), 1e-300)
-        np.testing.assert_allclose(several[name], expected, rtol=0, atol=BOUND * size, err_msg=name)
+        bound = ADAM_BOUND if name.partition("/")[0] in BY_ADAM else BOUND
+        np.testing.assert_allclose(several[name], expected, rtol=0, atol=bound * size, err_msg=name)
         compared += 1
     assert compared > 60
 
