@@ -23,8 +23,8 @@ def check_weights(network: Network) -> None:
     DataError
         If one is not.
     """
-    for name, values in network.parameters().items():
-        if not np.isfinite(values).all():
+    for name, values in network.device_parameters().items():
+        if not np.isfinite(network.backend.to_host(values)).all():
             raise DataError(
                 f"the model's {name} has numbers that are NaN or infinite, because its training "
                 "diverged; train it again with a smaller learning rate"
