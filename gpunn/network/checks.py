@@ -16,13 +16,17 @@ def check_network(network: object) -> None:
 
 
 def check_weights(network: Network) -> None:
-    """Raise unless all weights and biases are finite.
+    """Raise unless all weights and biases are finite; if ranks share them, on all ranks.
 
     Raises
     ------
     DataError
         If one is not.
     """
+    network.sharing.ranks.together(lambda: _check_own_weights(network))
+
+
+def _check_own_weights(network: Network) -> None:
     for name, values in network.device_parameters().items():
         if not np.isfinite(network.backend.to_host(values)).all():
             raise DataError(
