@@ -301,7 +301,8 @@ def test_backquery_needs_a_square_picture(refused, gpunn, tmp_path):
     Network([5, 2], device="cpu").save(tmp_path / "m")
     assert "5 inputs are not the pixels" in refused("backquery", "m", "--out", "p.png")
     Network([64, 2], device="cpu").save(tmp_path / "m")
-    assert "cannot write p.xyz" in refused("backquery", "m", "--out", "p.xyz")
+    line = refused("backquery", "m", "--out", "p.xyz")
+    assert "p.xyz: no picture can have the ending .xyz; expected .png" in line
 
 
 def test_info_says_what_is_here(gpunn):

@@ -304,12 +304,14 @@ def test_a_table_that_does_not_fit_is_learnt_in_chunks(table, little_memory, cap
     for command in (["evaluate", "m", table], ["predict", "m", table, "--out", "p.csv"]):
         assert run(*command, "--json") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert json.loads(lines[0])["samples"] == json.loads(lines[1])["samples"] == 400
-    assert json.loads(lines[0])["accuracy"] > 0.9
+    # What was held out is chosen again; every row is answered.
+    assert json.loads(lines[0])["accuracy"] == result["test_accuracy"]
+    assert 40 < json.loads(lines[0])["samples"] < 120
+    assert json.loads(lines[1])["samples"] == 400
     with open("p.csv") as file:
         said = [int(row[0]) for row in csv.reader(file) if row[0] != "prediction"]
     assert said == json.loads(lines[1])["predictions"]
-    assert np.mean(np.array(said) == numbers()[:, 0]) == json.loads(lines[0])["accuracy"]
+    assert np.mean(np.array(said) == numbers()[:, 0]) > 0.9
 
 
 def test_a_training_in_chunks_goes_on(table, little_memory, capsys, small_chunks, monkeypatch):
