@@ -4,6 +4,7 @@ from argparse import ArgumentParser, Namespace
 
 from gpunn.cli.console import Console
 from gpunn.cli.options import add_json, add_model
+from gpunn.cli.saved_network import forget_other_training
 from gpunn.drawing.page import draw_page
 from gpunn.errors import ParameterError
 from gpunn.model_file import check_writable, write_text
@@ -28,6 +29,7 @@ def run(options: Namespace, console: Console) -> int:
     check_writable(options.out, options.model)
     network = Network.load(options.model, "cpu")
     check_weights(network)
+    forget_other_training(network)
     try:
         page = draw_page(network)
     except ParameterError as error:

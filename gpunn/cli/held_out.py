@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from gpunn.cli.train_data import HELD_OUT, Data
 from gpunn.data.datasets import choose_held_out
 from gpunn.data.files import fingerprint
-from gpunn.data.formats import files_of
+from gpunn.data.formats import source_files
 from gpunn.data.tables.long_table import LongTable, TablePart
 from gpunn.data.tables.prepared import PreparedTable
 from gpunn.errors import DataError
@@ -79,7 +79,7 @@ class HeldOut(NamedTuple):
 def fingerprint_of(data: str) -> str | None:
     """Return what tells the files of data from others; None if there are none to be read."""
     try:
-        files = files_of(data)
+        files = source_files(data)
         return fingerprint(files) if files else None
     except (OSError, DataError):
         return None  # Whoever reads them says what is wrong.

@@ -15,14 +15,26 @@ from gpunn.errors import DataError
 from gpunn.network import Network
 from gpunn.network.checks import check_weights
 from gpunn.network.labels import class_words_of, labels_of
+from gpunn.training.fitting import weights_fingerprint
 
 
 def load(options: Namespace, console: Console) -> Network:
     """Return the saved network, on the device that was chosen; refuse one that has diverged."""
     network = Network.load(options.model, choose_device(options.device, console))
     check_weights(network)
+    forget_other_training(network)
     network.feature_names = None  # samples from files have none that they could be compared with
     return network
+
+
+def forget_other_training(network: Network) -> None:
+    """Forget what the file says of a training if the weights are no longer those that it made.
+
+    Whoever writes weights by hand and saves the network keeps its record otherwise.
+    """
+    said = network.training_record.get("weights")
+    if said is not None and said != weights_fingerprint(network):
+        network.forget_training()
 
 
 def open_prepared(

@@ -54,7 +54,7 @@ from gpunn.reports.report import check_packages
 from gpunn.training.callbacks import EarlyStopping, History
 from gpunn.training.checkpoints import Checkpoints
 from gpunn.training.evaluation import Evaluation, evaluate
-from gpunn.training.fitting import fit
+from gpunn.training.fitting import fit, weights_fingerprint
 from gpunn.training.scores import NumberScorer, NumberScores
 from gpunn.training.streams import Stream
 
@@ -190,6 +190,7 @@ def _record(
         "settings": _recorded(settings),
         "seed": settings.source.seed,
         "held_out": None if held_out is None else held_out._asdict(),
+        "weights": weights_fingerprint(network),
         "image_shape": None if dataset.image_shape is None else list(dataset.image_shape),
         "value_range": value_range_of(dataset),
         "pictures": _kind_of_pictures(settings.source.data),

@@ -17,7 +17,6 @@ from gpunn.data.numpy_files import read_npy
 from gpunn.data.scaling import Scaling, extremes
 from gpunn.data.tables.loading import load_table
 from gpunn.data.tables.long_table import LongTable, Prepared, TablePart, go_through
-from gpunn.data.tables.moments import Moments
 from gpunn.errors import DataError, ParameterError
 from gpunn.host_memory import free_memory, in_gib
 from gpunn.network import Network
@@ -199,10 +198,9 @@ def output_scaling_of(dataset: Data) -> Scaling | None:
     if isinstance(dataset, LongTable):
         mean, deviation = dataset.targets.mean, dataset.targets.deviation
     else:
-        moments = Moments.none(dataset.labels.shape[1]).with_rows(dataset.labels)
         mean, deviation = dataset.labels.mean(axis=0), dataset.labels.std(axis=0)
         # Of a constant, rounding leaves a deviation that is nearly, but not quite, 0.
-        deviation = np.where(moments.low < moments.high, deviation, 0.0)
+        deviation = np.where(np.ptp(dataset.labels, axis=0) > 0, deviation, 0.0)
     return Scaling(np.where(deviation > 0, deviation, 1.0), mean)
 
 

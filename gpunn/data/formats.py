@@ -188,7 +188,7 @@ def load(data: str, data_dir: FilePath | None, options: TableOptions = NO_OPTION
     )
 
 
-def files_of(data: str) -> list[tuple[str, str]]:
+def source_files(data: str) -> list[tuple[str, str]]:
     """Return the files that data are read from: the name of each in its folder, and its path.
 
     A file by itself has the name "", for it may be called anything. A known data set has none.

@@ -232,3 +232,16 @@ def test_a_report_is_in_the_result(gpunn):
     result, said = gpunn("train", "digits", "--epochs", 1, "--out", "m", "--report", "r.html")
     assert result["report"] == "r.html"
     assert "gpunn report" not in said
+
+
+def test_weights_that_were_written_by_hand_have_no_training(gpunn, rng):
+    data, options = write_data("classes", rng)
+    gpunn("train", data, *options, "--epochs", 2, "--out", "m")
+    network = Network.load("m", "cpu")
+    weights = network.layers[0].weights
+    weights += 0.01
+    network.save("m")
+    assert "held_out" in Network.load("m", "cpu").training_record
+    assert gpunn("evaluate", "m", data)[0]["samples"] == 199
+    gpunn("report", "m", "--out", "r.html")
+    assert "gpunn train" not in Path("r.html").read_text("utf-8")
