@@ -8,6 +8,7 @@ This module must only be imported when a GPU is asked for; see `gpunn.backends.s
 """
 
 import platform
+from collections.abc import Callable
 from typing import Any
 
 import cupy
@@ -55,6 +56,10 @@ def nccl_version() -> int | None:
     return None if nccl is None else int(nccl.get_version())
 
 
+def _event() -> Any:
+    return cupy.cuda.Event(disable_timing=True)
+
+
 class NcclSum(RankSum):
     """Adds up arrays over ranks on their GPUs."""
 
@@ -63,14 +68,36 @@ class NcclSum(RankSum):
         identity = ranks.same(nccl.get_unique_id() if ranks.rank == 0 else None)
         with device:
             self._comm = nccl.NcclCommunicator(ranks.size, identity, ranks.rank)
+            self._beside = cupy.cuda.Stream(non_blocking=True)
+            self._last = _event()
 
     def add_up(self, array: Array) -> None:
-        nccl = self._nccl
-        kinds = {"f": nccl.NCCL_FLOAT32, "d": nccl.NCCL_FLOAT64}
         with self._device:
-            place, stream = array.data.ptr, cupy.cuda.get_current_stream().ptr
-            kind = kinds[array.dtype.char]
-            self._comm.allReduce(place, place, array.size, kind, nccl.NCCL_SUM, stream)
+            self._add_up(array, cupy.cuda.get_current_stream())
+
+    def begin(self, array: Array) -> Callable[[], None]:
+        ready, summed = _event(), _event()
+        with self._device:
+            ready.record()
+            self._beside.wait_event(ready)
+            self._add_up(array, self._beside)
+            summed.record(self._beside)
+
+        def wait() -> None:
+            with self._device:
+                cupy.cuda.get_current_stream().wait_event(summed)
+
+        return wait
+
+    def _add_up(self, array: Array, stream: Any) -> None:
+        nccl, place = self._nccl, array.data.ptr
+        kind = {"f": nccl.NCCL_FLOAT32, "d": nccl.NCCL_FLOAT64}[array.dtype.char]
+        self._comm.allReduce(place, place, array.size, kind, nccl.NCCL_SUM, stream.ptr)
+        self._last.record(stream)
+
+    def is_done(self) -> bool:
+        with self._device:
+            return bool(self._last.done)
 
     def n_bytes_sent(self, array: Array) -> int:
         # What a ring takes; a tree takes the array once up and once down.

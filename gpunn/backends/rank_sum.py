@@ -1,6 +1,7 @@
 """The contract of a device that adds up over ranks by itself; see `gpunn.parallel`."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from gpunn.backends.arrays import Array
@@ -35,6 +36,17 @@ class RankSum(ABC):
 
         The same number of ranks, in the same places, gives the same bits.
         """
+
+    @abstractmethod
+    def begin(self, array: Array) -> Callable[[], None]:
+        """Begin to add up an array as `add_up` does; return what makes later work wait for it.
+
+        Work that is given to the device in between goes on meanwhile.
+        """
+
+    @abstractmethod
+    def is_done(self) -> bool:
+        """Whether all sums have been computed that the device was given."""
 
     @abstractmethod
     def n_bytes_sent(self, array: Array) -> int:

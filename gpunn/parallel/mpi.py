@@ -49,6 +49,7 @@ class MpiRanks(Ranks):
     def add_up(self, backend: Backend, array: Array) -> None:
         on_device = self._on_device(backend)
         if on_device is not None:
+            self._watch.note_sum(on_device.is_done)
             on_device.add_up(array)
             self.n_bytes_sent += on_device.n_bytes_sent(array)
             return
@@ -61,9 +62,11 @@ class MpiRanks(Ranks):
             backend.copy_into(backend.asarray(host), array)
 
     def begin_sum(self, backend: Backend, array: Array, slot: int) -> Callable[[], None]:
-        if self._on_device(backend) is not None:
-            self.add_up(backend, array)  # which the device does in its own time
-            return lambda: None
+        on_device = self._on_device(backend)
+        if on_device is not None:
+            self._watch.note_sum(on_device.is_done)
+            self.n_bytes_sent += on_device.n_bytes_sent(array)
+            return on_device.begin(array)
         host = array if isinstance(array, np.ndarray) else backend.to_host(array)
         key = (slot, host.size, host.dtype.char)
         if key not in self._slots:

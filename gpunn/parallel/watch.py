@@ -9,6 +9,7 @@ not come in `LIMIT` seconds. It is named in one line, and all ranks end.
 import os
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ class Watch:
         from mpi4py import MPI
 
         self._comm, self._since = comm, 0.0
+        self._given: tuple[float, Callable[[], bool]] = (0.0, lambda: True)
         self._limit = _limit()
         node = comm.Split_type(MPI.COMM_TYPE_SHARED)
         self._members = node.allgather((comm.rank, os.getpid()))
@@ -53,13 +55,23 @@ class Watch:
     def __exit__(self, *_: object) -> None:
         self._since = 0.0
 
+    def note_sum(self, is_done: Callable[[], bool]) -> None:
+        """Note that a device gets a sum, whose time runs from now until it is done."""
+        self._mine[0] += 1
+        self._given = time.monotonic(), is_done
+
+    def _waits_since(self) -> float:
+        """Return since when this rank waits for the others, itself or by its device; 0 if not."""
+        given, is_done = self._given
+        return self._since or (0.0 if is_done() else given)
+
     def _look(self) -> None:
         while True:
             time.sleep(LOOKS_EVERY)
-            since = self._since
+            since = self._waits_since()
             waited = time.monotonic() - since
             why = self._why(waited) if since and waited > LOOKS_EVERY else None
-            if why is not None and since == self._since:
+            if why is not None and since == self._waits_since():
                 self._end(why)
 
     def _why(self, waited: float) -> str | None:

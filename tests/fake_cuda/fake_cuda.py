@@ -25,7 +25,8 @@ over those before it:
 - ``fake_compiler``: from a kernel's source to a function on the host;
 - ``fake_elementwise``, ``fake_raw``: kernels of both kinds;
 - ``fake_products``, ``fake_cublas``: products of matrices, as CuPy calls cuBLAS;
-- ``fake_cublas_library``: and as ctypes does.
+- ``fake_cublas_library``: and as ctypes does;
+- ``fake_nccl``: sums over the devices of several processes.
 
 What a test changes, it changes in the part that reads it: ``fake_memory.DEVICE_BYTES``,
 ``fake_compiler.kernel_texts``.
@@ -50,6 +51,7 @@ from fake_elementwise import CUDA_PREAMBLE, ElementwiseKernel
 from fake_errors import CUDARuntimeError
 from fake_memory import Device, OutOfMemoryError, used_bytes
 from fake_modules import make_module
+from fake_nccl import nccl
 from fake_raw import RawKernel, RawModule
 from fake_streams import (
     Event,
@@ -132,6 +134,7 @@ _cuda = make_module(
     cublas=cublas,
     device=_device,
     memory=_memory,
+    nccl=nccl,
     runtime=runtime,
     get_current_stream=get_current_stream,
     get_elapsed_time=get_elapsed_time,
@@ -149,12 +152,12 @@ cupy = make_module(
     ndarray=ndarray,
     zeros=zeros,
 )
-MODULES = (cupy, _cuda, cublas, _device, _memory, runtime)
+MODULES = (cupy, _cuda, cublas, _device, _memory, nccl, runtime)
 PACKAGE = "gpunn.backends"
 OVER_CUPY = (
     "cupy_backend", "cupy_batches", "cupy_blas", "cupy_elementwise", "cupy_formulas",
-    "cublas_library", "cupy_hidden", "cupy_kernels", "cupy_online", "cupy_passes", "cupy_recorder",
-    "cupy_staging", "cupy_thin",
+    "cublas_library", "cupy_hidden", "cupy_kernels", "cupy_online", "cupy_passes", "cupy_ranks",
+    "cupy_recorder", "cupy_staging", "cupy_thin",
 )  # fmt: skip
 """gpunn's modules that import CuPy when they are imported."""
 CUBLAS_LIBRARY = make_module(f"{PACKAGE}.cublas_library", open_library=lambda: library)

@@ -39,6 +39,10 @@ class Device:
         return self.id
 
     @property
+    def pci_bus_id(self) -> str:
+        return f"0000:{self.id + 1:02X}:00.0"
+
+    @property
     def attributes(self) -> dict[str, int]:
         return {
             "CooperativeLaunch": 1,

@@ -221,6 +221,11 @@ class Event:
         self._clock = dict(stream.clock)
         self._seconds = time.perf_counter()
 
+    @property
+    def done(self) -> bool:
+        self._check_not_captured()
+        return True  # Everything is done at once; the host learns nothing that it may rely on.
+
     def synchronize(self) -> None:
         refuse_while_capturing("an event is waited for")
         self._check_not_captured()

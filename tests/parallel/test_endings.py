@@ -109,6 +109,11 @@ def test_the_command_line_speaks_once_and_evaluates_and_predicts(tmp_path):
     assert json.loads(out)["accuracy"] == result["test_accuracy"]
     gpunn(2, "predict", model, "digits", "--out", tmp_path / "p.csv")
     assert len((tmp_path / "p.csv").read_text().splitlines()) == 1798
+    out, _ = gpunn(2, "info", "--json")
+    assert [rank["device"] for rank in json.loads(out)["ranks"]["ranks"]] == ["cpu", "cpu"]
+    out, _ = gpunn(2, "info")
+    assert re.search(r"2 ranks by \S+ [\d.]+ \(mpi4py [\d.]+\)", out)
+    assert re.search(r"  1: cpu of \S+, process \d+", out)
     _, err = gpunn(2, "report", model, "digits", "--out", tmp_path / "r.html", status=2)
     assert err.splitlines() == [
         "gpunn: error: gpunn report runs in one process, and 2 were started: start it without "
