@@ -1,4 +1,4 @@
-"""Ranks that each have a GPU, which the double of CuPy stands for; MPI and its processes are real."""
+"""Ranks that each have a GPU, for which the double of CuPy stands; MPI and processes are real."""
 
 import fake_cuda
 import numpy as np
