@@ -19,7 +19,9 @@ from gpunn.network import Network
 from gpunn.network.layers import Layer
 from gpunn.optimizer_base import (
     LayerMemories,
+    Memory,
     Optimizer,
+    blocks,
     largest_layer,
     memories_of,
     named,
@@ -112,7 +114,13 @@ class Adam(Optimizer):
         return memories_of(index, self._first, self._second)
 
     def update(self, index: int, layer: Layer, delta: Array, inputs: Array) -> None:
-        first, second = self._first[index], self._second[index]
+        of_layer = self._first[index], self._second[index]
+        for part, errors, memories in blocks(self._backend, layer, delta, *of_layer):
+            self._update(part, errors, inputs, *memories)
+
+    def _update(
+        self, layer: Layer, delta: Array, inputs: Array, first: Memory, second: Memory
+    ) -> None:
         backend, step = self._backend, self._step
         share = 1.0 if self._scaled else 1 / delta.shape[0]
         gradient = self._gradient[: layer.weights.size].reshape(layer.weights.shape)

@@ -1,10 +1,10 @@
 """What all optimizers have in common: what is asked of them, and memory in the network's shapes."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, NamedTuple
 
-from gpunn.backends.base import Array, Number
+from gpunn.backends.base import Array, Backend, Number
 from gpunn.backends.fused import UpdateRule
 from gpunn.errors import ParameterError
 from gpunn.network import Network
@@ -58,6 +58,27 @@ def memories_of(index: int, *kinds: list[Memory]) -> LayerMemories:
 def largest_layer(network: Network) -> int:
     """Return how many weights the largest layer has."""
     return max(int(layer.weights.size) for layer in network.layers)
+
+
+def blocks(
+    backend: Backend, layer: Layer, delta: Array, *memories: Memory
+) -> Iterator[tuple[Layer, Array, Sequence[Memory]]]:
+    """Yield a layer part by part, as the device changes it: with its delta and memories."""
+    parts = backend.update_blocks(layer.weights)
+    if len(parts) == 1:
+        yield layer, delta, memories
+        return
+    for rows in parts:
+        weights, biases = _rows(layer.weights, layer.biases, rows)
+        yield (
+            layer._replace(weights=weights, biases=biases),
+            backend.contiguous(delta[:, rows], delta.dtype),
+            [Memory(*_rows(*memory, rows)) for memory in memories],
+        )
+
+
+def _rows(weights: Array, biases: Array | None, rows: slice) -> tuple[Array, Array | None]:
+    return weights[rows], None if biases is None else biases[rows]
 
 
 class Optimizer(ABC):

@@ -23,7 +23,9 @@ from gpunn.network import Network
 from gpunn.network.layers import Layer, add_gradient
 from gpunn.optimizer_base import (
     LayerMemories,
+    Memory,
     Optimizer,
+    blocks,
     memories_of,
     named,
     new_memory,
@@ -187,7 +189,12 @@ class Momentum(Optimizer):
         return memories_of(index, self._velocities)
 
     def update(self, index: int, layer: Layer, delta: Array, inputs: Array) -> None:
-        velocity = self._velocities[index]
+        for part, errors, (velocity,) in blocks(
+            self._backend, layer, delta, self._velocities[index]
+        ):
+            self._update(part, errors, inputs, velocity)
+
+    def _update(self, layer: Layer, delta: Array, inputs: Array, velocity: Memory) -> None:
         kept, left = self.momentum, self._left if self._shrinks else 1.0
         if self._shrinks:
             # A pass of its own, which weights without decay are spared.

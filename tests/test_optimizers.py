@@ -5,9 +5,11 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from conftest import make_backend
 from threadpoolctl import threadpool_limits
 
 from gpunn import SGD, Adam, Momentum, Network, fit
+from gpunn.backends import numpy_pieces
 from gpunn.errors import ParameterError
 from gpunn.optimizers import (
     OPTIMIZERS,
@@ -46,6 +48,18 @@ def small_network(backend):
         device=backend,
         seed=1,
     )
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Layers that the CPU changes in blocks of rows, as it does with wide ones."""
+    monkeypatch.setattr(numpy_pieces, "BLOCK_BYTES", 80)
+    monkeypatch.setattr(numpy_pieces, "FEWEST_BLOCKS", 2)
+    numpy_pieces.blocks_of_rows.cache_clear()
+    assert len(numpy_pieces.blocks_of_rows(6, 6 * 4 * 8)) == 2
+    assert len(numpy_pieces.blocks_of_rows(5, 5 * 6 * 8)) == 3
+    yield
+    numpy_pieces.blocks_of_rows.cache_clear()
 
 
 def batches():
@@ -108,6 +122,13 @@ def test_steps_are_those_of_the_formula_and_biases_do_not_decay(backend, name, d
         for t, (rate, g) in enumerate(zip(rates, gradients, strict=True), start=1):
             w = formula(w, g[key], state, t, rate, own_decay)
         np.testing.assert_allclose(found[key], w, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("device", ["cpu", "fast"])
+@pytest.mark.parametrize("name", FORMULAS)
+@pytest.mark.usefixtures("small_blocks")
+def test_steps_in_blocks_of_rows_are_those_of_the_formula(name, device):
+    test_steps_are_those_of_the_formula_and_biases_do_not_decay(make_backend(device), name, 0.3)
 
 
 @pytest.mark.parametrize("name", FORMULAS)

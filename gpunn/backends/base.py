@@ -52,6 +52,10 @@ PRECISIONS = ("fp32", "tf32", "bf16")
 """What the factors of a float32 product are rounded to; see `gpunn.get_backend`."""
 
 
+WHOLE: tuple[slice] = (slice(None),)
+"""All rows at once."""
+
+
 class AdamStep(NamedTuple):
     """The numbers of a step of Adam, as `Backend.adam_update` has them."""
 
@@ -220,6 +224,13 @@ class Backend(ABC):
 
         `indices` (n,) are int64 and within range; nothing checks that on a GPU.
         """
+
+    def update_blocks(self, weights: Array) -> Sequence[slice]:
+        """Return which rows of a layer's weights an optimizer changes at a time, in all its passes.
+
+        What a cache holds is then read from memory once. A GPU changes all at once.
+        """
+        return WHOLE
 
     @abstractmethod
     def activate(self, z: Array, bias: Array | None, activation: Activation) -> None:

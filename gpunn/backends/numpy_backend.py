@@ -9,7 +9,7 @@ Elementwise formulas run over pieces that fit a core's L2 cache; see `gpunn.back
 # mypy: disable-error-code="override"
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
 from typing import Any, TypeGuard
 
@@ -21,7 +21,16 @@ from gpunn.backends.base import AdamStep, Array, Backend, Number
 from gpunn.backends.fused import FusedModel, Sequencer
 from gpunn.backends.numpy_blas import Blas
 from gpunn.backends.numpy_online import NumpySequencer
-from gpunn.backends.numpy_pieces import PIECE, ScratchMemory, Tile, aligned, pieces, spread, tiles
+from gpunn.backends.numpy_pieces import (
+    PIECE,
+    ScratchMemory,
+    Tile,
+    aligned,
+    blocks_of_rows,
+    pieces,
+    spread,
+    tiles,
+)
 from gpunn.backends.sparse_rows import SparseRows
 from gpunn.backends.staging import StagingBuffer
 from gpunn.host_memory import MemoryInfo, host_memory
@@ -162,6 +171,9 @@ class NumpyBackend(Backend):
     def take_rows(self, source: NDArray[Any], indices: NDArray[Any], out: NDArray[Any]) -> None:
         # With mode="raise" NumPy would gather into a buffer first; indices are known to be good.
         np.take(source, indices, axis=0, out=out, mode="clip")
+
+    def update_blocks(self, weights: NDArray[Any]) -> Sequence[slice]:
+        return blocks_of_rows(weights.shape[0], weights.nbytes)
 
     def activate(self, z: NDArray[Any], bias: NDArray[Any] | None, activation: Activation) -> None:
         def work(tile: Tile) -> None:

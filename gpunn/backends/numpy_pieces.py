@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 PIECE = 32_768
 """Numbers in a piece: three arrays of it, in float64, fit an L2 cache of one mebibyte."""
 
+BLOCK_BYTES = 2**20
+"""Of weights that an optimizer changes at a time: they, their gradient and what is remembered of
+them stay in the cache, and the product that makes the gradient is still a large one."""
+
+FEWEST_BLOCKS = 4
+"""Smaller matrices stay in the cache as a whole."""
+
 CACHE_LINE = 64
 """Bytes in a cache line, and in the longest vector of numbers."""
 
@@ -49,6 +56,16 @@ def tiles(n_rows: int, n_columns: int, whole_rows: bool) -> tuple[Tile, ...]:
 def pieces(size: int) -> tuple[slice, ...]:
     """Cut a flat array into pieces of at most `PIECE` numbers."""
     return tuple(slice(start, start + PIECE) for start in range(0, size, PIECE))
+
+
+@lru_cache(maxsize=256)
+def blocks_of_rows(n_rows: int, n_bytes: int) -> tuple[slice, ...]:
+    """Cut the rows of a matrix into blocks of about `BLOCK_BYTES`; a small one stays whole."""
+    n_blocks = n_bytes // BLOCK_BYTES
+    if n_blocks < FEWEST_BLOCKS:
+        return (slice(None),)
+    height = max(1, -(-n_rows // n_blocks))
+    return tuple(slice(start, start + height) for start in range(0, n_rows, height))
 
 
 def aligned(size: int, dtype: np.dtype[Any]) -> NDArray[Any]:
