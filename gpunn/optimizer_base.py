@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, NamedTuple
 
-from gpunn.backends.base import Array, Backend, Number
+from gpunn.backends.base import ALL, Array, Backend, Number
 from gpunn.backends.fused import UpdateRule
 from gpunn.errors import ParameterError
 from gpunn.network import Network
@@ -64,17 +64,13 @@ def blocks(
     backend: Backend, layer: Layer, delta: Array, *memories: Memory
 ) -> Iterator[tuple[Layer, Array, Sequence[Memory]]]:
     """Yield a layer part by part, as the device changes it: with its delta and memories."""
-    parts = backend.update_blocks(layer.weights)
-    if len(parts) == 1:
-        yield layer, delta, memories
-        return
-    for rows in parts:
+    for rows, part in backend.update_blocks(layer.weights, delta):
+        if rows is ALL:
+            yield layer, delta, memories
+            continue
         weights, biases = _rows(layer.weights, layer.biases, rows)
-        yield (
-            layer._replace(weights=weights, biases=biases),
-            backend.contiguous(delta[:, rows], delta.dtype),
-            [Memory(*_rows(*memory, rows)) for memory in memories],
-        )
+        own = layer._replace(weights=weights, biases=biases)
+        yield own, part, [Memory(*_rows(*memory, rows)) for memory in memories]
 
 
 def _rows(weights: Array, biases: Array | None, rows: slice) -> tuple[Array, Array | None]:

@@ -36,8 +36,8 @@ class Array(Protocol):
     def flags(self) -> Any:
         """Whether it is contiguous: ``c_contiguous``, ``f_contiguous``."""
 
-    def __getitem__(self, rows: slice | tuple[slice, slice], /) -> Any:
-        """Return a view of some rows, or of some rows and columns."""
+    def __getitem__(self, rows: slice, /) -> Any:
+        """Return a view of some rows."""
 
     def reshape(self, shape: tuple[int, ...], /) -> Any:
         """Return the same memory in another shape."""

@@ -12,7 +12,7 @@ CuPy share; all arithmetic goes through the backend.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
@@ -52,8 +52,8 @@ PRECISIONS = ("fp32", "tf32", "bf16")
 """What the factors of a float32 product are rounded to; see `gpunn.get_backend`."""
 
 
-WHOLE: tuple[slice] = (slice(None),)
-"""All rows at once."""
+ALL = slice(None)
+"""All rows of a matrix."""
 
 
 class AdamStep(NamedTuple):
@@ -225,12 +225,25 @@ class Backend(ABC):
         `indices` (n,) are int64 and within range; nothing checks that on a GPU.
         """
 
-    def update_blocks(self, weights: Array) -> Sequence[slice]:
+    def update_blocks(self, weights: Array, delta: Array) -> Iterable[tuple[slice, Array]]:
         """Return which rows of a layer's weights an optimizer changes at a time, in all its passes.
 
         What a cache holds is then read from memory once. A GPU changes all at once.
+
+        Parameters
+        ----------
+        weights : Array, shape (n_out, n_in)
+            The weights.
+        delta : Array, shape (n, n_out)
+            dE/dZ of the layer.
+
+        Returns
+        -------
+        iterable of (slice, Array)
+            The rows, `ALL` if they are all, with the columns of `delta` that belong to them, which
+            are good until the next ones come.
         """
-        return WHOLE
+        return ((ALL, delta),)
 
     @abstractmethod
     def activate(self, z: Array, bias: Array | None, activation: Activation) -> None:

@@ -9,7 +9,7 @@ Elementwise formulas run over pieces that fit a core's L2 cache; see `gpunn.back
 # mypy: disable-error-code="override"
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from functools import cache, lru_cache
 from typing import Any, TypeGuard
 
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gpunn.activations import Activation
-from gpunn.backends.base import AdamStep, Array, Backend, Number
+from gpunn.backends.base import ALL, AdamStep, Array, Backend, Number
 from gpunn.backends.fused import FusedModel, Sequencer
 from gpunn.backends.numpy_blas import Blas
 from gpunn.backends.numpy_online import NumpySequencer
@@ -172,8 +172,20 @@ class NumpyBackend(Backend):
         # With mode="raise" NumPy would gather into a buffer first; indices are known to be good.
         np.take(source, indices, axis=0, out=out, mode="clip")
 
-    def update_blocks(self, weights: NDArray[Any]) -> Sequence[slice]:
-        return blocks_of_rows(weights.shape[0], weights.nbytes)
+    def update_blocks(
+        self, weights: NDArray[Any], delta: NDArray[Any]
+    ) -> Iterable[tuple[slice, NDArray[Any]]]:
+        blocks = blocks_of_rows(weights.shape[0], weights.nbytes)
+        if len(blocks) == 1:
+            return ((ALL, delta),)
+        return ((rows, self._columns_of(delta, rows)) for rows in blocks)
+
+    def _columns_of(self, delta: NDArray[Any], columns: slice) -> NDArray[Any]:
+        """Return some columns as a matrix, in scratch memory."""
+        part = delta[:, columns]
+        out = self._memory(part.shape, part.dtype, 5)
+        np.copyto(out, part)
+        return out
 
     def activate(self, z: NDArray[Any], bias: NDArray[Any] | None, activation: Activation) -> None:
         def work(tile: Tile) -> None:

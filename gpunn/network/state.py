@@ -448,6 +448,6 @@ def _drawn_in_blocks(
                 backend.copy_into(part, first[place])
         biases[own] = draw_biases(initializer, source, stop - start, dtype)[inside]
         for rows, block in draw(n_out, stop - start, Fans(n_units, n_out)):
-            backend.copy_into(backend.asarray(block[:, inside]), second[rows, own])
+            backend.copy_into(backend.asarray(block[:, inside]), second[rows, own])  # type: ignore[index]
     yield first, backend.asarray(biases)
     yield second, backend.asarray(draw_biases(initializer, of_block(None), n_out, dtype))

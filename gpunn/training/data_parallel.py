@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpunn.backends.base import WHOLE, Array, Backend
+from gpunn.backends.base import ALL, Array, Backend
 from gpunn.network import Dropout, Network, add_gradient
 from gpunn.network.layers import Layer
 from gpunn.optimizers import Optimizer
@@ -46,9 +46,11 @@ class GradientBackend:
         else:
             self._backend.gemm(a, b, out, **options)
 
-    def update_blocks(self, weights: Array) -> tuple[slice]:
+    def update_blocks(
+        self, weights: Array, delta: SummedDelta
+    ) -> tuple[tuple[slice, SummedDelta], ...]:
         """Return all rows: there is no product left to be cut."""
-        return WHOLE
+        return ((ALL, delta),)
 
     def sum_rows(self, a: Any, out: Array, *, alpha: float = 1.0, beta: float = 0.0) -> None:
         """Change `out` in place to ``alpha (sum of the rows of a) + beta out``."""

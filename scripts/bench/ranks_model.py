@@ -13,8 +13,10 @@ import os
 from argparse import ArgumentParser
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+from scipy.optimize import nnls
 
 N_INPUTS, N_OUTPUTS = 784, 10
 
@@ -70,24 +72,30 @@ def step(machine: Machine, n_ranks: int, hidden: int, batch: int, kind: str) -> 
     return moved + exchange(machine, n_ranks, gradients)
 
 
-def fit(lines: list[dict[str, float]], n_cores: int) -> tuple[float, float, list[float]]:
-    """Return the rate of a core, the latency of a hop, and each step's measured part of the model.
+class Fit(NamedTuple):
+    """A core's operations and a link's bytes a second, seconds a hop, each step over the model."""
 
-    Steps of more ranks than cores are predicted, but not fitted: they wait for their turn.
-    """
+    rate: float
+    latency: float
+    bandwidth: float
+    shares: list[float]
+
+
+def fit(lines: list[dict[str, float]], n_cores: int) -> Fit:
+    """Fit the model to steps; more ranks than cores take turns, and compute no faster for it."""
 
     def row(line: dict[str, float]) -> list[float]:
         busy = min(line["ranks"], n_cores)
-        hops = 2 * math.log2(line["ranks"])
-        return [operations(int(line["hidden"]), int(line["batch size"])) / busy, hops]
+        products = operations(int(line["hidden"]), int(line["batch size"])) / busy
+        return [products, 2 * math.log2(line["ranks"]), line["bytes sent in a step"]]
 
-    fitted = [line for line in lines if line["ranks"] <= n_cores]
-    rows, seconds = np.array([row(a) for a in fitted]), np.array([a["fastest"] for a in fitted])
-    # Each step counts by its relative error.
-    weighted = rows / seconds[:, None]
-    (inverse, latency), *_ = np.linalg.lstsq(weighted, np.ones(len(rows)), rcond=None)
-    shares = [a["fastest"] / (row(a) @ np.array([inverse, latency])) for a in lines]
-    return 1 / inverse, latency, shares
+    rows, seconds = np.array([row(a) for a in lines]), np.array([a["fastest"] for a in lines])
+    # Each step counts by its relative error; nothing takes less than no time.
+    scale = rows.max(axis=0)
+    found = nnls(rows / scale / seconds[:, None], np.ones(len(rows)))[0] / scale
+    with np.errstate(divide="ignore"):
+        rate, bandwidth = 1 / found[0], 1 / found[2]
+    return Fit(rate, found[1], bandwidth, (seconds / (rows @ found)).tolist())
 
 
 def draw(out: Path, batch: int) -> None:
@@ -124,11 +132,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="where to draw weak and strong scaling")
     options = parser.parse_args()
     lines = [json.loads(line) for line in options.measured.read_text().splitlines()]
-    rate, latency, shares = fit(lines, options.cores)
-    print(f"a core does {rate / 1e9:.1f} GFLOP/s in float32; a hop takes {1e6 * latency:.0f} us")
-    for line, share in zip(lines, shares, strict=True):
+    found = fit(lines, options.cores)
+    print(
+        f"a core does {found.rate / 1e9:.1f} GFLOP/s in float32; a hop takes "
+        f"{1e6 * found.latency:.0f} us; a rank sends {found.bandwidth / 1e9:.2f} GB/s"
+    )
+    for line, share in zip(lines, found.shares, strict=True):
         print(
-            f"{line['ranks']} ranks, {line['hidden']:>7,} units, batch {line['batch size']:>3}: "
+            f"{line['ranks']} ranks, {line['hidden']:>7,} units, batch {line['batch size']:>3}, "
+            f"{line['parallel']:<6}: "
             f"{1e3 * line['fastest']:>8.2f} ms, {share:.2f} of the model"
         )
     print("GPUs, hidden shared: ms, times as fast; samples shared: ms, times as fast")
