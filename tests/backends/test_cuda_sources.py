@@ -61,6 +61,7 @@ def launch_every_kernel(backend: Backend, dtype: str) -> None:
             )
     backend.add_squares(zeros(70, 3), backend.zeros((1,), np.float64), alpha=0.5)
     backend.dropout(zeros(2, 3), dropout_rate=0.5, scale=2.0, key=1)
+    backend.dropout(zeros(2, 3), dropout_rate=0.5, scale=2.0, key=1, first=1, skipped=2)
     for beta in (0.0, 1.0):
         backend.sum_rows(zeros(70, 3), zeros(3), beta=beta)
     backend.take_rows(zeros(2, 3), backend.zeros((4,), np.int64), zeros(4, 3))
