@@ -5,25 +5,31 @@ Looking costs nothing and needs no MPI: whoever starts one process alone never l
 
 import os
 
-_SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
-_RANKS = ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID")
-_LOCAL_RANKS = ("MPI_LOCALRANKID", "OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID")
-_LOCAL_SIZES = ("MPI_LOCALNRANKS", "OMPI_COMM_WORLD_LOCAL_SIZE")
+_OPEN_MPI = (
+    "OMPI_COMM_WORLD_SIZE",
+    "OMPI_COMM_WORLD_RANK",
+    "OMPI_COMM_WORLD_LOCAL_SIZE",
+    "OMPI_COMM_WORLD_LOCAL_RANK",
+)
+_PMI = ("PMI_SIZE", "PMI_RANK", "MPI_LOCALNRANKS", "MPI_LOCALRANKID")
+_SLURM = ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "", "SLURM_LOCALID")
 
 
 def n_processes() -> int:
     """Return how many processes were started together; 1 without a launcher."""
-    return max(1, _first(_SIZES, 1))
+    return max(1, _first(_names()[:1], 1))
 
 
 def rank() -> int:
     """Return which of them this one is, from 0."""
-    return _first(_RANKS, 0) if n_processes() > 1 else 0
+    if is_uncounted():
+        return _first(("PMIX_RANK",), 0)
+    return _first(_names()[1:2], 0) if n_processes() > 1 else 0
 
 
 def local_rank() -> int:
     """Return which of those on this machine this one is, from 0."""
-    return _first(_LOCAL_RANKS, 0) if n_processes() > 1 else 0
+    return _first((_names()[3], "SLURM_LOCALID"), 0) if n_processes() > 1 else 0
 
 
 def n_local() -> int:
@@ -32,7 +38,33 @@ def n_local() -> int:
         return 1
     # SLURM says 4(x2),3: four tasks on each of two machines, three on another.
     tasks = os.environ.get("SLURM_STEP_TASKS_PER_NODE", "").partition("(")[0].partition(",")[0]
-    return max(1, _first(_LOCAL_SIZES, int(tasks) if tasks.isdecimal() else 1))
+    return max(1, _first(_names()[2:3], int(tasks) if tasks.isdecimal() else 1))
+
+
+def is_uncounted() -> bool:
+    """Whether a launcher has started this process that does not say how many it has started.
+
+    PRRTE's prterun is one: its processes find the others by PMIx alone.
+    """
+    if "PMIX_RANK" not in os.environ or _first(_OPEN_MPI[:1], 0):
+        return False
+    return "PRTE_LAUNCHED" in os.environ or not _first((_PMI[0], _SLURM[0]), 0)
+
+
+def is_in_slurm() -> bool:
+    """Whether this process belongs to a job of SLURM."""
+    return "SLURM_JOB_ID" in os.environ
+
+
+def _names() -> tuple[str, ...]:
+    """Return the variables in which the launcher of this process speaks.
+
+    One that was itself started by another inherits what that one has said, such as the PMI_SIZE of
+    1 of an `srun --mpi=pmi2` with a shell in it. So the one that has started most counts: who
+    believes that it is alone by mistake trains alone, beside others that do the same.
+    """
+    speaking = [names for names in (_OPEN_MPI, _PMI) if _first(names[:1], 0)]
+    return max(speaking, key=lambda names: _first(names[:1], 0), default=_SLURM)
 
 
 def _first(names: tuple[str, ...], default: int) -> int:

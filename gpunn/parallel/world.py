@@ -19,8 +19,13 @@ def ranks_here() -> Ranks:
     MissingPackageError
         If there are several, but mpi4py is not installed.
     DeviceError
-        If MPI does not see as many as the launcher has started.
+        If MPI does not see as many as the launcher has started, or that does not say how many.
     """
+    if launcher.is_uncounted():
+        raise DeviceError(
+            "this process was started by a launcher that does not say how many it has started: "
+            "use mpiexec or srun instead, or start one process alone without prterun"
+        )
     return ALONE if launcher.n_processes() == 1 else _begin()
 
 
@@ -40,14 +45,24 @@ def _begin() -> Ranks:
             f"({error}): install one, for example with pip install mpich"
         ) from error
     from gpunn.parallel.ending import end_together
-    from gpunn.parallel.mpi import MpiRanks
+    from gpunn.parallel.mpi import MpiRanks, library_name
 
     if MPI.COMM_WORLD.size != n_started:
-        name = MPI.Get_library_version().split("\n")[0].strip()
         raise DeviceError(
-            f"{n_started} processes were started together, but MPI ({name}) sees "
-            f"{MPI.COMM_WORLD.size}: use the mpiexec of the same MPI, or srun --mpi=pmi2 or pmix"
+            f"{n_started} processes were started together, but {library_name()} sees "
+            f"{MPI.COMM_WORLD.size}: {_remedy(MPI.get_vendor()[0])}"
         )
     ranks = MpiRanks(MPI.COMM_WORLD)
     end_together(ranks)
     return ranks
+
+
+def _remedy(mpi: str) -> str:
+    """Return how to start processes that an MPI library sees."""
+    if not launcher.is_in_slurm():
+        return f"use the mpiexec of this {mpi}"
+    kind = "pmix" if mpi == "Open MPI" else "pmi2"
+    return (
+        f"use srun --mpi={kind} if srun --mpi=list shows it, or the mpiexec of this {mpi} in a job "
+        "of sbatch or salloc"
+    )

@@ -10,6 +10,15 @@ import pytest
 
 HERE = Path(__file__).parent
 
+OPEN_MPI = {
+    "OMPI_ALLOW_RUN_AS_ROOT": "1",
+    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+    "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
+    "OMPI_MCA_rmaps_base_oversubscribe": "1",
+}
+"""What lets Open MPI, 5 and 4, start more ranks than there are cores, and in a container. MPICH
+does not read it."""
+
 
 def mpiexec() -> str:
     """Return the path of mpiexec; skip the test where there is no MPI."""
@@ -26,7 +35,7 @@ def start(n, *arguments, options=(), **environment):
     command = [mpiexec(), *options, "-n", str(n), sys.executable, *map(str, arguments)]
     own = {
         **os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path),
-        "GPUNN_RANK_SECONDS": "30", **environment,
+        "GPUNN_RANK_SECONDS": "30", **OPEN_MPI, **environment,
     }  # fmt: skip
     return subprocess.Popen(
         command, env=own, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE

@@ -12,9 +12,15 @@ from gpunn.parallel.world import ranks_here
 
 
 class Slow(gpunn.Callback):
-    """Makes steps last, so that something can happen in them."""
+    """Makes steps last, so that something can happen in them; says who has made the first."""
+
+    begun = False
 
     def on_step_end(self, n_samples):
+        if not self.begun:
+            self.begun, pids = True, ranks_here().gather(os.getpid())
+            if ranks_here().is_first:
+                print("begins", *pids, flush=True)
         time.sleep(0.01)
 
 
@@ -40,10 +46,6 @@ def main(what, folder):
     callbacks = [Slow()] if what == "slow" else []
     if what.startswith("raise"):
         callbacks = [Raise(what.endswith("all"))]
-    if ranks.is_first:
-        print("begins", *ranks.gather(os.getpid()), flush=True)
-    else:
-        ranks.gather(os.getpid())
     gpunn.fit(
         network, X, y, epochs=4, batch_size=30, optimizer="adam", callbacks=callbacks,
         checkpoints=gpunn.Checkpoints(folder, "3 steps", resume=True),

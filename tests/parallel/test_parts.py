@@ -9,7 +9,7 @@ import pytest
 
 from gpunn import Network, launcher
 from gpunn.backends.numpy_backend import NumpyBackend
-from gpunn.errors import ModelFileError, ParameterError
+from gpunn.errors import DeviceError, ModelFileError, ParameterError
 from gpunn.initializers import BLOCK_UNITS, INITIALIZERS
 from gpunn.network.architecture import Architecture
 from gpunn.network.state import drawn
@@ -204,22 +204,68 @@ SLURM = {
     "SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "3", "SLURM_LOCALID": "1",
     "SLURM_STEP_TASKS_PER_NODE": "2(x2)",
 }  # fmt: skip
+SLURM_PMI2 = {**SLURM, "SLURM_JOB_ID": "7", "PMI_SIZE": "4", "PMI_RANK": "3"}
+SHELL = {
+    **SLURM, "SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0", "SLURM_LOCALID": "0",
+    "SLURM_STEP_TASKS_PER_NODE": "1", "PMI_SIZE": "1", "PMI_RANK": "0",
+}  # fmt: skip
+"""What a shell has from `srun --mpi=pmi2 -n 1 --pty`, and hands on to an mpiexec."""
+PRTE = {"PMIX_RANK": "1", "PRTE_LAUNCHED": "1"}
 
 
 @pytest.fixture
 def alone(monkeypatch):
-    for names in (MPICH, OPEN_MPI, SLURM):
+    for names in (MPICH, OPEN_MPI, SLURM_PMI2, PRTE):
         for name in names:
             monkeypatch.delenv(name, raising=False)
     return monkeypatch
 
 
-@pytest.mark.parametrize("said", [MPICH, OPEN_MPI, SLURM], ids=["MPICH", "Open MPI", "SLURM"])
+SAID = {
+    "MPICH": MPICH,
+    "Open MPI": OPEN_MPI | PRTE,
+    "SLURM": SLURM,
+    "SLURM with PMI-2": SLURM_PMI2,
+    "SLURM with PMIx": SLURM | {"PMIX_RANK": "3"},
+    "MPICH in a shell of SLURM": SHELL | MPICH,
+    "Open MPI in a shell of SLURM": SHELL | OPEN_MPI,
+    "MPICH in one process of Open MPI": dict.fromkeys(OPEN_MPI, "1") | MPICH,
+}
+
+
+@pytest.mark.parametrize("said", SAID.values(), ids=SAID)
 def test_launchers_are_understood(alone, said):
     for name, value in said.items():
         alone.setenv(name, value)
     found = launcher.n_processes(), launcher.rank(), launcher.n_local(), launcher.local_rank()
     assert found == (4, 3, 2, 1)
+    assert not launcher.is_uncounted()
+
+
+@pytest.mark.parametrize("outer", [{}, SHELL], ids=["by itself", "in a shell of SLURM"])
+def test_a_launcher_that_does_not_say_how_many_is_refused(alone, outer):
+    """Else each of its processes would believe that it is alone, and train all by itself."""
+    for name, value in {**outer, **PRTE}.items():
+        alone.setenv(name, value)
+    assert launcher.rank() == 1
+    with pytest.raises(DeviceError, match="does not say how many"):
+        ranks_here()
+
+
+@pytest.mark.parametrize(
+    ("said", "mpi", "remedy"),
+    [
+        (MPICH, "Open MPI", "use the mpiexec of this Open MPI"),
+        (SLURM_PMI2, "Open MPI", "use srun --mpi=pmix if "),
+        (SLURM_PMI2, "MPICH", "use srun --mpi=pmi2 if "),
+    ],
+)
+def test_how_to_start_what_an_mpi_sees_is_said(alone, said, mpi, remedy):
+    from gpunn.parallel import world
+
+    for name, value in said.items():
+        alone.setenv(name, value)
+    assert world._remedy(mpi).startswith(remedy)
 
 
 def test_without_a_launcher_a_process_is_alone(alone):
