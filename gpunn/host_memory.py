@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from gpunn import launcher
+
 TOO_LITTLE_TO_ASK = 2**26
 """Bytes that every machine and device has: asking takes longer than using so few."""
 
@@ -22,8 +24,11 @@ def host_memory() -> MemoryInfo:
 
 
 def free_memory() -> int:
-    """Return how many bytes of the host's memory are free."""
-    return host_memory().free
+    """Return how many bytes of the host's memory are free for this process.
+
+    Those that a launcher has started here share what there is.
+    """
+    return host_memory().free // launcher.n_local()
 
 
 def in_gib(n_bytes: float) -> str:

@@ -11,7 +11,8 @@ import pytest
 import gpunn
 
 FLOORS = (
-    ("errors", "host_memory", "launcher"),
+    ("errors", "launcher"),
+    ("host_memory",),
     ("activations", "ranges"),
     ("losses", "schedules"),
     ("data", "backends"),

@@ -7,6 +7,7 @@ The rules stand in the order in which their remedies have to be carried out.
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from gpunn import launcher
 from gpunn.backends.numba_library import INSTALL_NUMBA, NOT_INSTALLED, SWITCH
 from gpunn.backends.nvidia import DRIVER_FOR_CUDA, FIRST_CAPABILITY_OF_CUDA_13, hides_gpus
 from gpunn.backends.select import is_nearly_full
@@ -242,7 +243,8 @@ def _changed_products(facts: Facts) -> Iterator[Problem]:
 
 def _one_core(facts: Facts) -> Iterator[Problem]:
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        if facts.environment.get(name) == "1" and facts.blas_threads == 1 < facts.cores:
+        limited = facts.environment.get(name) == "1" and facts.blas_threads == 1 < facts.cores
+        if limited and launcher.n_local() < facts.cores:
             yield Problem(
                 f"{name}=1 limits products on the CPU to one of {facts.cores} cores",
                 _unset(facts, name),

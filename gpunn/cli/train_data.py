@@ -20,6 +20,7 @@ from gpunn.data.tables.long_table import LongTable, Prepared, TablePart, go_thro
 from gpunn.errors import DataError, ParameterError
 from gpunn.host_memory import free_memory, in_gib
 from gpunn.network import Network
+from gpunn.parallel.world import ranks_here
 from gpunn.recipes import Recipe
 from gpunn.training.memory import why_no_room
 from gpunn.training.streams import Stream
@@ -36,7 +37,7 @@ def open_data(source: DataSettings) -> Data:
     """Return the data; a table that does not fit the memory has been gone through once."""
     if is_table(source.data):
         table = open_table(source.data, source.table.delimiter)
-        if not fits(table.n_bytes()):
+        if ranks_here().any(not fits(table.n_bytes())):
             if source.sample_weight is not None or source.class_weight is not None:
                 raise ParameterError(
                     f"{source.data} is larger than the memory, and data that are read in chunks "

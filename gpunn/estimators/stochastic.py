@@ -24,8 +24,9 @@ from gpunn.estimators.files import plain_parameters
 from gpunn.estimators.policy import ImprovementPolicy, ShuffleDraws
 from gpunn.estimators.samples import is_sparse, place, rows_at_once
 from gpunn.network import Network
+from gpunn.parallel.alike import array_fingerprint
 from gpunn.training.callbacks import Callback, History
-from gpunn.training.checkpoints import Checkpoints, array_fingerprint
+from gpunn.training.checkpoints import Checkpoints
 from gpunn.training.evaluation import Holdout
 from gpunn.training.fitting import weights_fingerprint
 from gpunn.training.loop import Loop

@@ -18,6 +18,7 @@ from gpunn.errors import GpunnError, ModelFileError, one_line
 from gpunn.model_file import read_model, write_model
 from gpunn.network.architecture import Architecture, whole_numbers
 from gpunn.network.state import NetworkState, uploaded
+from gpunn.parallel.alike import check_same
 from gpunn.parallel.part_files import PartReader, write_parts
 from gpunn.parallel.ranks import ALONE, Ranks
 from gpunn.parallel.sharing import Sharing, share
@@ -34,16 +35,19 @@ class StoredNetwork(NetworkState):
         ----------
         path : path-like
             Where to; a file that is there is replaced once the new one is complete. If ranks share
-            the network, all must call it, and see the same file system.
+            the network, all must call it with the same path, and see the same file system.
 
         Raises
         ------
         OutputError
             If it could not be written. What was there before is still there.
+        ParameterError
+            If ranks have other paths.
         """
         if self.sharing.kind == "none":
             write_model(path, self.parameters(), self.header())
             return
+        check_same(self.sharing.ranks, "the file to save", {"path": os.fspath(path)})
         arrays = self.device_parameters().items()
         # A part may fill half of the host's memory, so what is there is not copied.
         host = {
@@ -82,18 +86,23 @@ class StoredNetwork(NetworkState):
             If the file is missing, damaged, or holds something else.
         DeviceError
             If the device cannot be used.
+        ParameterError
+            If the file is not the same on all ranks, or `parallel`.
         """
         ranks = ALONE if parallel == "none" else ranks_here()
-        return ranks.together(lambda: cls._load(path, device, parallel, ranks))
+        network, fingerprint = ranks.together(lambda: cls._load(path, device, parallel, ranks))
+        facts = {"content": fingerprint, "parallel": network.sharing.kind}
+        check_same(ranks, "the model file", facts)
+        return network
 
     @classmethod
     def _load(
         cls, path: str | os.PathLike[str], device: str | Backend, parallel: str, ranks: Ranks
-    ) -> Self:
-        reader = None
+    ) -> tuple[Self, str]:
+        reader, fingerprint = None, ""
         if ranks.size > 1:
             reader = PartReader(path)
-            header = reader.header
+            header, fingerprint = reader.header, reader.fingerprint()
         else:
             parameters, header = read_model(path)
         backend = get_backend(device)
@@ -104,7 +113,7 @@ class StoredNetwork(NetworkState):
                 parameters = reader.read(sharing)
             network = cls.__new__(cls)
             network._restore(parameters, header, backend, sharing)
-            return network
+            return network, fingerprint
         except ModelFileError as error:
             raise ModelFileError(f"{path}: {error}") from error
         except (GpunnError, TypeError, KeyError, ValueError) as error:

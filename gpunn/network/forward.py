@@ -13,6 +13,7 @@ from gpunn.backends.base import Array
 from gpunn.data.matrices import row_blocks
 from gpunn.network.files import StoredNetwork
 from gpunn.network.layers import Step
+from gpunn.parallel.alike import check_same_arrays
 
 _WORK_NUMBERS = 2**22
 """Predictions go through the network in pieces of about this many numbers, 16 MiB in float32."""
@@ -41,6 +42,8 @@ class ForwardNetwork(StoredNetwork):
             If the inputs do not have n_0 columns.
         DataError
             If they are not numbers, or their columns have other names or another order.
+        ParameterError
+            If ranks that share the hidden units are given different inputs.
 
         Warns
         -----
@@ -64,6 +67,7 @@ class ForwardNetwork(StoredNetwork):
             The outputs, on the host.
         """
         inputs, single = self.check_rows(X, self.n_inputs, "inputs")
+        check_same_arrays(self.sharing, self.backend, "what is predicted", inputs=inputs)
         n_rows = inputs.shape[0]
         outputs = self.backend.empty((min(n_rows, self.rows_at_once), self.n_outputs), self.dtype)
         host = np.empty((n_rows, self.n_outputs), self.dtype)

@@ -28,7 +28,7 @@ from gpunn.network.forward import ForwardNetwork
 from gpunn.network.inverse import inverse
 from gpunn.network.layers import Dropout, FusedUpdate, Layer, Step, Update, add_gradient
 from gpunn.network.state import drawn
-from gpunn.parallel.alike import check_alike
+from gpunn.parallel.alike import check_alike, check_same_arrays
 from gpunn.parallel.sharing import share
 
 
@@ -382,6 +382,8 @@ class Network(ForwardNetwork):
 
         It is the true gradient, whatever rule the network learns by.
         """
+        samples = {"inputs": inputs, "targets": targets}
+        check_same_arrays(self.sharing, self.backend, "what is learnt from", **samples)
         n_samples = inputs.shape[0]
         row_losses = self.backend.zeros((n_samples,), np.float64)
         self._step(inputs, Step(targets, keep, row_losses))

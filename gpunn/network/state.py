@@ -28,6 +28,7 @@ from gpunn.network.names import as_names, check_names, warn_of_missing_names
 from gpunn.network.passes import Factors, Passes
 from gpunn.network.summary import layer_table
 from gpunn.network.work_arrays import WorkArrays
+from gpunn.parallel.alike import check_same_arrays
 from gpunn.parallel.sharing import Sharing, share
 
 
@@ -261,6 +262,12 @@ class NetworkState:
             host = {name: np.asarray(value, self.dtype) for name, value in parameters.items()}
         except (TypeError, ValueError) as error:
             raise ShapeError(f"parameters must be arrays of numbers: {error}") from error
+        check_same_arrays(
+            self.sharing,
+            self.backend,
+            "the network",
+            **{name: np.atleast_2d(value) for name, value in host.items()},
+        )
         for name, value in host.items():
             piece = self.sharing.piece(name, own[name].shape)
             if value.shape != piece.shape:

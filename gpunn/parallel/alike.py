@@ -8,13 +8,24 @@ from typing import Any
 
 import numpy as np
 
-from gpunn.backends.base import Backend
+from gpunn.backends.base import Array, Backend
+from gpunn.data.matrices import row_blocks
 from gpunn.errors import ParameterError
 from gpunn.parallel.ranks import Ranks
 from gpunn.parallel.sharing import Sharing
 
+_REMEDY = "start all ranks with the same data, versions and options"
+_REMEDIES = {
+    "seed": "give all ranks the same seed, and not None",
+    "random generator": "give all ranks the same seed, and not None",
+}
+
 MOST_NAMED = 8
 """Of so many ranks a person is told where they are."""
+
+
+HASHED_CHUNKS = 1024
+"""How many chunks of 1 MiB of an array are hashed: one GiB, a second or two."""
 
 
 def check_alike(
@@ -73,17 +84,56 @@ def generator_fingerprint(generator: np.random.Generator) -> str:
     return hashlib.sha256(state).hexdigest()[:16]
 
 
+def check_same_arrays(sharing: Sharing, backend: Backend, what: str, **arrays: Any) -> None:
+    """Raise unless all ranks that share the hidden units go through the same matrices.
+
+    Each adds its units' part to the sums of the others, which are nonsense if their samples differ.
+
+    Raises
+    ------
+    ParameterError
+        On all ranks, with what differs.
+    """
+    if sharing.is_split:
+        facts = {name: array_fingerprint(backend, array) for name, array in arrays.items()}
+        check_same(sharing.ranks, what, facts)
+
+
 def check_same(ranks: Ranks, what: str, facts: Mapping[str, Any]) -> None:
     """Raise ParameterError on all ranks unless they have the same facts, in plain values."""
     if ranks.size == 1:
         return
     of_all = ranks.gather(dict(facts))
+    if not all(isinstance(found, dict) for found in of_all):
+        raise ParameterError(f"{what} is not on all ranks: all of them must run the same lines")
     for rank, found in enumerate(of_all):
         for name in of_all[0] | found:
             here, there = of_all[0].get(name), found.get(name)
             if here != there:
                 raise ParameterError(
                     f"{what} is not the same on all ranks: {name} is {here!r:.60} on rank 0, but "
-                    f"{there!r:.60} on rank {rank}; start all ranks with the same data, versions "
-                    "and options"
+                    f"{there!r:.60} on rank {rank}; {_REMEDIES.get(name, _REMEDY)}"
                 )
+
+
+def array_fingerprint(backend: Backend, array: Array) -> dict[str, Any]:
+    """Return what tells an array from others: its shape, its dtype, and a hash of its values.
+
+    Of more than `HASHED_CHUNKS` chunks of 1 MiB, so many are hashed, from its first one to its last
+    at equal distances, since reading a long file through may take as long as an epoch does.
+    """
+    digest = hashlib.sha256()
+    row_bytes = max(1, array.shape[1] * np.dtype(array.dtype).itemsize)
+    chunks = list(row_blocks(array.shape[0], max(1, 2**20 // row_bytes)))
+    if len(chunks) > HASHED_CHUNKS:
+        places = np.linspace(0, len(chunks) - 1, HASHED_CHUNKS).astype(int)
+        chunks = [chunks[place] for place in places]
+    for rows in chunks:
+        part = array[rows]
+        host = part if isinstance(part, np.ndarray) else backend.to_host(part)
+        digest.update(np.ascontiguousarray(host).reshape(-1).view(np.uint8).data)
+    return {
+        "shape": list(array.shape),
+        "dtype": np.dtype(array.dtype).name,
+        "SHA-256": digest.hexdigest()[:16],
+    }

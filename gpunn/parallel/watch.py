@@ -2,10 +2,11 @@
 
 Launchers end all ranks when one of them is killed. What they do not see is a rank that hangs, and
 some do not look at all. So each rank counts how often it has met the others, where those on its
-machine can read it, and a thread looks every second whether one that is waited for is gone, or has
-not come in `LIMIT` seconds. It is named in one line, and all ranks end.
+machine can read it. A thread looks every second whether one that is waited for is gone, has ended
+as if all were done, or has not come in `LIMIT` seconds. It is named in one line, and all ranks end.
 """
 
+import atexit
 import os
 import threading
 import time
@@ -41,11 +42,13 @@ class Watch:
         self._limit = _limit()
         node = comm.Split_type(MPI.COMM_TYPE_SHARED)
         self._members = node.allgather((comm.rank, os.getpid()))
-        self._window = MPI.Win.Allocate_shared(8, 8, comm=node)
+        self._window = MPI.Win.Allocate_shared(16, 8, comm=node)
+        # Of each: how often it has met the others, and whether it has ended.
         self._counts = [_numbers(self._window, place) for place in range(node.size)]
         self._mine = self._counts[node.rank]
-        self._mine[0] = 0
+        self._mine[:] = 0
         node.Barrier()
+        atexit.register(self._note_end)
         threading.Thread(target=self._look, name="gpunn-watch", daemon=True).start()
 
     def __enter__(self) -> None:
@@ -54,6 +57,9 @@ class Watch:
 
     def __exit__(self, *_: object) -> None:
         self._since = 0.0
+
+    def _note_end(self) -> None:
+        self._mine[1] = 1
 
     def note_sum(self, is_done: Callable[[], bool]) -> None:
         """Note that a device gets a sum, whose time runs from now until it is done."""
@@ -80,10 +86,13 @@ class Watch:
         gone = [rank for rank, state in states.items() if state is None]
         if gone:
             return f"rank {gone[0]} of {self._comm.size} is gone"
-        if waited < self._limit:
-            return None
         met = int(self._mine[0])
         late = [m for m, count in zip(self._members, self._counts, strict=True) if count[0] < met]
+        for (rank, _), (n_met, has_ended) in zip(self._members, self._counts, strict=True):
+            if has_ended and n_met < met:
+                return f"rank {rank} of {self._comm.size} has ended, and the others wait for it"
+        if waited < self._limit:
+            return None
         # One that has come and does not go on is one that somebody has stopped.
         late = late or [m for m in self._members if states[m[0]] == "stopped"]
         whom = " and ".join(f"rank {rank} (process {pid})" for rank, pid in late)
@@ -104,7 +113,7 @@ class Watch:
 
 def _numbers(window: Any, place: int) -> NDArray[np.int64]:
     """Return the memory that a rank of this machine has in a window that all of them see."""
-    return np.frombuffer(window.Shared_query(place)[0], np.int64, 1)
+    return np.frombuffer(window.Shared_query(place)[0], np.int64, 2)
 
 
 def _limit() -> float:

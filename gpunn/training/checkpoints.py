@@ -11,7 +11,6 @@ result that no training gives.
 """
 
 import contextlib
-import hashlib
 import os
 import re
 import shutil
@@ -21,11 +20,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from numpy.typing import NDArray
 
-from gpunn.backends.base import Array, Backend
-from gpunn.data.matrices import row_blocks
 from gpunn.errors import ModelFileError, OutputError, ParameterError, one_line
 from gpunn.model_file import read_model, write_model
 from gpunn.parallel.part_files import PartReader, write_parts
@@ -34,9 +30,6 @@ from gpunn.training.checksums import MemorySource, Source, checksum_of, fits_che
 
 KEPT = 3
 """How many checkpoints stay in a folder."""
-
-HASHED_CHUNKS = 1024
-"""How many chunks of 1 MiB of an array are hashed: one GiB, a second or two."""
 
 _NAME = re.compile(r"checkpoint-(\d{6,18})\.safetensors")
 _UNFINISHED = re.compile(r"\.checkpoint-\d{6,18}\.safetensors\.[0-9a-f]{16}\.tmp")
@@ -275,29 +268,6 @@ def read_checkpoint(path: Path, sharing: Sharing = NOT_SHARED) -> Content:
 def checksum(content: Content) -> Any:
     """Return what `read_checkpoint` compares a content with; all ranks must ask for it."""
     return checksum_of(content.header, content.arrays, content.sharing)
-
-
-def array_fingerprint(backend: Backend, array: Array) -> dict[str, Any]:
-    """Return what tells an array from others: its shape, its dtype, and a hash of its values.
-
-    Of more than `HASHED_CHUNKS` chunks of 1 MiB, so many are hashed, from its first one to its last
-    at equal distances, since reading a long file through may take as long as an epoch does.
-    """
-    digest = hashlib.sha256()
-    row_bytes = max(1, array.shape[1] * np.dtype(array.dtype).itemsize)
-    chunks = list(row_blocks(array.shape[0], max(1, 2**20 // row_bytes)))
-    if len(chunks) > HASHED_CHUNKS:
-        places = np.linspace(0, len(chunks) - 1, HASHED_CHUNKS).astype(int)
-        chunks = [chunks[place] for place in places]
-    for rows in chunks:
-        part = array[rows]
-        host = part if isinstance(part, np.ndarray) else backend.to_host(part)
-        digest.update(np.ascontiguousarray(host).reshape(-1).view(np.uint8).data)
-    return {
-        "shape": list(array.shape),
-        "dtype": np.dtype(array.dtype).name,
-        "SHA-256": digest.hexdigest()[:16],
-    }
 
 
 def differences(there: Any, here: Any, name: str = "") -> list[str]:

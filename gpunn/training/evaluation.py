@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from gpunn.network import Network
 from gpunn.network.frames import column_names
 from gpunn.network.names import warn_of_missing_names
+from gpunn.parallel.alike import check_same
 from gpunn.training.loaders import Given, Loader, check_given, loader_of_given
 from gpunn.training.memory import bytes_per_sample
 from gpunn.training.streams import Stream
@@ -92,6 +93,9 @@ def evaluate_rows(network: Network, X: ArrayLike, y: ArrayLike) -> Evaluation:
 
 
 def _measure_given(network: Network, given: Given) -> Evaluation:
+    if network.sharing.is_split:
+        facts = given.fingerprints(network.backend)
+        check_same(network.sharing.ranks, "what is measured on", facts)
     n_rows = min(given.n_samples, network.rows_at_once)
     samples = loader_of_given(network, given, n_rows, n_rows * bytes_per_sample(network))
     return measure(network, Holdout(samples), keep_outputs=given.stream is None)

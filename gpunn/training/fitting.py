@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from gpunn.backends.base import Backend
 from gpunn.errors import ConcurrencyError, GpunnError, ParameterError
 from gpunn.initializers import make_generator
 from gpunn.network import Network
@@ -30,12 +29,12 @@ from gpunn.optimizers import (
     default_learning_rate,
     get_optimizer,
 )
-from gpunn.parallel.alike import check_same
+from gpunn.parallel.alike import array_fingerprint, check_same
 from gpunn.parallel.order import in_order
 from gpunn.ranges import check_count
 from gpunn.training.batches import BatchTrainer
 from gpunn.training.callbacks import Callback, EarlyStopping, History, check_callbacks
-from gpunn.training.checkpoints import Checkpoints, array_fingerprint
+from gpunn.training.checkpoints import Checkpoints
 from gpunn.training.data_parallel import DataTrainer, NetworkOfGradients
 from gpunn.training.draws import GeneratorDraws
 from gpunn.training.evaluation import Holdout
@@ -174,18 +173,23 @@ def fit(
         optimizer = get_optimizer(optimizer)
     generator = make_generator(seed)
     schedule = _schedule(learning_rate, optimizer)
-    given = check_given(network, X, y, network.feature_names)
+    ranks = network.sharing.ranks
+
+    def checked() -> tuple[Given, Given | None, SampleWeights | None]:
+        given = check_given(network, X, y, network.feature_names)
+        held_out = _held_out(network, validation_data, network.feature_names or given.names)
+        return given, held_out, weights_of(given, sample_weight, class_weight, network.dtype)
+
+    given, held_out, weights = ranks.together(checked)
     names = network.feature_names or given.names
-    held_out = _held_out(network, validation_data, names)
     for part in (given, held_out):
         if part is not None:
             warn_of_missing_names(names, part.names)
-    weights = weights_of(given, sample_weight, class_weight, network.dtype)
     batch_size = min(int(batch_size), given.n_samples)
     way = _Way(network, optimizer, given.n_samples, batch_size, weights, float(dropout))
     n_validated = 0 if held_out is None else min(held_out.n_samples, network.rows_at_once)
     rule, n_rows = optimizer, max(way.step_rows, n_validated)
-    reserved = way.call_bytes + network.sharing.ranks.together(
+    reserved = way.call_bytes + ranks.together(
         lambda: check_memory(
             network, rule, batch_size=batch_size, n_rows=n_rows, keeps_best=held_out is not None
         )
@@ -195,7 +199,6 @@ def fit(
     if held_out is not None:
         holdout = Holdout(loader_of_given(network, held_out, n_validated, reserved))
     fingerprint: dict[str, Any] = {}
-    ranks = network.sharing.ranks
     if checkpoints is not None or ranks.size > 1:
         fingerprint = _fingerprint(network, generator, given, held_out) | {
             "epochs": int(epochs),
@@ -209,6 +212,7 @@ def fit(
             **({} if names is None else {"feature names": names}),
         }
         check_same(ranks, "the training", fingerprint)
+        check_same(ranks, "the network", _common_fingerprints(network))
     if checkpoints is not None:
         fingerprint["first weights SHA-256"] = weights_fingerprint(network)
     trainer = way.make_trainer(loader, schedule)
@@ -411,9 +415,9 @@ def _fingerprint(
 ) -> dict[str, Any]:
     """Return in plain values what tells networks, random generators and data from others."""
     backend = network.backend
-    data = _data_fingerprints(backend, given, "")
+    data = given.fingerprints(backend)
     if held_out is not None:
-        data |= _data_fingerprints(backend, held_out, "validation ")
+        data |= held_out.fingerprints(backend, "validation ")
     state = repr(generator.bit_generator.state).encode()
     return {
         "network": type(network).__name__,
@@ -421,6 +425,18 @@ def _fingerprint(
         "precision": backend.precision,
         **data,
         "random generator": hashlib.sha256(state).hexdigest()[:16],
+    }
+
+
+def _common_fingerprints(network: Network) -> dict[str, Any]:
+    """Return what tells the parameters that all ranks have from others."""
+    if network.sharing.ranks.size == 1:
+        return {}
+    backend, sharing = network.backend, network.sharing
+    return {
+        name: array_fingerprint(backend, array.reshape((array.shape[0], -1)))
+        for name, array in network.device_parameters().items()
+        if sharing.piece(name, array.shape).axis is None
     }
 
 
@@ -446,16 +462,3 @@ def _optimizer_text(optimizer: Optimizer) -> str:
     }
     numbers.pop("n_steps", None)
     return f"{kind.__name__} {numbers}" if numbers else kind.__name__
-
-
-def _data_fingerprints(backend: Backend, given: Given, prefix: str) -> dict[str, Any]:
-    if given.stream is None:
-        return {
-            f"{prefix}inputs": array_fingerprint(backend, given.inputs),
-            f"{prefix}targets": array_fingerprint(backend, given.targets),
-        }
-    return {
-        f"{prefix}samples": given.n_samples,
-        f"{prefix}stream": given.stream.fingerprint,
-        f"{prefix}buffer rows": given.stream.stream.buffer_rows,
-    }

@@ -17,13 +17,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gpunn.backends.base import Array
+from gpunn.backends.base import Array, Backend
 from gpunn.backends.staging import StagingBuffer
 from gpunn.data.matrices import Matrix, is_on_host, row_blocks
 from gpunn.errors import ParameterError
 from gpunn.network import Network
 from gpunn.network.frames import column_names
 from gpunn.network.names import check_names
+from gpunn.parallel.alike import array_fingerprint
 from gpunn.training.memory import why_too_large
 from gpunn.training.samples import checked_samples
 from gpunn.training.streams import (
@@ -270,6 +271,19 @@ class Given(NamedTuple):
     names: list[str] | None
     inputs: Any = None
     targets: Any = None
+
+    def fingerprints(self, backend: Backend, prefix: str = "") -> dict[str, Any]:
+        """Return in plain values what tells the samples from others."""
+        if self.stream is None:
+            return {
+                f"{prefix}inputs": array_fingerprint(backend, self.inputs),
+                f"{prefix}targets": array_fingerprint(backend, self.targets),
+            }
+        return {
+            f"{prefix}samples": self.n_samples,
+            f"{prefix}stream": self.stream.fingerprint,
+            f"{prefix}buffer rows": self.stream.stream.buffer_rows,
+        }
 
 
 def check_given(

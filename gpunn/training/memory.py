@@ -100,7 +100,7 @@ def why_no_room(n_bytes: int) -> str | None:
     free = free_memory()
     if n_bytes <= SHARE * free:
         return None
-    return f"they take {in_gib(n_bytes)}, but the machine has {in_gib(free)} free"
+    return f"they take {in_gib(n_bytes)}, but {in_gib(free)} of memory are free for them"
 
 
 def bytes_per_sample(network: Network) -> int:

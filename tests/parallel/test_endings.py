@@ -61,7 +61,7 @@ def test_a_rank_that_is_gone_is_named_where_the_launcher_says_nothing():
     watch = object.__new__(Watch)
     watch._comm, watch._limit = SimpleNamespace(size=3, rank=0), 60.0
     watch._members = [(0, os.getpid()), (2, os.getpid())]
-    watch._mine, watch._counts = [5], [[5], [5]]
+    watch._mine, watch._counts = [5, 0], [[5, 0], [5, 0]]
     assert watch._why(2.0) is None
     watch._members[1] = (2, ended.pid)
     assert watch._why(2.0) == "rank 2 of 3 is gone"
@@ -92,6 +92,34 @@ def test_ranks_that_differ_are_found_at_the_start(tmp_path):
     _, err = run(2, WORK, "other data", tmp_path / "c", status=1)
     assert err.count("the training is not the same on all ranks: inputs is") == 1
     assert not list(tmp_path.glob("c/*"))
+
+
+DIFFERENCES = {
+    "predict": "what is predicted is not the same on all ranks: inputs is",
+    "predict fewer": "what is predicted is not the same on all ranks: inputs is",
+    "evaluate": "what is measured on is not the same on all ranks: targets is",
+    "gradients": "what is learnt from is not the same on all ranks: inputs is",
+    "input gradients": "what is learnt from is not the same on all ranks: targets is",
+    "load parameters": "the network is not the same on all ranks: layers.0.weight is",
+    "fit": "the network is not the same on all ranks: layers.0.weight is",
+    "seed": "give all ranks the same seed, and not None",
+    "save": "the file to save is not the same on all ranks: path is",
+    "load": "the model file is not the same on all ranks: content is",
+    "load how": "is not the same on all ranks: parallel is 'hidden' on rank 0, but 'data'",
+}
+
+
+def test_ranks_that_do_not_do_the_same_are_told(tmp_path):
+    out, _ = run(2, HERE / "rank_differs.py", tmp_path)
+    lines = dict(line.split(": ", 1) for line in out.splitlines())
+    assert lines.keys() == DIFFERENCES.keys()
+    for name, said in DIFFERENCES.items():
+        assert said in lines[name]
+
+
+def test_a_rank_that_ends_before_the_others_is_named():
+    _, err = run(2, HERE / "rank_differs.py", "ends", status=1)
+    assert "gpunn: rank 1 of 2 has ended, and the others wait for it; all ranks end" in err
 
 
 def test_the_command_line_speaks_once_and_evaluates_and_predicts(tmp_path):

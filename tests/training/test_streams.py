@@ -358,14 +358,14 @@ def test_a_fingerprint_stands_for_the_samples(samples, tmp_path):
 @pytest.mark.parametrize("row", [0, 3, 499, 500, 998, 999])
 def test_the_hash_of_a_large_array_covers_pieces_of_it(row, monkeypatch):
     """Of 1000 pieces, a row of 1 MiB each, so many are hashed, the first and the last with them."""
-    monkeypatch.setattr(gpunn.training.checkpoints, "HASHED_CHUNKS", 4)
+    monkeypatch.setattr(gpunn.parallel.alike, "HASHED_CHUNKS", 4)
     backend = make("cpu").backend
     X = np.zeros((1000, 2**17))[:, :]
-    before = gpunn.training.checkpoints.array_fingerprint(backend, X)
+    before = gpunn.parallel.alike.array_fingerprint(backend, X)
     X[row, 5] = 1
-    assert (gpunn.training.checkpoints.array_fingerprint(backend, X) != before) == (row in (0, 999))
+    assert (gpunn.parallel.alike.array_fingerprint(backend, X) != before) == (row in (0, 999))
     X[333, 5] = 1
-    assert gpunn.training.checkpoints.array_fingerprint(backend, X) != before
+    assert gpunn.parallel.alike.array_fingerprint(backend, X) != before
 
 
 # What is wrong with a stream.
