@@ -176,7 +176,8 @@ class NumpyBackend(Backend):
         self, weights: NDArray[Any], delta: NDArray[Any]
     ) -> Iterable[tuple[slice, NDArray[Any]]]:
         blocks = blocks_of_rows(weights.shape[0], weights.nbytes)
-        if len(blocks) == 1:
+        # Several threads lose more on the smaller products than they gain from the cache.
+        if len(blocks) == 1 or self._blas.n_threads > 1:
             return ((ALL, delta),)
         return ((rows, self._columns_of(delta, rows)) for rows in blocks)
 
