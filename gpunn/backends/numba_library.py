@@ -94,8 +94,8 @@ class Library:
         except Exception as error:  # whatever a compiler raises: NumPy can do the same
             self._broken = True
             _LOG.warning(
-                "gpunn's fused loops cannot be used, and NumPy does it all, which takes longer: "
-                "%s: %s",
+                "gpunn's fused loops cannot be used, and NumPy does it all, which takes longer; "
+                "GPUNN_FAST=0 hides this line: %s: %s",
                 type(error).__name__,
                 " ".join(str(error).split())[:300],
             )
@@ -112,13 +112,19 @@ class Library:
     def _compile(self, name: str, code: str, symbol: str) -> bytes:
         first, self._announced = not self._announced, True
         if first:
-            _LOG.warning("compiling gpunn's fused loops, once on this machine: some seconds")
+            _LOG.warning(
+                "compiling gpunn's fused loops for this machine: some seconds, the first time"
+            )
         from gpunn.backends.numba_build import build
 
         machine_code = build(name, code, symbol)
         reason = numba_cache.write(symbol, self._processor, machine_code)
         if reason is not None and first:
-            _LOG.warning("compiled loops cannot be kept for the next time: %s", reason)
+            _LOG.warning(
+                "compiled loops cannot be kept, so each run compiles them again: %s; set "
+                "XDG_CACHE_HOME to a folder that you may write to",
+                reason,
+            )
         return machine_code
 
     def _load(self, name: str, symbol: str, machine_code: bytes) -> Loop:

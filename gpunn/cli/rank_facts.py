@@ -91,8 +91,8 @@ def problems_of(found: list[dict[str, Any]]) -> list[Problem]:
     if gpus and not all(each["nccl"] for each in found):
         problems.append(
             Problem(
-                "CuPy finds no NCCL on some ranks, so sums go through the host",
-                "pip install nvidia-nccl-cu13 (or nvidia-nccl-cu12)",
+                "CuPy finds no NCCL on some ranks, so all sums go through the memory of the CPU",
+                "pip install nvidia-nccl-cu13 (beside cupy-cuda12x nvidia-nccl-cu12)",
             )
         )
     cores = {each["host"]: each["cores"] for each in found if each["device"] == "cpu"}
@@ -101,8 +101,7 @@ def problems_of(found: list[dict[str, Any]]) -> list[Problem]:
         if n_ranks > cores[host]:
             problems.append(
                 Problem(
-                    f"{n_ranks} ranks share the {cores[host]} cores of {host}, and wait for each "
-                    "other",
+                    f"{n_ranks} ranks share the {cores[host]} cores of {host}, and take turns",
                     f"start at most {cores[host]} ranks there",
                 )
             )

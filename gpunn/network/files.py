@@ -4,6 +4,8 @@
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any, Self
 
@@ -106,20 +108,15 @@ class StoredNetwork(NetworkState):
         else:
             parameters, header = read_model(path)
         backend = get_backend(device)
-        try:
+        with _blaming(path):
             made = _architecture(header)
-            sharing = share(parallel, made.layer_sizes, tied=made.ties_hidden_units)
-            if reader is not None:
-                parameters = reader.read(sharing)
-            network = cls.__new__(cls)
+        sharing = share(parallel, made.layer_sizes, tied=made.ties_hidden_units)
+        if reader is not None:
+            parameters = reader.read(sharing)
+        network = cls.__new__(cls)
+        with _blaming(path):
             network._restore(parameters, header, backend, sharing)
-            return network, fingerprint
-        except ModelFileError as error:
-            raise ModelFileError(f"{path}: {error}") from error
-        except (GpunnError, TypeError, KeyError, ValueError) as error:
-            raise ModelFileError(
-                f"{path}: its description does not make a network: {one_line(error)}"
-            ) from error
+        return network, fingerprint
 
     @classmethod
     def from_file_contents(
@@ -185,6 +182,19 @@ class StoredNetwork(NetworkState):
         self.class_labels = _class_labels(header["class_labels"], self.n_outputs)
         self.feature_names = header.get("feature_names")
         self.training_record = dict(header["training"])
+
+
+@contextmanager
+def _blaming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Say of which file it is that its content makes no network."""
+    try:
+        yield
+    except ModelFileError as error:
+        raise ModelFileError(f"{path}: {error}") from error
+    except (GpunnError, TypeError, KeyError, ValueError) as error:
+        raise ModelFileError(
+            f"{path}: its description does not make a network: {one_line(error)}"
+        ) from error
 
 
 def _architecture(header: dict[str, Any]) -> Architecture:

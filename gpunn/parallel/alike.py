@@ -15,10 +15,18 @@ from gpunn.parallel.ranks import Ranks
 from gpunn.parallel.sharing import Sharing
 
 _REMEDY = "start all ranks with the same data, versions and options"
+_SEED = "give all ranks the same seed, and not None"
 _REMEDIES = {
-    "seed": "give all ranks the same seed, and not None",
-    "random generator": "give all ranks the same seed, and not None",
+    "seed": _SEED,
+    "random generator": _SEED,
+    "path": "give all ranks the same path",
+    "content": "give all ranks the same file",
 }
+_HASHED = ("seed", "random generator", "content")
+"""Of these a hash is compared, which tells a person nothing."""
+
+MOST_SHOWN = 60
+"""Characters of a value that a message shows."""
 
 MOST_NAMED = 8
 """Of so many ranks a person is told where they are."""
@@ -111,9 +119,31 @@ def check_same(ranks: Ranks, what: str, facts: Mapping[str, Any]) -> None:
             here, there = of_all[0].get(name), found.get(name)
             if here != there:
                 raise ParameterError(
-                    f"{what} is not the same on all ranks: {name} is {here!r:.60} on rank 0, but "
-                    f"{there!r:.60} on rank {rank}; {_REMEDIES.get(name, _REMEDY)}"
+                    f"{what} is not the same on all ranks: {_difference(name, here, there, rank)}; "
+                    f"{_REMEDIES.get(name, _REMEDY)}"
                 )
+
+
+def _difference(name: str, here: Any, there: Any, rank: int) -> str:
+    """Return in words how a fact of rank 0 differs from that of another rank."""
+    if isinstance(here, dict) and isinstance(there, dict):
+        here, there = ({key: fact.get(key) for key in ("dtype", "shape")} for fact in (here, there))
+        here, there = (f"{fact['dtype']} {fact['shape']}" for fact in (here, there))
+    if here == there or name in _HASHED:
+        return f"{name} on rank {rank} is another than on rank 0"
+    first, other = _from_there(here, there), _from_there(there, here)
+    return f"{name} is {first} on rank 0, but {other} on rank {rank}"
+
+
+def _from_there(one: Any, other: Any) -> str:
+    """Return a value in words; of a long text, from a little before where the other differs."""
+    text, beside = repr(one), repr(other)
+    if len(text) <= MOST_SHOWN:
+        return text
+    pairs = enumerate(zip(text, beside, strict=False))
+    first = max(0, next((place for place, (a, b) in pairs if a != b), 0) - 10)
+    end = first + MOST_SHOWN
+    return ("..." if first else "") + text[first:end] + ("..." if end < len(text) else "")
 
 
 def array_fingerprint(backend: Backend, array: Array) -> dict[str, Any]:

@@ -159,8 +159,8 @@ def share(parallel: str, layer_sizes: tuple[int, ...], *, tied: bool = False) ->
         )
     if parallel == "hidden" and tied:
         raise ParameterError(
-            "parallel 'hidden' is for hidden units that are active by themselves, not for softmax: "
-            "use 'data'"
+            "parallel 'hidden' cannot share the units of softmax, each of which depends on all "
+            "others: use 'data'"
         )
     ranks = ALONE if parallel == "none" else ranks_here()
     if ranks.size == 1:
@@ -169,7 +169,7 @@ def share(parallel: str, layer_sizes: tuple[int, ...], *, tied: bool = False) ->
         parallel = "hidden" if len(layer_sizes) == 3 and not tied else "data"
     if parallel == "hidden" and layer_sizes[1] < ranks.size:
         raise ParameterError(
-            f"{layer_sizes[1]} hidden units cannot be shared between {ranks.size} ranks: start "
-            "fewer, or use parallel 'data'"
+            f"{layer_sizes[1]} hidden units cannot be shared between {ranks.size} ranks: start at "
+            f"most {layer_sizes[1]}, or use parallel 'data'"
         )
     return Sharing(ranks, parallel, layer_sizes)

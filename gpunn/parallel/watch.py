@@ -7,6 +7,7 @@ as if all were done, or has not come in `LIMIT` seconds. It is named in one line
 """
 
 import atexit
+import contextlib
 import os
 import threading
 import time
@@ -15,6 +16,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from gpunn.errors import ParameterError
 
 LIMIT = 600.0
 """Seconds that a rank waits for the others; ``GPUNN_RANK_SECONDS`` says otherwise."""
@@ -100,12 +103,12 @@ class Watch:
             elsewhere = self._comm.size > len(self._members)
             whom = "ranks on other machines" if elsewhere else "the others"
         return (
-            f"rank {self._comm.rank} of {self._comm.size} has waited {waited:.0f} s for {whom}, "
-            "and GPUNN_RANK_SECONDS sets the limit"
+            f"rank {self._comm.rank} of {self._comm.size} has waited {waited:.0f} s for {whom} "
+            "(GPUNN_RANK_SECONDS sets this limit)"
         )
 
     def _end(self, why: str) -> None:
-        text = f"gpunn: {why}; all ranks end; the last checkpoint is whole\n"
+        text = f"gpunn: {why}, so all ranks end; go on from a checkpoint, if there are any\n"
         os.write(2, text.encode())  # the main thread may hold what else prints
         time.sleep(TIME_TO_PRINT)
         self._comm.Abort(1)
@@ -117,11 +120,13 @@ def _numbers(window: Any, place: int) -> NDArray[np.int64]:
 
 
 def _limit() -> float:
-    try:
-        limit = float(os.environ.get("GPUNN_RANK_SECONDS", LIMIT))
-    except ValueError:
-        return LIMIT
-    return limit if limit > 0 else LIMIT
+    text = os.environ.get("GPUNN_RANK_SECONDS", str(LIMIT))
+    with contextlib.suppress(ValueError):
+        if (limit := float(text)) > 0:
+            return limit
+    raise ParameterError(
+        f"GPUNN_RANK_SECONDS must be a number of seconds above 0, got {text!r:.60}"
+    )
 
 
 def _state(pid: int) -> str | None:

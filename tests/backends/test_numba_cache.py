@@ -14,8 +14,8 @@ pytestmark = pytest.mark.skipif(
     find_spec("numba") is None, reason="the fused loops need Numba: pip install 'gpunn[fast]'"
 )
 
-COMPILING = "compiling gpunn's fused loops, once on this machine"
-CANNOT_KEEP = "compiled loops cannot be kept for the next time"
+COMPILING = "compiling gpunn's fused loops for this machine"
+CANNOT_KEEP = "compiled loops cannot be kept, so each run compiles them again"
 
 COMPUTE = """
 import sys

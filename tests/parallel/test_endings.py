@@ -90,22 +90,23 @@ def test_an_error_on_all_ranks_is_said_once(tmp_path):
 
 def test_ranks_that_differ_are_found_at_the_start(tmp_path):
     _, err = run(2, WORK, "other data", tmp_path / "c", status=1)
-    assert err.count("the training is not the same on all ranks: inputs is") == 1
+    assert err.count("the training is not the same on all ranks: inputs on rank 1") == 1
     assert not list(tmp_path.glob("c/*"))
 
 
+OTHER = "on rank 1 is another than on rank 0"
 DIFFERENCES = {
-    "predict": "what is predicted is not the same on all ranks: inputs is",
-    "predict fewer": "what is predicted is not the same on all ranks: inputs is",
-    "evaluate": "what is measured on is not the same on all ranks: targets is",
-    "gradients": "what is learnt from is not the same on all ranks: inputs is",
-    "input gradients": "what is learnt from is not the same on all ranks: targets is",
-    "load parameters": "the network is not the same on all ranks: layers.0.weight is",
-    "fit": "the network is not the same on all ranks: layers.0.weight is",
-    "seed": "give all ranks the same seed, and not None",
-    "save": "the file to save is not the same on all ranks: path is",
-    "load": "the model file is not the same on all ranks: content is",
-    "load how": "is not the same on all ranks: parallel is 'hidden' on rank 0, but 'data'",
+    "predict": f"what is predicted is not the same on all ranks: inputs {OTHER}",
+    "predict fewer": "inputs is 'float64 [12, 6]' on rank 0, but 'float64 [11, 6]' on rank 1",
+    "evaluate": f"what is measured on is not the same on all ranks: targets {OTHER}",
+    "gradients": f"what is learnt from is not the same on all ranks: inputs {OTHER}",
+    "input gradients": f"what is learnt from is not the same on all ranks: targets {OTHER}",
+    "load parameters": f"the network is not the same on all ranks: layers.0.weight {OTHER}",
+    "fit": f"the network is not the same on all ranks: layers.0.weight {OTHER}",
+    "seed": f"seed {OTHER}; give all ranks the same seed, and not None",
+    "save": "1' on rank 1; give all ranks the same path",
+    "load": f"the model file is not the same on all ranks: content {OTHER}; give all ranks the",
+    "load how": "not the same on all ranks: parallel is 'hidden' on rank 0, but 'data' on rank 1",
 }
 
 
@@ -119,7 +120,7 @@ def test_ranks_that_do_not_do_the_same_are_told(tmp_path):
 
 def test_a_rank_that_ends_before_the_others_is_named():
     _, err = run(2, HERE / "rank_differs.py", "ends", status=1)
-    assert "gpunn: rank 1 of 2 has ended, and the others wait for it; all ranks end" in err
+    assert "gpunn: rank 1 of 2 has ended, and the others wait for it, so all ranks end" in err
 
 
 def test_the_command_line_speaks_once_and_evaluates_and_predicts(tmp_path):
