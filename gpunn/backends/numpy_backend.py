@@ -33,7 +33,7 @@ from gpunn.backends.numpy_pieces import (
 )
 from gpunn.backends.sparse_rows import SparseRows
 from gpunn.backends.staging import StagingBuffer
-from gpunn.host_memory import MemoryInfo, host_memory
+from gpunn.host_memory import MemoryInfo, free_memory, host_memory
 from gpunn.losses import Loss
 
 GOLDEN = 0x9E3779B1
@@ -358,7 +358,7 @@ class NumpyBackend(Backend):
         pass
 
     def memory_info(self) -> MemoryInfo:
-        return host_memory()
+        return MemoryInfo(free_memory(), host_memory().total)
 
     def describe(self) -> str:
         return f"cpu (NumPy {np.__version__})"
