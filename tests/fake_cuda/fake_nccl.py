@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 from fake_captures import Run, Use, refuse_while_capturing
-from fake_memory import GUARD, Memory
+from fake_memory import GUARD
 from fake_modules import make_module
+from fake_products import find_memory
 from fake_streams import current_device, find_stream
 
 NCCL_FLOAT32, NCCL_FLOAT64, NCCL_SUM = 7, 8, 0
@@ -70,14 +71,9 @@ class NcclCommunicator:
 
 def _use_at(address: int, count: int, dtype: np.dtype[Any]) -> Use:
     """Return the use of so many numbers, if they lie within one allocation."""
-    extent = count * dtype.itemsize
-    for memory in Memory.live():
-        if memory.ptr <= address and address + extent <= memory.ptr + memory.nbytes:
-            if memory.device_id != current_device():
-                raise MisuseError(f"the numbers lie on device {memory.device_id}")
-            place = GUARD + address - memory.ptr
-            return Use(memory, np.ndarray(count, dtype, memory.bytes.data, place), True)
-    raise MisuseError("the numbers do not lie within an allocation")
+    memory = find_memory("the numbers", address, count * dtype.itemsize)
+    place = GUARD + address - memory.ptr
+    return Use(memory, np.ndarray(count, dtype, memory.bytes.data, place), True)
 
 
 nccl = make_module(
