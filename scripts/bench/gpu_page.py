@@ -25,10 +25,7 @@ def tables(values: Values, file: str) -> str:
     machine = in_words(values["machine"], values["commit"])
     date = datetime.fromisoformat(values["date"])
     day = f"{date.day} {date:%B %Y}"
-    facts = (
-        f"{machine}, on {day}. [{file}]({file}) has every repetition and every check. Code newer "
-        "than that commit has not been measured on a GPU yet."
-    )
+    facts = f"{machine}, on {day}. [{file}]({file}) has every repetition and every check."
     found = [speeds(values), *races(values), *widths(values)]
     words = [lacking(values), promises(values), limits(values)]
     return "\n\n".join([wrapped(facts), *found, *map(wrapped, words)])
