@@ -14,8 +14,11 @@ from numpy.typing import NDArray
 
 from gpunn.activations import EXP, IDENTITY, RELU, SIGMOID, SOFTMAX, TANH, Activation
 from gpunn.backends.base import AdamStep, Number
+from gpunn.backends.fused import FusedModel, Sequencer
+from gpunn.backends.numba_blas import NumpysBlas, numpys_blas
 from gpunn.backends.numba_library import Library
 from gpunn.backends.numpy_backend import GOLDEN, NumpyBackend
+from gpunn.backends.numpy_online import NumpySequencer
 from gpunn.backends.numpy_pieces import PIECE, WORTH_SHARING, share
 from gpunn.losses import (
     ABSOLUTE_ERROR,
@@ -34,38 +37,13 @@ Values = NDArray[Any]
 SHARED = WORTH_SHARING * PIECE
 """Arrays of fewer numbers are not worth waking another thread for."""
 
-_FLOAT64 = np.dtype(np.float64)
-
-ELEMENTWISE = frozenset((SIGMOID, TANH, RELU, IDENTITY, EXP))
+ELEMENTWISE = (SIGMOID, TANH, RELU, IDENTITY, EXP)
 """The very records that there are loops for: one of a user's own may have the same name."""
+ACTIVATE = {activation: f"activate:{activation.name}" for activation in ELEMENTWISE}
+GO_BACK = {activation: f"activation_backward:{activation.name}" for activation in ELEMENTWISE}
 SIMPLE_LOSSES = frozenset((SQUARED_ERROR, SUM_OF_SQUARES, MEAN_SQUARED_ERROR, ABSOLUTE_ERROR))
 SOFTMAX_LOSSES = frozenset((CROSS_ENTROPY, LOG_LOSS))
 SIGMOID_LOSSES = frozenset((BINARY_CROSS_ENTROPY, BINARY_LOG_LOSS))
-
-
-def _suit(out: Values, *others: Values) -> bool:
-    """Say whether a loop may write to one array and read the others, all alike.
-
-    They must be row-major and aligned floats. A loop sees no more of an array than where it is.
-    """
-    dtype, shape = out.dtype, out.shape
-    if dtype.char not in "fd" or not out.flags.carray:  # which says that it is writeable, too
-        return False
-    for other in others:
-        flags = other.flags
-        if other.shape != shape or other.dtype != dtype:
-            return False
-        if not (flags.c_contiguous and flags.aligned):
-            return False
-    return True
-
-
-def _is_vector(array: Values | None, size: int, dtype: np.dtype[Any]) -> bool:
-    """Say whether a loop may read so many numbers of a dtype, or need not read any."""
-    if array is None:
-        return True
-    flags = array.flags
-    return array.shape == (size,) and array.dtype == dtype and flags.c_contiguous and flags.aligned
 
 
 def _loop_of_loss(activation: Activation, loss: Loss) -> str | None:
@@ -83,46 +61,58 @@ class NumbaBackend(NumpyBackend):
     """The contract of `Backend` on the CPU, with loops that Numba has compiled."""
 
     def __init__(self) -> None:
-        super().__init__()
         self._loop = Library()
+        blas = numpys_blas(self._loop)
+        super().__init__(blas)
+        self._multiply = blas.multiply if isinstance(blas, NumpysBlas) else None
 
     def describe(self) -> str:
         return f"cpu (NumPy {np.__version__}, fused loops)"
 
+    def gemm(
+        self,
+        a: Any,
+        b: Any,
+        out: Values,
+        *,
+        transpose_a: bool = False,
+        transpose_b: bool = False,
+        alpha: float = 1.0,
+        beta: float = 0.0,
+    ) -> None:
+        factors = transpose_a, transpose_b, alpha, beta
+        if self._multiply is None or not self._multiply(a, b, out, *factors):
+            super().gemm(
+                a,
+                b,
+                out,
+                transpose_a=transpose_a,
+                transpose_b=transpose_b,
+                alpha=alpha,
+                beta=beta,
+            )
+
     def activate(self, z: Values, bias: Values | None, activation: Activation) -> None:
-        loop = None
-        n, width = z.shape
-        if activation in ELEMENTWISE and _suit(z) and _is_vector(bias, width, z.dtype):
-            loop = self._loop(f"activate:{activation.name}", z.dtype.char)
-        if loop is None:
+        name = ACTIVATE.get(activation)
+        if name is None or not self._do(name, len(z), (z, bias)):
             super().activate(z, bias, activation)
-            return
-        if bias is None and activation is IDENTITY:
-            return
-        biased = bias is not None
-        places = id(z), id(bias if biased else z)
-        if z.size < SHARED:
-            loop(*places, 0, n, width, biased)
-        else:
-            share(n, z.size, lambda a, b: loop(*places, a, b, width, biased), self._blas)
 
     def activation_backward(self, delta: Values, a: Values, activation: Activation) -> None:
-        loop = None
-        if activation in ELEMENTWISE and _suit(delta, a):
-            loop = self._loop(f"activation_backward:{activation.name}", delta.dtype.char)
-        if loop is None:
+        name = GO_BACK.get(activation)
+        if name is None or not self._do(name, delta.size, (delta, a)):
             super().activation_backward(delta, a, activation)
-        elif activation is not IDENTITY:
-            self._elementwise(loop, (delta, a))
 
     def axpby(self, source: Values, out: Values, *, alpha: float, beta: float) -> None:
-        loop = None
-        if _suit(out, source):
-            loop = self._loop("axpby", out.dtype.char)
-        if loop is None:
+        if not self._do("axpby", out.size, (source, out), alpha, beta):
             super().axpby(source, out, alpha=alpha, beta=beta)
-        else:
-            self._elementwise(loop, (source, out), alpha, beta)
+
+    def sum_rows(self, a: Values, out: Values, *, alpha: float = 1.0, beta: float = 0.0) -> None:
+        if not self._loop("sum_rows", a.dtype.char)(a, out, alpha, beta):
+            super().sum_rows(a, out, alpha=alpha, beta=beta)
+
+    def make_sequencer(self, n_rows: int, model: FusedModel) -> Sequencer | None:
+        blas = self._blas.scipys if isinstance(self._blas, NumpysBlas) else self._blas
+        return NumpySequencer(blas, n_rows, model)
 
     def dropout(
         self,
@@ -134,15 +124,12 @@ class NumbaBackend(NumpyBackend):
         first: int = 0,
         skipped: int = 0,
     ) -> None:
-        loop = self._loop("dropout", a.dtype.char) if _suit(a) and not skipped else None
-        if loop is None:
+        # Places count from 0 in the loop; where the first one is, is a part of the key.
+        place = (key + first * GOLDEN) % 2**32, int(dropout_rate * 2**32)
+        if skipped or not self._do("dropout", a.size, (a,), *place, scale):
             super().dropout(
                 a, dropout_rate=dropout_rate, scale=scale, key=key, first=first, skipped=skipped
             )
-        else:
-            # Places count from 0 in the loop; where the first one is, is a part of the key.
-            key = (key + first * GOLDEN) % 2**32
-            self._elementwise(loop, (a,), key, int(dropout_rate * 2**32), scale)
 
     def adam_update(
         self,
@@ -153,13 +140,8 @@ class NumbaBackend(NumpyBackend):
         step: AdamStep,
     ) -> None:
         arrays = parameter, gradient, first_moment, second_moment
-        loop = None
-        if _suit(*arrays) and _suit(first_moment) and _suit(second_moment):
-            loop = self._loop("adam_update", parameter.dtype.char)
-        if loop is None:
+        if not self._do("adam_update", parameter.size, arrays, *step):
             super().adam_update(*arrays, step)
-        else:
-            self._elementwise(loop, arrays, *step)
 
     def loss_backward(
         self,
@@ -172,37 +154,27 @@ class NumbaBackend(NumpyBackend):
         row_weights: Values | None = None,
         scale: Number = 1.0,
     ) -> None:
-        name, loop = _loop_of_loss(activation, loss), None
-        n, width = z.shape
-        if (
-            name is not None
-            and width > 0
-            and _suit(z, targets)
-            and _is_vector(bias, width, z.dtype)
-            and _is_vector(row_weights, n, z.dtype)
-            and _is_vector(row_losses, n, _FLOAT64)
-            and row_losses.flags.writeable
-        ):
-            loop = self._loop(name, z.dtype.char)
-        if loop is None:
+        arrays = [z, bias, targets, row_losses, row_weights]
+        numbers = [scale]
+        if loss in SIMPLE_LOSSES:
+            numbers = [loss.share(z.shape[1]), scale]
+        else:
+            arrays.append(self._scratch(z))
+        name = _loop_of_loss(activation, loss)
+        if name is None or not self._loop(name, z.dtype.char)(*arrays, *numbers):
             super().loss_backward(
                 z, bias, targets, activation, loss, row_losses, row_weights, scale
             )
-            return
-        biased, weighted = bias is not None, row_weights is not None
-        arrays = [z, z if bias is None else bias, targets, row_losses]
-        arrays.append(z if row_weights is None else row_weights)
-        numbers = [float(scale)]
-        if loss in SIMPLE_LOSSES:
-            numbers = [loss.share(width), *numbers]
-        else:
-            arrays.append(self._scratch(z))
-        loop(*map(id, arrays), 0, n, width, *numbers, biased, weighted)
 
-    def _elementwise(self, loop: Any, arrays: tuple[Values, ...], *numbers: float) -> None:
-        """Go through arrays of one shape, on all threads where they are long."""
-        places, size = [id(array) for array in arrays], arrays[0].size
+    def _do(self, name: str, n: int, arrays: tuple[Any, ...], *numbers: float) -> int:
+        """Run a loop over n rows or numbers, on all threads where they are many.
+
+        Returns 0, and has done nothing, if there is none, or it is not made for these arrays.
+        """
+        loop, size = self._loop(name, arrays[0].dtype.char), arrays[0].size
         if size < SHARED:
-            loop(*places, 0, size, *numbers)
-        else:
-            share(size, size, lambda a, b: loop(*places, a, b, *numbers), self._blas)
+            return loop(*arrays, 0, n, *numbers)
+        if not loop(*arrays, 0, 0, *numbers):
+            return 0
+        share(n, size, lambda a, b: loop(*arrays, a, b, *numbers), self._blas)
+        return 1

@@ -14,7 +14,13 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-_SOURCES = ("numba_loops.py", "numba_build.py", "numba_signatures.py")
+_SOURCES = (
+    "numba_arrays.py",
+    "numba_build.py",
+    "numba_loops.py",
+    "numba_products.py",
+    "numba_signatures.py",
+)
 _HASH = hashlib.sha256
 _HASH_BYTES = 32
 

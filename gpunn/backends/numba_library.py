@@ -19,10 +19,8 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-import numpy as np
-
-from gpunn.backends import numba_cache
-from gpunn.backends.numba_signatures import DATA_OFFSET, SIGNATURES
+from gpunn.backends import numba_cache, numba_layout
+from gpunn.backends.numba_signatures import OBJECTS, PYTHON
 
 INSTALL_NUMBA = "pip install 'gpunn[fast]'"
 
@@ -31,9 +29,25 @@ NOT_INSTALLED = "Numba is not installed"
 SWITCH = "GPUNN_FAST"
 """The environment variable that leaves all to NumPy if it is 0."""
 
-Loop = Callable[..., None]
+Loop = Callable[..., int]
+"""It returns 0, and has done nothing, if its arrays are not what it is made for."""
 
-_C_TYPES = {"a": ctypes.c_ssize_t, "n": ctypes.c_ssize_t, "x": ctypes.c_double}
+CODES = "fd"
+
+METH_FASTCALL = 0x80
+
+
+class _PyMethodDef(ctypes.Structure):
+    """What Python wants to know of a function in machine code; it must outlive the function."""
+
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("address", ctypes.c_void_p),
+        ("flags", ctypes.c_int),
+        ("doc", ctypes.c_char_p),
+    )
+
+
 _LOG = logging.getLogger("gpunn")
 
 
@@ -44,31 +58,38 @@ def loops_problem() -> str | None:
         return f"{SWITCH} is 0"
     if any(importlib.util.find_spec(name) is None for name in ("numba", "llvmlite")):
         return NOT_INSTALLED
-    if sys.implementation.name != "cpython" or not _finds_numbers():
+    if sys.implementation.name != "cpython" or not numba_layout.is_known():
         return f"not made for {sys.implementation.name} {sys.version.split()[0]}"
     return None
 
 
-def _finds_numbers() -> bool:
-    """Say whether arrays keep the address of their numbers where the loops look for it."""
-    arrays = [np.empty(n) for n in (1, 100)]
-    places = [ctypes.c_void_p.from_address(id(array) + DATA_OFFSET) for array in arrays]
-    return all(p.value == a.ctypes.data for p, a in zip(places, arrays, strict=True))
+def _new_function(method: _PyMethodDef) -> Loop:
+    """Return what Python calls a built-in function."""
+    make = ctypes.pythonapi.PyCFunction_NewEx
+    make.restype = ctypes.py_object
+    make.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p]
+    function: Loop = make(ctypes.byref(method), None, None)
+    return function
+
+
+def nothing(*_: Any) -> int:
+    """Stand in for a loop that is not there."""
+    return 0
 
 
 class Library:
     """All fused loops that this process has wanted so far."""
 
     def __init__(self) -> None:
-        self._loops: dict[tuple[str, str], Loop | None] = {}
+        self._loops: dict[tuple[str, str], Loop] = {}
         self._lock = threading.Lock()
         self._linker: Any = None
-        self._code: list[Any] = []  # What lets go of the memory when it is collected.
+        self._kept: list[Any] = []  # the memory that functions are in
         self._processor = ""
         self._announced = self._broken = False
 
-    def __call__(self, name: str, code: str) -> Loop | None:
-        """Return a loop for float32 ("f") or float64 ("d"); None if it cannot be had.
+    def __call__(self, name: str, code: str) -> Loop:
+        """Return a loop for float32 ("f") or float64 ("d"); `nothing` for others, or without it.
 
         `name` is as in `gpunn.backends.numba_build.build`.
         """
@@ -80,9 +101,9 @@ class Library:
                     self._loops[name, code] = self._make(name, code)
                 return self._loops[name, code]
 
-    def _make(self, name: str, code: str) -> Loop | None:
-        if self._broken:
-            return None
+    def _make(self, name: str, code: str) -> Loop:
+        if self._broken or code not in CODES:
+            return nothing
         try:
             if self._linker is None:
                 self._start()
@@ -90,7 +111,7 @@ class Library:
             machine_code = numba_cache.read(symbol, self._processor)
             if machine_code is None:
                 machine_code = self._compile(name, code, symbol)
-            return self._load(name, symbol, machine_code)
+            return self._load(symbol, machine_code)
         except Exception as error:  # whatever a compiler raises: NumPy can do the same
             self._broken = True
             _LOG.warning(
@@ -99,7 +120,7 @@ class Library:
                 type(error).__name__,
                 " ".join(str(error).split())[:300],
             )
-            return None
+            return nothing
 
     def _start(self) -> None:
         import llvmlite.binding as llvm
@@ -127,13 +148,17 @@ class Library:
             )
         return machine_code
 
-    def _load(self, name: str, symbol: str, machine_code: bytes) -> Loop:
+    def _load(self, symbol: str, machine_code: bytes) -> Loop:
         import llvmlite.binding as llvm
 
         # With functions of C's library, such as log, from this process.
         builder = llvm.JITLibraryBuilder().add_object_img(machine_code).add_current_process()
-        self._code.append(builder.export_symbol(symbol).link(self._linker, symbol))
-        address = self._code[-1][symbol]
-        letters = SIGNATURES[name.partition(":")[0]]
-        kinds: list[Any] = [_C_TYPES[letter] for letter in letters]
-        return ctypes.CFUNCTYPE(None, *kinds)(address)
+        for name in PYTHON:
+            address = ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value
+            builder.import_symbol(name, address)
+        for name, thing in OBJECTS.items():
+            builder.import_symbol(name, id(thing))
+        code = builder.export_symbol(symbol).link(self._linker, symbol)
+        method = _PyMethodDef(symbol.encode(), code[symbol], METH_FASTCALL, None)
+        self._kept.append((code, method))
+        return _new_function(method)

@@ -5,10 +5,9 @@ memory what `gpunn.backends.numpy_backend` does in several calls of NumPy. The f
 in the same order, except that a product and a sum may be rounded once instead of twice, and that
 exp and tanh are written out below so that the processor does many at a time.
 
-Arrays come as the addresses of NumPy's array objects, in which the address of the numbers stands
-behind the head that every Python object has. NumPy promises that to C programs, and reading it here
-saves half a microsecond for each argument. They are row-major, and `start` and `stop` are the rows,
-or the numbers, that a thread does.
+Every loop begins by looking at its arrays, and returns 0 and changes nothing if they are not what
+it is made for: row-major, aligned, of its dtype and of shapes that belong together. Otherwise it
+returns 1. `start` and `stop` are the rows, or the numbers, that a thread does.
 """
 
 # Numba has no types to check against, and what it compiles is Python in form alone.
@@ -18,32 +17,28 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 
-from gpunn.backends.numba_signatures import DATA_OFFSET
-
-OPTIONS = {"error_model": "numpy", "fastmath": {"contract"}}
-"""A division by zero is no error, and a product and a sum may be one instruction. None of what else
-"fast" arithmetic allows: NaN, infinity and the order of sums stay as they are written."""
+from gpunn.backends.numba_arrays import (
+    READ,
+    WRITTEN,
+    are_alike,
+    inlined,
+    is_array,
+    is_first,
+    is_none,
+    is_none_or_vector,
+    is_vector,
+    numbers,
+    size,
+)
 
 GOLDEN = 0x9E3779B1
 
 NUMBERS = {"f": types.float32, "d": types.float64}
 WHOLE = {"f": types.int32, "d": types.int64}
-
-
-@intrinsic
-def _pointer(context, address, number):
-    """Return the address of an array's numbers; `number` is one of them, for its type."""
-
-    def make(ctx, builder, signature, arguments):
-        place = builder.add(arguments[0], ir.Constant(arguments[0].type, DATA_OFFSET))
-        kind = ctx.get_data_type(signature.args[1])
-        return builder.load(builder.inttoptr(place, kind.as_pointer().as_pointer()))
-
-    return types.CPointer(number)(address, number), make
+LETTER = {code: np.uint8(ord(code)) for code in "fd"}
 
 
 def _recast(source, target):
@@ -57,10 +52,6 @@ def _recast(source, target):
         return target(source), make
 
     return recast
-
-
-def _inlined(function):
-    return njit(function, forceinline=True, **OPTIONS)
 
 
 # Exponentials.
@@ -94,11 +85,11 @@ def _exponentials(code) -> tuple[Callable, Callable]:
     bits_of = _recast(NUMBERS[code], WHOLE[code])
     number_of = _recast(WHOLE[code], NUMBERS[code])
 
-    @_inlined
+    @inlined
     def power_of_two(k):
         return number_of((bits_of(k + rounder) + bias) << shift)
 
-    @_inlined
+    @inlined
     def parts(x):
         # Comparisons that are false for NaN, so that it stays.
         x = least if x < least else x
@@ -110,13 +101,13 @@ def _exponentials(code) -> tuple[Callable, Callable]:
             p = p * r + term
         return k, (p * r) * r + r
 
-    @_inlined
+    @inlined
     def exp(x):
         k, p = parts(x)
         first = ((k * half) + rounder) - rounder
         return ((p + one) * power_of_two(first)) * power_of_two(k - first)
 
-    @_inlined
+    @inlined
     def tanh(x):
         # t / (t + 2) with t = exp(2x) - 1, whose small values are as exact as the large ones; from
         # |x| = 20 on it is 1 to the last bit.
@@ -141,7 +132,7 @@ def _log1p(code) -> Callable:
     two = T(2)
     terms = tuple(T(1 / (2 * n + 1)) for n in range(_ODD_TERMS[code] - 1, -1, -1))
 
-    @_inlined
+    @inlined
     def log1p(x):
         s = x / (two + x)
         square = s * s
@@ -161,15 +152,15 @@ def _forward(name, code):
     zero, one = T(0), T(1)
     exp, tanh = _exponentials(code)
 
-    @_inlined
+    @inlined
     def sigmoid(x):
         return one / (one + exp(-x))
 
-    @_inlined
+    @inlined
     def relu(x):
         return zero if x < zero else x
 
-    @_inlined
+    @inlined
     def identity(x):
         return x
 
@@ -180,23 +171,23 @@ def _derivative(name, code):
     T = np.dtype(code).type
     zero, one = T(0), T(1)
 
-    @_inlined
+    @inlined
     def sigmoid(a):
         return (one - a) * a
 
-    @_inlined
+    @inlined
     def tanh(a):
         return one - a * a
 
-    @_inlined
+    @inlined
     def relu(a):
         return one if a > zero else zero
 
-    @_inlined
+    @inlined
     def identity(a):
         return one
 
-    @_inlined
+    @inlined
     def exp(a):
         return a
 
@@ -205,31 +196,40 @@ def _derivative(name, code):
 
 def activate(code, name):
     """Return the loop of `NumpyBackend.activate`."""
-    f, zero = _forward(name, code), np.dtype(code).type(0)
+    f, zero, letter = _forward(name, code), np.dtype(code).type(0), LETTER[code]
 
-    def loop(z_, bias_, start, stop, width, biased):
-        z = _pointer(z_, zero)
-        if biased == 0:
+    def loop(z_, bias_, start, stop):
+        if not is_array(z_, letter, WRITTEN, 2):
+            return 0
+        width = size(z_, 1)
+        if not is_none_or_vector(bias_, letter, width):
+            return 0
+        z = numbers(z_, zero)
+        if is_none(bias_):
             for i in range(start * width, stop * width):
                 z[i] = f(z[i])
-            return
-        bias = _pointer(bias_, zero)
+            return 1
+        bias = numbers(bias_, zero)
         for row in range(start, stop):
             first = row * width
             for j in range(width):
                 z[first + j] = f(z[first + j] + bias[j])
+        return 1
 
     return loop
 
 
 def activation_backward(code, name):
     """Return the loop of `NumpyBackend.activation_backward`."""
-    slope, zero = _derivative(name, code), np.dtype(code).type(0)
+    slope, zero, letter = _derivative(name, code), np.dtype(code).type(0), LETTER[code]
 
     def loop(delta_, a_, start, stop):
-        delta, a = _pointer(delta_, zero), _pointer(a_, zero)
+        if not (is_first(delta_, letter, WRITTEN) and are_alike(delta_, a_, letter, READ)):
+            return 0
+        delta, a = numbers(delta_, zero), numbers(a_, zero)
         for i in range(start, stop):
             delta[i] = delta[i] * slope(a[i])
+        return 1
 
     return loop
 
@@ -240,24 +240,32 @@ def activation_backward(code, name):
 def adam_update(code):
     """Return the loop of `NumpyBackend.adam_update`."""
     T = np.dtype(code).type
-    zero = T(0)
+    zero, letter = T(0), LETTER[code]
 
-    def loop(w_, g_, m_, v_, start, stop, size, keep1, keep2, epsilon, decay):
-        w, g = _pointer(w_, zero), _pointer(g_, zero)
-        m, v = _pointer(m_, zero), _pointer(v_, zero)
-        size, keep1, keep2 = T(size), T(keep1), T(keep2)
+    def loop(w_, g_, m_, v_, start, stop, step, keep1, keep2, epsilon, decay):
+        if not (
+            is_first(w_, letter, WRITTEN)
+            and are_alike(w_, g_, letter, READ)
+            and are_alike(w_, m_, letter, WRITTEN)
+            and are_alike(w_, v_, letter, WRITTEN)
+        ):
+            return 0
+        w, g = numbers(w_, zero), numbers(g_, zero)
+        m, v = numbers(m_, zero), numbers(v_, zero)
+        step, keep1, keep2 = T(step), T(keep1), T(keep2)
         epsilon, decay = T(epsilon), T(decay)
         if decay == zero:
             for i in range(start, stop):
                 m[i] = keep1 * m[i] + g[i]
                 v[i] = keep2 * v[i] + g[i] * g[i]
-                w[i] = w[i] - size * (m[i] / (np.sqrt(v[i]) + epsilon))
+                w[i] = w[i] - step * (m[i] / (np.sqrt(v[i]) + epsilon))
         else:
             for i in range(start, stop):
                 s = g[i] + decay * w[i]
                 m[i] = keep1 * m[i] + s
                 v[i] = keep2 * v[i] + s * s
-                w[i] = w[i] - size * (m[i] / (np.sqrt(v[i]) + epsilon))
+                w[i] = w[i] - step * (m[i] / (np.sqrt(v[i]) + epsilon))
+        return 1
 
     return loop
 
@@ -265,10 +273,12 @@ def adam_update(code):
 def axpby(code):
     """Return the loop of `NumpyBackend.axpby`."""
     T = np.dtype(code).type
-    zero = T(0)
+    zero, letter = T(0), LETTER[code]
 
     def loop(x_, y_, start, stop, alpha, beta):
-        x, y = _pointer(x_, zero), _pointer(y_, zero)
+        if not (is_first(y_, letter, WRITTEN) and are_alike(y_, x_, letter, READ)):
+            return 0
+        x, y = numbers(x_, zero), numbers(y_, zero)
         alpha, beta = T(alpha), T(beta)
         if beta == zero:
             for i in range(start, stop):
@@ -276,6 +286,7 @@ def axpby(code):
         else:
             for i in range(start, stop):
                 y[i] = alpha * x[i] + beta * y[i]
+        return 1
 
     return loop
 
@@ -283,12 +294,14 @@ def axpby(code):
 def dropout(code):
     """Return the loop of `NumpyBackend.dropout`."""
     T = np.dtype(code).type
-    zero = T(0)
+    zero, letter = T(0), LETTER[code]
     golden, first, second = np.uint32(GOLDEN), np.uint32(0x85EBCA6B), np.uint32(0xC2B2AE35)
     thirteen, sixteen = np.uint32(13), np.uint32(16)
 
     def loop(a_, start, stop, key, limit, scale):
-        a, scale = _pointer(a_, zero), T(scale)
+        if not is_first(a_, letter, WRITTEN):
+            return 0
+        a, scale = numbers(a_, zero), T(scale)
         key, limit = np.uint32(key), np.uint32(limit)
         for i in range(start, stop):
             # The place in the array, scattered; then the finalizer of MurmurHash3.
@@ -297,6 +310,7 @@ def dropout(code):
             h = np.uint32(np.uint32(h ^ np.uint32(h >> thirteen)) * second)
             h = np.uint32(h ^ np.uint32(h >> sixteen))
             a[i] = a[i] * (scale if h >= limit else zero)
+        return 1
 
     return loop
 
@@ -304,32 +318,50 @@ def dropout(code):
 # The outputs: bias, activation, loss and output delta.
 
 
+def _suit_loss(code):
+    """Return what looks at the arrays of a loss."""
+    letter, letter_of_errors = LETTER[code], LETTER["d"]
+
+    @inlined
+    def suit(z_, bias_, t_, errors_, weights_):
+        return (
+            is_array(z_, letter, WRITTEN, 2)
+            and size(z_, 1) > 0
+            and are_alike(z_, t_, letter, READ)
+            and is_none_or_vector(bias_, letter, size(z_, 1))
+            and is_none_or_vector(weights_, letter, size(z_, 0))
+            and is_vector(errors_, letter_of_errors, WRITTEN, size(z_, 0))
+        )
+
+    return suit
+
+
 def _elementwise_loss(code, name):
     """Return value and derivative by a."""
     T = np.dtype(code).type
     one, half, two = T(1), T(0.5), T(2)
 
-    @_inlined
+    @inlined
     def half_square(a, t):
         return ((t - a) * (t - a)) * half
 
-    @_inlined
+    @inlined
     def square(a, t):
         return (t - a) * (t - a)
 
-    @_inlined
+    @inlined
     def distance(a, t):
         return abs(t - a)
 
-    @_inlined
+    @inlined
     def difference(a, t):
         return a - t
 
-    @_inlined
+    @inlined
     def twice(a, t):
         return two * (a - t)
 
-    @_inlined
+    @inlined
     def sign(a, t):
         return one if a > t else (-one if a < t else a - t)
 
@@ -344,22 +376,26 @@ def _elementwise_loss(code, name):
 def loss_backward(code, activation, loss):
     """Return the loop for a loss of each output by itself, after an elementwise activation."""
     T = np.dtype(code).type
-    zero, one = T(0), T(1)
+    zero, one, suit = T(0), T(1), _suit_loss(code)
     f, slope = _forward(activation, code), _derivative(activation, code)
     value, derivative = _elementwise_loss(code, loss)
 
-    def loop(z_, bias_, t_, errors_, weights_, start, stop, width, share, scale, biased, weighted):
-        z, t = _pointer(z_, zero), _pointer(t_, zero)
-        bias = _pointer(bias_, zero)
-        errors = _pointer(errors_, np.float64(0))
-        weights = _pointer(weights_, zero)
+    def loop(z_, bias_, t_, errors_, weights_, share, scale):
+        if not suit(z_, bias_, t_, errors_, weights_):
+            return 0
+        n, width = size(z_, 0), size(z_, 1)
+        biased, weighted = not is_none(bias_), not is_none(weights_)
+        z, t = numbers(z_, zero), numbers(t_, zero)
+        bias = numbers(bias_ if biased else z_, zero)
+        weights = numbers(weights_ if weighted else z_, zero)
+        errors = numbers(errors_, np.float64(0))
         part, scale = T(share), T(scale)
-        for row in range(start, stop):
+        for row in range(n):
             first = row * width
-            if biased != 0:
+            if biased:
                 for j in range(width):
                     z[first + j] = z[first + j] + bias[j]
-            weight = weights[row] if weighted != 0 else one
+            weight = weights[row] if weighted else one
             for j in range(width):
                 z[first + j] = f(z[first + j])
             total = 0.0
@@ -370,6 +406,7 @@ def loss_backward(code, activation, loss):
                 a = z[first + j]
                 d = (derivative(a, t[first + j]) * part) * slope(a)
                 z[first + j] = (d * weight) * scale
+        return 1
 
     return loop
 
@@ -377,22 +414,26 @@ def loss_backward(code, activation, loss):
 def softmax_backward(code, loss):
     """Return the loop for softmax and cross-entropy, or scikit-learn's log-loss."""
     T = np.dtype(code).type
-    zero, one = T(0), T(1)
+    zero, one, suit = T(0), T(1), _suit_loss(code)
     exp, _ = _exponentials(code)
     least = T(np.finfo(T).eps)
     most = T(-np.log(least))
     clipped = loss == "log_loss"
 
-    def loop(z_, bias_, t_, errors_, weights_, spare_, start, stop, width, scale, biased, weighted):
-        z, t = _pointer(z_, zero), _pointer(t_, zero)
-        bias = _pointer(bias_, zero)
-        errors = _pointer(errors_, np.float64(0))
-        weights = _pointer(weights_, zero)
-        e = _pointer(spare_, zero)
+    def loop(z_, bias_, t_, errors_, weights_, spare_, scale):
+        if not suit(z_, bias_, t_, errors_, weights_):
+            return 0
+        n, width = size(z_, 0), size(z_, 1)
+        biased, weighted = not is_none(bias_), not is_none(weights_)
+        z, t = numbers(z_, zero), numbers(t_, zero)
+        bias = numbers(bias_ if biased else z_, zero)
+        weights = numbers(weights_ if weighted else z_, zero)
+        errors = numbers(errors_, np.float64(0))
+        e = numbers(spare_, zero)
         scale = T(scale)
-        for row in range(start, stop):
+        for row in range(n):
             first = row * width
-            if biased != 0:
+            if biased:
                 for j in range(width):
                     z[first + j] = z[first + j] + bias[j]
             top = z[first]
@@ -402,9 +443,9 @@ def softmax_backward(code, loss):
             for j in range(width):
                 z[first + j] = z[first + j] - top
         # One long loop, of which the processor does many numbers at a time.
-        for i in range(start * width, stop * width):
+        for i in range(n * width):
             e[i] = exp(z[i])
-        for row in range(start, stop):
+        for row in range(n):
             first = row * width
             total, t_sum = zero, zero
             for j in range(width):
@@ -418,11 +459,12 @@ def softmax_backward(code, loss):
                     nats = most if nats > most else nats
                     nats = least if nats < least else nats
                 error += np.float64(nats * t[first + j])
-            weight = weights[row] if weighted != 0 else one
+            weight = weights[row] if weighted else one
             errors[row] += error * np.float64(weight)
             for j in range(width):
                 d = (e[first + j] / total) * t_sum - t[first + j]
                 z[first + j] = (d * weight) * scale
+        return 1
 
     return loop
 
@@ -430,13 +472,13 @@ def softmax_backward(code, loss):
 def sigmoid_backward(code, loss):
     """Return the loop for sigmoids and binary cross-entropy, or scikit-learn's log-loss."""
     T = np.dtype(code).type
-    zero, one = T(0), T(1)
+    zero, one, suit = T(0), T(1), _suit_loss(code)
     exp, log1p = _exponentials(code)[0], _log1p(code)
     f = _forward("sigmoid", code)
     least, below_one = T(np.finfo(T).eps), T(1 - np.finfo(T).eps)
     clipped = loss == "binary_log_loss"
 
-    @_inlined
+    @inlined
     def nats(x, a, t):
         if clipped:
             p = abs((one - t) - a)
@@ -446,29 +488,34 @@ def sigmoid_backward(code, loss):
         above = zero if x < zero else x
         return (above - x * t) + log1p(exp(-abs(x)))
 
-    def loop(z_, bias_, t_, errors_, weights_, spare_, start, stop, width, scale, biased, weighted):
-        z, t = _pointer(z_, zero), _pointer(t_, zero)
-        bias = _pointer(bias_, zero)
-        errors = _pointer(errors_, np.float64(0))
-        weights = _pointer(weights_, zero)
-        e = _pointer(spare_, zero)
+    def loop(z_, bias_, t_, errors_, weights_, spare_, scale):
+        if not suit(z_, bias_, t_, errors_, weights_):
+            return 0
+        n, width = size(z_, 0), size(z_, 1)
+        biased, weighted = not is_none(bias_), not is_none(weights_)
+        z, t = numbers(z_, zero), numbers(t_, zero)
+        bias = numbers(bias_ if biased else z_, zero)
+        weights = numbers(weights_ if weighted else z_, zero)
+        errors = numbers(errors_, np.float64(0))
+        e = numbers(spare_, zero)
         scale = T(scale)
-        if biased != 0:
-            for row in range(start, stop):
+        if biased:
+            for row in range(n):
                 first = row * width
                 for j in range(width):
                     z[first + j] = z[first + j] + bias[j]
         # One long loop, of which the processor does many numbers at a time.
-        for i in range(start * width, stop * width):
+        for i in range(n * width):
             a = f(z[i])
             e[i] = nats(z[i], a, t[i])
             z[i] = a - t[i]
-        for row in range(start, stop):
+        for row in range(n):
             first = row * width
-            weight, error = weights[row] if weighted != 0 else one, 0.0
+            weight, error = weights[row] if weighted else one, 0.0
             for j in range(width):
                 error += np.float64(e[first + j])
                 z[first + j] = (z[first + j] * weight) * scale
             errors[row] += error * np.float64(weight)
+        return 1
 
     return loop

@@ -69,8 +69,8 @@ class NumpyBackend(Backend):
     name = "cpu"
     multiplies_sparse_rows = True
 
-    def __init__(self) -> None:
-        self._blas = Blas()
+    def __init__(self, blas: Blas | None = None) -> None:
+        self._blas = blas or Blas()
         self._memory = ScratchMemory()
 
     def share_cores(self, n_processes: int) -> None:
@@ -170,7 +170,7 @@ class NumpyBackend(Backend):
 
     def take_rows(self, source: NDArray[Any], indices: NDArray[Any], out: NDArray[Any]) -> None:
         # With mode="raise" NumPy would gather into a buffer first; indices are known to be good.
-        np.take(source, indices, axis=0, out=out, mode="clip")
+        source.take(indices, axis=0, out=out, mode="clip")
 
     def update_blocks(
         self, weights: NDArray[Any], delta: NDArray[Any]

@@ -26,7 +26,10 @@ class Blas:
         self.gemv = {"f": blas.sgemv, "d": blas.dgemv}
         self.dot = {"f": blas.sdot, "d": blas.ddot}
         self.ger = {"f": blas.sger, "d": blas.dger}
-        self._library = _library()
+        libraries = blas_libraries()
+        scipys = [library for library in libraries if "scipy.libs" in library.filepath]
+        # Outside wheels, NumPy and SciPy share one library.
+        self._library = (scipys or libraries or [None])[0]
 
     def gemm(
         self,
@@ -82,13 +85,9 @@ class Blas:
             self._library.set_num_threads(before)
 
 
-def _library() -> Any:
-    """Return the controller of the BLAS that SciPy calls, or None if it has no threads to set."""
+def blas_libraries() -> list[Any]:
+    """Return the controllers of those that are loaded and have threads to set."""
     from threadpoolctl import ThreadpoolController
 
-    found = [
-        library for library in ThreadpoolController().lib_controllers if library.user_api == "blas"
-    ]
-    scipys = [library for library in found if "scipy.libs" in library.filepath]
-    # Outside wheels, NumPy and SciPy share one library.
-    return (scipys or found or [None])[0]
+    found = ThreadpoolController().lib_controllers
+    return [library for library in found if library.user_api == "blas"]

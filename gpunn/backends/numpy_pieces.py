@@ -103,7 +103,7 @@ def spread(items: Sequence[_Item], work: Callable[[_Item], None], blas: Blas) ->
         other.result()
 
 
-def share(n: int, size: int, work: Callable[[int, int], None], blas: Blas) -> None:
+def share(n: int, size: int, work: Callable[[int, int], object], blas: Blas) -> None:
     """Do the work on rows 0 to n, which hold so many numbers: one part for each thread of BLAS.
 
     A loop that is one call needs no pieces for the cache.

@@ -1,0 +1,91 @@
+"""NumPy's own BLAS, called in place from compiled code.
+
+NumPy itself has no call that adds a product to an array. But its wheels bring an OpenBLAS whose
+functions have names, and compiled code can call a function by its address. So all products go
+through one library, with one pool of threads, that of every ``a @ b``. In wheels of the same day it
+is newer than SciPy's, and up to a third faster on small products.
+"""
+
+import ctypes
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpunn.backends.numba_library import Library
+from gpunn.backends.numpy_blas import Blas, blas_libraries
+
+Values = NDArray[Any]
+
+NAMES = {"f": "scipy_cblas_sgemm64_", "d": "scipy_cblas_dgemm64_"}
+"""What products are called in NumPy's wheels. The end says that whole numbers have 64 bits, which
+is what the compiled call hands over."""
+
+
+def numpys_blas(loops: Library) -> Blas:
+    """Return NumPy's BLAS; SciPy's where NumPy has none with these names."""
+    for library in blas_libraries():
+        addresses = _addresses(library.filepath)
+        if addresses:
+            return NumpysBlas(library, addresses, loops)
+    return Blas()
+
+
+def _addresses(path: str) -> dict[str, int]:
+    """Return the address of each product; nothing if a library has other names for them."""
+    library = ctypes.CDLL(path)
+    found = {code: getattr(library, name, None) for code, name in NAMES.items()}
+    addresses = {code: ctypes.cast(f, ctypes.c_void_p).value for code, f in found.items() if f}
+    return {code: address for code, address in addresses.items() if address is not None}
+
+
+class NumpysBlas(Blas):
+    """The products of NumPy's library; the rest, where it is asked for, is SciPy's."""
+
+    def __init__(self, library: Any, addresses: dict[str, int], loops: Library) -> None:
+        self._library = library
+        self.dot = {"f": np.dot, "d": np.dot}
+        self._addresses, self._loops = addresses, loops
+
+    def gemm(
+        self,
+        a: Values,
+        b: Values,
+        out: Values,
+        transpose_a: bool,
+        transpose_b: bool,
+        alpha: float,
+        beta: float,
+    ) -> None:
+        if not self.multiply(a, b, out, transpose_a, transpose_b, alpha, beta):
+            self.scipys.gemm(a, b, out, transpose_a, transpose_b, alpha, beta)
+
+    def multiply(
+        self,
+        a: Any,
+        b: Any,
+        out: Values,
+        transpose_a: bool,
+        transpose_b: bool,
+        alpha: float,
+        beta: float,
+    ) -> int:
+        """Do what `gemm` does; return 0 and do nothing if the matrices are not row-major or fit."""
+        code = out.dtype.char
+        place = self._addresses.get(code, 0)
+        loop = self._loops("gemm", code)
+        return loop(place, out, a, b, transpose_a, transpose_b, alpha, beta)
+
+    @cached_property
+    def scipys(self) -> Blas:
+        """SciPy's, which has what else a loop over single samples needs in calls as short."""
+        return Blas()
+
+    @property
+    def gemv(self) -> dict[str, Any]:  # type: ignore[override]
+        return self.scipys.gemv
+
+    def share_cores(self, n_processes: int) -> None:
+        super().share_cores(n_processes)
+        self.scipys.share_cores(n_processes)

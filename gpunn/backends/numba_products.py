@@ -1,0 +1,231 @@
+"""The products of a network on the CPU, in the Python that Numba compiles, and sums of rows.
+
+Large products are the BLAS's, by a call of its function by address. Small ones are done here,
+because a BLAS copies parts of both matrices before it begins, which takes longer than to multiply
+a few rows. What is small was found by measuring; see ``docs/benchmarks``.
+"""
+
+# Numba has no types to check against, and what it compiles is Python in form alone.
+# mypy: ignore-errors
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+from gpunn.backends.numba_arrays import (
+    OPTIONS,
+    READ,
+    WRITTEN,
+    inlined,
+    is_array,
+    is_vector,
+    numbers,
+    size,
+)
+
+FEW_ROWS, FEW_COLUMNS, SMALL = 48, 16, 2**17
+"""Rows, columns and numbers of products that are done here."""
+
+ROW_MAJOR, AS_IT_IS = 101, 111
+"""CBLAS's numbers; that of a transposed matrix is one more."""
+
+
+@intrinsic
+def _call_gemm(context, place, trans_a, trans_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc):
+    """Call cblas_sgemm or cblas_dgemm with 64-bit whole numbers, at that address."""
+    number, short = alpha, ir.IntType(32)
+
+    def make(ctx, builder, signature, arguments):
+        place, trans_a, trans_b, *others = arguments
+        flags = [builder.trunc(flag, short) for flag in (trans_a, trans_b)]
+        values = [short(ROW_MAJOR), *flags, *others]
+        kind = ir.FunctionType(ir.VoidType(), [value.type for value in values])
+        builder.call(builder.inttoptr(place, kind.as_pointer()), values)
+        return ctx.get_dummy_value()
+
+    whole, many = types.intp, types.CPointer(number)
+    taken = [whole] * 6 + [number, many, whole, many, whole, number, many, whole]
+    return types.void(*taken), make
+
+
+SUMMING = {"error_model": "numpy", "fastmath": {"contract", "reassoc", "nsz"}}
+"""Sums may be taken in another order, many at a time; NaN and infinity stay as they are."""
+
+
+def _dots(code):
+    """Return what writes ``alpha a b^T + beta out`` for row-major matrices, by dot products.
+
+    Two rows of `a` and four of `b` make eight sums at a time, which stay in registers: each number
+    that is read is used several times, and neither matrix is copied.
+    """
+    T = np.dtype(code).type
+    zero = T(0)
+
+    @inlined
+    def put(out, place, value, alpha, beta):
+        before = zero if beta == zero else beta * out[place]
+        out[place] = alpha * value + before
+
+    @njit(**SUMMING)
+    def two_by_four(out, a, b, i, j, n, k, alpha, beta):
+        s0 = s1 = s2 = s3 = t0 = t1 = t2 = t3 = zero
+        first, row = i * k, j * k
+        for p in range(k):
+            x, y = a[first + p], a[first + k + p]
+            b0, b1 = b[row + p], b[row + k + p]
+            b2, b3 = b[row + 2 * k + p], b[row + 3 * k + p]
+            s0 += x * b0
+            s1 += x * b1
+            s2 += x * b2
+            s3 += x * b3
+            t0 += y * b0
+            t1 += y * b1
+            t2 += y * b2
+            t3 += y * b3
+        place = i * n + j
+        for column, value in enumerate((s0, s1, s2, s3)):
+            put(out, place + column, value, alpha, beta)
+        for column, value in enumerate((t0, t1, t2, t3)):
+            put(out, place + n + column, value, alpha, beta)
+
+    @njit(**SUMMING)
+    def one(out, a, b, i, j, n, k, alpha, beta):
+        total = zero
+        for p in range(k):
+            total += a[i * k + p] * b[j * k + p]
+        put(out, i * n + j, total, alpha, beta)
+
+    @njit(**OPTIONS)
+    def dots(out, a, b, m, n, k, alpha, beta):
+        pairs, fours = m - m % 2, n - n % 4
+        for j in range(0, fours, 4):
+            for i in range(0, pairs, 2):
+                two_by_four(out, a, b, i, j, n, k, alpha, beta)
+            for i in range(pairs, m):
+                for column in range(j, j + 4):
+                    one(out, a, b, i, column, n, k, alpha, beta)
+        for j in range(fours, n):
+            for i in range(m):
+                one(out, a, b, i, j, n, k, alpha, beta)
+
+    return dots
+
+
+def _combinations(code):
+    """Return what writes ``alpha op(a) b + beta out``, by rows of `b` times numbers of `a`.
+
+    Two rows of `out` get five rows of `b` at a time. The number of row i and term p of ``op(a)`` is
+    at ``i * across + p * along``.
+    """
+    T = np.dtype(code).type
+    zero = T(0)
+
+    @njit(**OPTIONS)
+    def two_by_five(out, a, b, i, p, n, place, across, along, alpha):
+        x0, y0 = alpha * a[place], alpha * a[place + across]
+        x1, y1 = alpha * a[place + along], alpha * a[place + across + along]
+        x2, y2 = alpha * a[place + 2 * along], alpha * a[place + across + 2 * along]
+        x3, y3 = alpha * a[place + 3 * along], alpha * a[place + across + 3 * along]
+        x4, y4 = alpha * a[place + 4 * along], alpha * a[place + across + 4 * along]
+        row, first = i * n, p * n
+        for j in range(n):
+            k = first + j
+            b0, b1, b2, b3, b4 = b[k], b[k + n], b[k + 2 * n], b[k + 3 * n], b[k + 4 * n]
+            s = out[row + j] + x0 * b0 + x1 * b1 + x2 * b2 + x3 * b3 + x4 * b4
+            t = out[row + n + j] + y0 * b0 + y1 * b1 + y2 * b2 + y3 * b3 + y4 * b4
+            out[row + j] = s
+            out[row + n + j] = t
+
+    @njit(**OPTIONS)
+    def one(out, b, i, p, n, x):
+        for j in range(n):
+            out[i * n + j] += x * b[p * n + j]
+
+    @njit(**OPTIONS)
+    def combinations(out, a, b, m, n, k, across, along, alpha, beta):
+        for j in range(m * n):
+            out[j] = zero if beta == zero else beta * out[j]
+        pairs, fives = m - m % 2, k - k % 5
+        for i in range(0, pairs, 2):
+            for p in range(0, fives, 5):
+                place = i * across + p * along
+                two_by_five(out, a, b, i, p, n, place, across, along, alpha)
+        for i in range(m):
+            for p in range(fives if i < pairs else 0, k):
+                one(out, b, i, p, n, alpha * a[i * across + p * along])
+
+    return combinations
+
+
+def gemm(code):
+    """Return ``out <- alpha op(a) op(b) + beta out``, large ones by the BLAS at an address."""
+    T = np.dtype(code).type
+    zero, letter = T(0), np.uint8(ord(code))
+    dots, combinations = _dots(code), _combinations(code)
+
+    def loop(place, out_, a_, b_, trans_a, trans_b, alpha, beta):
+        if not (
+            is_array(out_, letter, WRITTEN, 2)
+            and is_array(a_, letter, READ, 2)
+            and is_array(b_, letter, READ, 2)
+        ):
+            return 0
+        m, n = size(out_, 0), size(out_, 1)
+        k = size(a_, 0 if trans_a else 1)
+        if not (
+            size(a_, 1 if trans_a else 0) == m
+            and size(b_, 1 if trans_b else 0) == k
+            and size(b_, 0 if trans_b else 1) == n
+        ):
+            return 0
+        out, a, b = numbers(out_, zero), numbers(a_, zero), numbers(b_, zero)
+        if m == 0 or n == 0:
+            return 1
+        if not trans_a and trans_b and (m <= FEW_ROWS or n <= FEW_COLUMNS):
+            dots(out, a, b, m, n, k, T(alpha), T(beta))
+        elif not trans_b and (m <= FEW_COLUMNS or (k <= FEW_COLUMNS and m * n <= SMALL)):
+            across, along = (1, m) if trans_a else (k, 1)
+            combinations(out, a, b, m, n, k, across, along, T(alpha), T(beta))
+        else:
+            # A matrix of a single column may have no numbers between its rows.
+            lda, ldb = max(1, m if trans_a else k), max(1, k if trans_b else n)
+            factors = T(alpha), a, lda, b, ldb, T(beta), out, max(1, n)
+            _call_gemm(place, AS_IT_IS + trans_a, AS_IT_IS + trans_b, m, n, k, *factors)
+        return 1
+
+    return loop
+
+
+def sum_rows(code):
+    """Return the loop of `NumpyBackend.sum_rows`."""
+    T = np.dtype(code).type
+    zero, letter = T(0), np.uint8(ord(code))
+
+    @njit(**OPTIONS)
+    def add_eight(out, a, first, width, alpha):
+        for j in range(width):
+            k = first + j
+            s = (a[k] + a[k + width]) + (a[k + 2 * width] + a[k + 3 * width])
+            t = (a[k + 4 * width] + a[k + 5 * width]) + (a[k + 6 * width] + a[k + 7 * width])
+            out[j] += alpha * (s + t)
+
+    def loop(a_, out_, alpha, beta):
+        if not is_array(a_, letter, READ, 2):
+            return 0
+        n, width = size(a_, 0), size(a_, 1)
+        if not is_vector(out_, letter, WRITTEN, width):
+            return 0
+        a, out = numbers(a_, zero), numbers(out_, zero)
+        alpha, beta = T(alpha), T(beta)
+        for j in range(width):
+            out[j] = zero if beta == zero else beta * out[j]
+        # Eight rows at a time, so that the sums are read and written an eighth as often.
+        for i in range(0, n - 7, 8):
+            add_eight(out, a, i * width, width, alpha)
+        for i in range(n - n % 8, n):
+            for j in range(width):
+                out[j] += alpha * a[i * width + j]
+        return 1
+
+    return loop
