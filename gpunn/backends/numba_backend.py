@@ -19,7 +19,7 @@ from gpunn.backends.numba_blas import NumpysBlas, numpys_blas
 from gpunn.backends.numba_library import Library
 from gpunn.backends.numpy_backend import GOLDEN, NumpyBackend
 from gpunn.backends.numpy_online import NumpySequencer
-from gpunn.backends.numpy_pieces import PIECE, WORTH_SHARING, share
+from gpunn.backends.numpy_pieces import LINE, PIECE, WORTH_SHARING, share
 from gpunn.losses import (
     ABSOLUTE_ERROR,
     BINARY_CROSS_ENTROPY,
@@ -176,5 +176,6 @@ class NumbaBackend(NumpyBackend):
             return loop(*arrays, 0, n, *numbers)
         if not loop(*arrays, 0, 0, *numbers):
             return 0
-        share(n, size, lambda a, b: loop(*arrays, a, b, *numbers), self._blas)
+        unit = LINE if n == size else 1
+        share(n, lambda a, b: loop(*arrays, a, b, *numbers), self._blas, unit)
         return 1

@@ -18,35 +18,39 @@ from gpunn.backends.numpy_blas import Blas, blas_libraries
 
 Values = NDArray[Any]
 
-NAMES = {"f": "scipy_cblas_sgemm64_", "d": "scipy_cblas_dgemm64_"}
-"""What products are called in NumPy's wheels. The end says that whole numbers have 64 bits, which
-is what the compiled call hands over."""
+NAMES = ("scipy_cblas_sgemm64_", "scipy_cblas_dgemm64_", "scipy_openblas_get_num_threads64_")
+"""Of the functions in NumPy's wheels. The end says that whole numbers have 64 bits, which is what
+the compiled call hands over."""
 
 
 def numpys_blas(loops: Library) -> Blas:
     """Return NumPy's BLAS; SciPy's where NumPy has none with these names."""
     for library in blas_libraries():
         addresses = _addresses(library.filepath)
-        if addresses:
+        if addresses is not None:
             return NumpysBlas(library, addresses, loops)
     return Blas()
 
 
-def _addresses(path: str) -> dict[str, int]:
-    """Return the address of each product; nothing if a library has other names for them."""
+def _addresses(path: str) -> list[int] | None:
+    """Return where the functions are; None if a library has other names for them."""
     library = ctypes.CDLL(path)
-    found = {code: getattr(library, name, None) for code, name in NAMES.items()}
-    addresses = {code: ctypes.cast(f, ctypes.c_void_p).value for code, f in found.items() if f}
-    return {code: address for code, address in addresses.items() if address is not None}
+    try:
+        functions = [getattr(library, name) for name in NAMES]
+    except AttributeError:
+        return None
+    return [ctypes.cast(function, ctypes.c_void_p).value or 0 for function in functions]
 
 
 class NumpysBlas(Blas):
     """The products of NumPy's library; the rest, where it is asked for, is SciPy's."""
 
-    def __init__(self, library: Any, addresses: dict[str, int], loops: Library) -> None:
+    def __init__(self, library: Any, addresses: list[int], loops: Library) -> None:
         self._library = library
         self.dot = {"f": np.dot, "d": np.dot}
-        self._addresses, self._loops = addresses, loops
+        self._loops = loops
+        *products, self._count_threads = addresses
+        self._products = dict(zip("fd", products, strict=True))
 
     def gemm(
         self,
@@ -73,9 +77,9 @@ class NumpysBlas(Blas):
     ) -> int:
         """Do what `gemm` does; return 0 and do nothing if the matrices are not row-major or fit."""
         code = out.dtype.char
-        place = self._addresses.get(code, 0)
-        loop = self._loops("gemm", code)
-        return loop(place, out, a, b, transpose_a, transpose_b, alpha, beta)
+        places = self._products.get(code, 0), self._count_threads
+        factors = transpose_a, transpose_b, alpha, beta
+        return self._loops("gemm", code)(*places, out, a, b, *factors)
 
     @cached_property
     def scipys(self) -> Blas:

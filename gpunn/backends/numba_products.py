@@ -24,8 +24,13 @@ from gpunn.backends.numba_arrays import (
     size,
 )
 
-FEW_ROWS, FEW_COLUMNS, SMALL = 48, 16, 2**17
-"""Rows, columns and numbers of products that are done here."""
+FEW_ROWS, FEW_COLUMNS = 48, 16
+LONG, WIDE = 2**20, 2**18
+"""What is done here: products of few rows with a transposed matrix, and those in which one of the
+three lengths is short, up to so many numbers in the matrix that is not."""
+
+SHARED = 2**22
+"""So many multiplications are work for several threads, if a BLAS has them."""
 
 ROW_MAJOR, AS_IT_IS = 101, 111
 """CBLAS's numbers; that of a transposed matrix is one more."""
@@ -51,6 +56,18 @@ def _call_gemm(context, place, trans_a, trans_b, m, n, k, alpha, a, lda, b, ldb,
 
 SUMMING = {"error_model": "numpy", "fastmath": {"contract", "reassoc", "nsz"}}
 """Sums may be taken in another order, many at a time; NaN and infinity stay as they are."""
+
+
+@intrinsic
+def _count_threads(context, place):
+    """Call a function without arguments that returns a C int, at that address."""
+
+    def make(ctx, builder, signature, arguments):
+        kind = ir.FunctionType(ir.IntType(32), [])
+        found = builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), [])
+        return builder.sext(found, ir.IntType(64))
+
+    return types.intp(types.intp), make
 
 
 def _dots(code):
@@ -159,12 +176,16 @@ def _combinations(code):
 
 
 def gemm(code):
-    """Return ``out <- alpha op(a) op(b) + beta out``, large ones by the BLAS at an address."""
+    """Return ``out <- alpha op(a) op(b) + beta out``, large ones by the BLAS at an address.
+
+    What the BLAS would share out to its threads is small only if it has none to share with: threads
+    of gpunn's own would have to wait until those of the BLAS no longer wait for work.
+    """
     T = np.dtype(code).type
     zero, letter = T(0), np.uint8(ord(code))
     dots, combinations = _dots(code), _combinations(code)
 
-    def loop(place, out_, a_, b_, trans_a, trans_b, alpha, beta):
+    def loop(place, threads_place, out_, a_, b_, trans_a, trans_b, alpha, beta):
         if not (
             is_array(out_, letter, WRITTEN, 2)
             and is_array(a_, letter, READ, 2)
@@ -182,16 +203,21 @@ def gemm(code):
         out, a, b = numbers(out_, zero), numbers(a_, zero), numbers(b_, zero)
         if m == 0 or n == 0:
             return 1
-        if not trans_a and trans_b and (m <= FEW_ROWS or n <= FEW_COLUMNS):
-            dots(out, a, b, m, n, k, T(alpha), T(beta))
-        elif not trans_b and (m <= FEW_COLUMNS or (k <= FEW_COLUMNS and m * n <= SMALL)):
-            across, along = (1, m) if trans_a else (k, 1)
-            combinations(out, a, b, m, n, k, across, along, T(alpha), T(beta))
-        else:
+        few = m <= FEW_COLUMNS or n <= FEW_COLUMNS or k <= FEW_COLUMNS
+        dotted = not trans_a and trans_b and (m <= FEW_ROWS or (few and m * k <= LONG))
+        combined = not trans_b and few and m * n <= (LONG if m <= FEW_COLUMNS else WIDE)
+        small = (dotted or combined) and (m * n * k < SHARED or _count_threads(threads_place) == 1)
+        if not small:
             # A matrix of a single column may have no numbers between its rows.
             lda, ldb = max(1, m if trans_a else k), max(1, k if trans_b else n)
             factors = T(alpha), a, lda, b, ldb, T(beta), out, max(1, n)
             _call_gemm(place, AS_IT_IS + trans_a, AS_IT_IS + trans_b, m, n, k, *factors)
+            return 1
+        if dotted:
+            dots(out, a, b, m, n, k, T(alpha), T(beta))
+        else:
+            across, along = (1, m) if trans_a else (k, 1)
+            combinations(out, a, b, m, n, k, across, along, T(alpha), T(beta))
         return 1
 
     return loop

@@ -8,7 +8,7 @@ SIGNATURES = {
     "adam_update": "aaaannxxxxx",
     "axpby": "aannxx",
     "dropout": "annnnx",
-    "gemm": "naaannxx",
+    "gemm": "nnaaannxx",
     "sum_rows": "aaxx",
     "loss_backward": "aaaaaxx",
     "softmax_backward": "aaaaaax",

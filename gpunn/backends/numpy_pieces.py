@@ -27,6 +27,9 @@ them stay in the cache, and the product that makes the gradient is still a large
 FEWEST_BLOCKS = 4
 """Smaller matrices stay in the cache as a whole."""
 
+LINE = 16
+"""Numbers in a cache line at most."""
+
 CACHE_LINE = 64
 """Bytes in a cache line, and in the longest vector of numbers."""
 
@@ -103,17 +106,14 @@ def spread(items: Sequence[_Item], work: Callable[[_Item], None], blas: Blas) ->
         other.result()
 
 
-def share(n: int, size: int, work: Callable[[int, int], object], blas: Blas) -> None:
-    """Do the work on rows 0 to n, which hold so many numbers: one part for each thread of BLAS.
+def share(n: int, work: Callable[[int, int], object], blas: Blas, unit: int = 1) -> None:
+    """Do the work on places 0 to n, a part of whole units on each thread of BLAS.
 
-    A loop that is one call needs no pieces for the cache.
+    A loop that is one call needs no pieces for the cache. With `LINE` as the unit of numbers that
+    lie side by side, parts begin where a cache line does, and no two threads write to the same one.
     """
-    n_threads = blas.n_threads if size >= WORTH_SHARING * PIECE else 1
-    if n_threads == 1:
-        work(0, n)
-        return
-    # Parts begin where a cache line does, so that no two threads write to the same one.
-    part = -(-n // n_threads + 15) // 16 * 16 if n == size else -(-n // n_threads)
+    n_threads = blas.n_threads
+    part = -(-n // (n_threads * unit)) * unit
     starts = range(part, n, part)
     others = [_pool(n_threads - 1).submit(work, a, min(a + part, n)) for a in starts]
     work(0, min(part, n))
