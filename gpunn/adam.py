@@ -115,7 +115,7 @@ class Adam(Optimizer):
 
     def update(self, index: int, layer: Layer, delta: Array, inputs: Array) -> None:
         of_layer = self._first[index], self._second[index]
-        for part, errors, memories in blocks(self._backend, layer, delta, *of_layer):
+        for part, errors, memories in blocks(self._backend, layer, delta, inputs, *of_layer):
             self._update(part, errors, inputs, *memories)
 
     def _update(

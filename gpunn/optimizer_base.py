@@ -61,10 +61,10 @@ def largest_layer(network: Network) -> int:
 
 
 def blocks(
-    backend: Backend, layer: Layer, delta: Array, *memories: Memory
+    backend: Backend, layer: Layer, delta: Array, inputs: Array, *memories: Memory
 ) -> Iterator[tuple[Layer, Array, Sequence[Memory]]]:
     """Yield a layer part by part, as the device changes it: with its delta and memories."""
-    for rows, part in backend.update_blocks(layer.weights, delta):
+    for rows, part in backend.update_blocks(layer.weights, delta, inputs):
         if rows is ALL:
             yield layer, delta, memories
             continue

@@ -190,7 +190,7 @@ class Momentum(Optimizer):
 
     def update(self, index: int, layer: Layer, delta: Array, inputs: Array) -> None:
         for part, errors, (velocity,) in blocks(
-            self._backend, layer, delta, self._velocities[index]
+            self._backend, layer, delta, inputs, self._velocities[index]
         ):
             self._update(part, errors, inputs, velocity)
 

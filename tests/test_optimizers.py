@@ -130,7 +130,9 @@ def test_steps_are_those_of_the_formula_and_biases_do_not_decay(backend, name, d
 def test_steps_in_blocks_of_rows_are_those_of_the_formula(name, device):
     backend = make_backend(device)
     with threadpool_limits(1, user_api="blas"):
-        assert len(list(backend.update_blocks(np.ones((6, 4)), np.ones((1, 6))))) == 2
+        assert (
+            len(list(backend.update_blocks(np.ones((6, 4)), np.ones((1, 6)), np.ones((1, 4))))) == 2
+        )
         test_steps_are_those_of_the_formula_and_biases_do_not_decay(backend, name, 0.3)
 
 

@@ -225,7 +225,9 @@ class Backend(ABC):
         `indices` (n,) are int64 and within range; nothing checks that on a GPU.
         """
 
-    def update_blocks(self, weights: Array, delta: Array) -> Iterable[tuple[slice, Array]]:
+    def update_blocks(
+        self, weights: Array, delta: Array, inputs: Array
+    ) -> Iterable[tuple[slice, Array]]:
         """Return which rows of a layer's weights an optimizer changes at a time, in all its passes.
 
         What a cache holds is then read from memory once. A GPU changes all at once.
@@ -236,6 +238,8 @@ class Backend(ABC):
             The weights.
         delta : Array, shape (n, n_out)
             dE/dZ of the layer.
+        inputs : Array, shape (n, n_in)
+            What came into it.
 
         Returns
         -------

@@ -16,10 +16,11 @@ from gpunn.activations import EXP, IDENTITY, RELU, SIGMOID, SOFTMAX, TANH, Activ
 from gpunn.backends.base import AdamStep, Number
 from gpunn.backends.fused import FusedModel, Sequencer
 from gpunn.backends.numba_blas import NumpysBlas, numpys_blas
-from gpunn.backends.numba_library import Library
+from gpunn.backends.numba_library import Library, Loop
 from gpunn.backends.numpy_backend import GOLDEN, NumpyBackend
 from gpunn.backends.numpy_online import NumpySequencer
 from gpunn.backends.numpy_pieces import LINE, PIECE, WORTH_SHARING, share
+from gpunn.backends.sparse_rows import SparseRows
 from gpunn.losses import (
     ABSOLUTE_ERROR,
     BINARY_CROSS_ENTROPY,
@@ -91,6 +92,27 @@ class NumbaBackend(NumpyBackend):
                 alpha=alpha,
                 beta=beta,
             )
+
+    def _add_sums(
+        self, rows: SparseRows, weights: Values, out: Values, alpha: float, beta: float
+    ) -> None:
+        if not self._do_units("sparse_sums", rows, (weights, out), alpha, beta):
+            super()._add_sums(rows, weights, out, alpha, beta)
+
+    def _add_gradient(
+        self, delta: Values, rows: SparseRows, out: Values, alpha: float, beta: float
+    ) -> None:
+        if not self._do_units("sparse_gradient", rows, (out, delta), alpha, beta):
+            super()._add_gradient(delta, rows, out, alpha, beta)
+
+    def _do_units(
+        self, name: str, rows: SparseRows, arrays: tuple[Values, Values], *factors: float
+    ) -> int:
+        """Run a loop over the hidden units; see `_do`."""
+        loop, n_units = self._loop(name, rows.dtype.char), len(arrays[0])
+        return self._share(
+            loop, n_units, n_units * rows.n_numbers, (*rows.arrays, *arrays), factors
+        )
 
     def activate(self, z: Values, bias: Values | None, activation: Activation) -> None:
         name = ACTIVATE.get(activation)
@@ -171,7 +193,17 @@ class NumbaBackend(NumpyBackend):
 
         Returns 0, and has done nothing, if there is none, or it is not made for these arrays.
         """
-        loop, size = self._loop(name, arrays[0].dtype.char), arrays[0].size
+        first = arrays[0]
+        return self._share(self._loop(name, first.dtype.char), n, first.size, arrays, numbers)
+
+    def _share(
+        self,
+        loop: Loop,
+        n: int,
+        size: int,
+        arrays: tuple[Any, ...],
+        numbers: tuple[float, ...],
+    ) -> int:
         if size < SHARED:
             return loop(*arrays, 0, n, *numbers)
         if not loop(*arrays, 0, 0, *numbers):

@@ -32,6 +32,8 @@ three lengths is short, up to so many numbers in the matrix that is not."""
 SHARED = 2**22
 """So many multiplications are work for several threads, if a BLAS has them."""
 
+INT32 = np.uint8(ord("i"))
+
 ROW_MAJOR, AS_IT_IS = 101, 111
 """CBLAS's numbers; that of a transposed matrix is one more."""
 
@@ -252,6 +254,100 @@ def sum_rows(code):
         for i in range(n - n % 8, n):
             for j in range(width):
                 out[j] += alpha * a[i * width + j]
+        return 1
+
+    return loop
+
+
+# Products with samples that are mostly zeros, whose rows are given in SciPy's CSR format: values,
+# columns, and where each row begins. `start` and `stop` are hidden units.
+
+
+def _suit_rows(code):
+    """Return what looks at the arrays of sparse rows, weights (or a gradient) and sums."""
+    letter = np.uint8(ord(code))
+
+    @inlined
+    def suit(values, columns, starts, weights, weights_flags, sums, sums_flags):
+        return (
+            is_array(values, letter, READ, 1)
+            and is_vector(columns, INT32, READ, size(values, 0))
+            and is_array(starts, INT32, READ, 1)
+            and is_array(weights, letter, weights_flags, 2)
+            and is_array(sums, letter, sums_flags, 2)
+            and size(sums, 0) == size(starts, 0) - 1
+            and size(sums, 1) == size(weights, 0)
+        )
+
+    return suit
+
+
+def sparse_sums(code):
+    """Return the loop of `SparseRows.add_sums`; four units at a time share a look at a column."""
+    T = np.dtype(code).type
+    zero, suit = T(0), _suit_rows(code)
+
+    @njit(**OPTIONS)
+    def one(values, columns, first, last, w, row):
+        total = zero
+        for p in range(first, last):
+            total += values[p] * w[row + columns[p]]
+        return total
+
+    def loop(values_, columns_, starts_, w_, out_, start, stop, alpha, beta):
+        if not suit(values_, columns_, starts_, w_, READ, out_, WRITTEN):
+            return 0
+        n, units, width = size(out_, 0), size(out_, 1), size(w_, 1)
+        values, w, out = numbers(values_, zero), numbers(w_, zero), numbers(out_, zero)
+        columns, starts = numbers(columns_, np.int32(0)), numbers(starts_, np.int32(0))
+        alpha, beta = T(alpha), T(beta)
+        fours = stop - (stop - start) % 4
+        for unit in range(start, stop):
+            if unit >= fours:
+                for i in range(n):
+                    place = i * units + unit
+                    before = zero if beta == zero else beta * out[place]
+                    total = one(values, columns, starts[i], starts[i + 1], w, unit * width)
+                    out[place] = alpha * total + before
+            elif (unit - start) % 4 == 0:
+                row = unit * width
+                for i in range(n):
+                    s0 = s1 = s2 = s3 = zero
+                    for p in range(starts[i], starts[i + 1]):
+                        x, k = values[p], row + columns[p]
+                        s0 += x * w[k]
+                        s1 += x * w[k + width]
+                        s2 += x * w[k + 2 * width]
+                        s3 += x * w[k + 3 * width]
+                    place = i * units + unit
+                    for j, total in enumerate((s0, s1, s2, s3)):
+                        before = zero if beta == zero else beta * out[place + j]
+                        out[place + j] = alpha * total + before
+        return 1
+
+    return loop
+
+
+def sparse_gradient(code):
+    """Return the loop of `SparseRows.add_gradient`."""
+    T = np.dtype(code).type
+    zero, suit = T(0), _suit_rows(code)
+
+    def loop(values_, columns_, starts_, out_, delta_, start, stop, alpha, beta):
+        if not suit(values_, columns_, starts_, out_, WRITTEN, delta_, READ):
+            return 0
+        n, units, width = size(delta_, 0), size(delta_, 1), size(out_, 1)
+        values, delta, out = numbers(values_, zero), numbers(delta_, zero), numbers(out_, zero)
+        columns, starts = numbers(columns_, np.int32(0)), numbers(starts_, np.int32(0))
+        alpha, beta = T(alpha), T(beta)
+        for unit in range(start, stop):
+            row = unit * width
+            for j in range(row, row + width):
+                out[j] = zero if beta == zero else beta * out[j]
+            for i in range(n):
+                d = alpha * delta[i * units + unit]
+                for p in range(starts[i], starts[i + 1]):
+                    out[row + columns[p]] += d * values[p]
         return 1
 
     return loop

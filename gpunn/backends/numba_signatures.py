@@ -10,6 +10,8 @@ SIGNATURES = {
     "dropout": "annnnx",
     "gemm": "nnaaannxx",
     "sum_rows": "aaxx",
+    "sparse_sums": "aaaaannxx",
+    "sparse_gradient": "aaaaannxx",
     "loss_backward": "aaaaaxx",
     "softmax_backward": "aaaaaax",
     "sigmoid_backward": "aaaaaax",

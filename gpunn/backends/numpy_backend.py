@@ -115,9 +115,9 @@ class NumpyBackend(Backend):
         beta: float = 0.0,
     ) -> None:
         if isinstance(a, SparseRows):
-            a.add_sums(b, out, alpha=alpha, beta=beta)
+            self._add_sums(a, b, out, alpha, beta)
         elif isinstance(b, SparseRows):
-            b.add_gradient(a, out, alpha=alpha, beta=beta)
+            self._add_gradient(a, b, out, alpha, beta)
         else:
             super().gemm(
                 a,
@@ -128,6 +128,16 @@ class NumpyBackend(Backend):
                 alpha=alpha,
                 beta=beta,
             )
+
+    def _add_sums(
+        self, rows: SparseRows, weights: Values, out: Values, alpha: float, beta: float
+    ) -> None:
+        rows.add_sums(weights, out, alpha=alpha, beta=beta)
+
+    def _add_gradient(
+        self, delta: Values, rows: SparseRows, out: Values, alpha: float, beta: float
+    ) -> None:
+        rows.add_gradient(delta, out, alpha=alpha, beta=beta)
 
     def _check_matrices(self, a: NDArray[Any], b: NDArray[Any], out: NDArray[Any]) -> None:
         # The usual case in a third of the time, five times a step; the contract knows all others.
@@ -173,11 +183,13 @@ class NumpyBackend(Backend):
         source.take(indices, axis=0, out=out, mode="clip")
 
     def update_blocks(
-        self, weights: NDArray[Any], delta: NDArray[Any]
+        self, weights: NDArray[Any], delta: NDArray[Any], inputs: Any
     ) -> Iterable[tuple[slice, NDArray[Any]]]:
         blocks = blocks_of_rows(weights.shape[0], weights.nbytes)
-        # Several threads lose more on the smaller products than they gain from the cache.
-        if len(blocks) == 1 or self._blas.n_threads > 1:
+        # Several threads lose more on the smaller products than they gain from the cache, but those
+        # with sparse samples go unit by unit anyway.
+        whole = self._blas.n_threads > 1 and not isinstance(inputs, SparseRows)
+        if len(blocks) == 1 or whole:
             return ((ALL, delta),)
         return ((rows, self._columns_of(delta, rows)) for rows in blocks)
 

@@ -33,6 +33,16 @@ class SparseRows:
         whole = rows.indices(self.shape[0]) == (0, self.shape[0], 1)
         return self if whole else SparseRows(self._matrix[rows])
 
+    @property
+    def n_numbers(self) -> int:
+        """How many numbers are kept."""
+        return int(self._matrix.nnz)
+
+    @property
+    def arrays(self) -> tuple[Values, Values, Values]:
+        """The numbers, the columns that they are in, and where each row begins."""
+        return self._matrix.data, self._matrix.indices, self._matrix.indptr
+
     def add_sums(self, weights: Values, out: Values, *, alpha: float, beta: float) -> None:
         """Change `out` (n, n_1) in place to ``alpha X weights^T + beta out``."""
         self._check(out, (self.shape[0], weights.shape[0]))

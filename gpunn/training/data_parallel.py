@@ -47,7 +47,7 @@ class GradientBackend:
             self._backend.gemm(a, b, out, **options)
 
     def update_blocks(
-        self, weights: Array, delta: SummedDelta
+        self, weights: Array, delta: SummedDelta, inputs: Array
     ) -> tuple[tuple[slice, SummedDelta], ...]:
         """Return all rows: there is no product left to be cut."""
         return ((ALL, delta),)
