@@ -16,7 +16,7 @@ from gpunn.activations import EXP, IDENTITY, RELU, SIGMOID, SOFTMAX, TANH, Activ
 from gpunn.backends.base import AdamStep, Number
 from gpunn.backends.fused import FusedModel, Sequencer
 from gpunn.backends.numba_blas import NumpysBlas, numpys_blas
-from gpunn.backends.numba_library import Library, Loop
+from gpunn.backends.numba_library import Library, Loop, nothing
 from gpunn.backends.numpy_backend import GOLDEN, NumpyBackend
 from gpunn.backends.numpy_online import NumpySequencer
 from gpunn.backends.numpy_pieces import LINE, PIECE, WORTH_SHARING, share
@@ -65,7 +65,7 @@ class NumbaBackend(NumpyBackend):
         self._loop = Library()
         blas = numpys_blas(self._loop)
         super().__init__(blas)
-        self._multiply = blas.multiply if isinstance(blas, NumpysBlas) else None
+        self._multiply = blas.multiply if isinstance(blas, NumpysBlas) else nothing
 
     def describe(self) -> str:
         return f"cpu (NumPy {np.__version__}, fused loops)"
@@ -82,7 +82,7 @@ class NumbaBackend(NumpyBackend):
         beta: float = 0.0,
     ) -> None:
         factors = transpose_a, transpose_b, alpha, beta
-        if self._multiply is None or not self._multiply(a, b, out, *factors):
+        if type(out) is not np.ndarray or not self._multiply(a, b, out, *factors):
             super().gemm(
                 a,
                 b,

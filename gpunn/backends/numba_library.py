@@ -63,12 +63,13 @@ def loops_problem() -> str | None:
     return None
 
 
-def _new_function(method: _PyMethodDef) -> Loop:
-    """Return what Python calls a built-in function."""
+def _new_function(symbol: str, code: Any) -> Loop:
+    """Return machine code as what Python calls a built-in function, which keeps it in memory."""
     make = ctypes.pythonapi.PyCFunction_NewEx
     make.restype = ctypes.py_object
-    make.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p]
-    function: Loop = make(ctypes.byref(method), None, None)
+    make.argtypes = [ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p]
+    method = _PyMethodDef(symbol.encode(), code[symbol], METH_FASTCALL, None)
+    function: Loop = make(ctypes.addressof(method), (code, method), None)
     return function
 
 
@@ -84,7 +85,6 @@ class Library:
         self._loops: dict[tuple[str, str], Loop] = {}
         self._lock = threading.Lock()
         self._linker: Any = None
-        self._kept: list[Any] = []  # the memory that functions are in
         self._processor = ""
         self._announced = self._broken = False
 
@@ -159,6 +159,4 @@ class Library:
         for name, thing in OBJECTS.items():
             builder.import_symbol(name, id(thing))
         code = builder.export_symbol(symbol).link(self._linker, symbol)
-        method = _PyMethodDef(symbol.encode(), code[symbol], METH_FASTCALL, None)
-        self._kept.append((code, method))
-        return _new_function(method)
+        return _new_function(symbol, code)

@@ -77,6 +77,11 @@ class NumpyBackend(Backend):
         """Use only so many threads that several processes on this machine have cores enough."""
         self._blas.share_cores(n_processes)
 
+    @property
+    def blas_path(self) -> str | None:
+        """The file of the library that multiplies, if it has threads to set."""
+        return self._blas.path
+
     def asarray(self, host: NDArray[Any], dtype: DTypeLike | None = None) -> NDArray[Any]:
         return np.ascontiguousarray(host, dtype=dtype)
 
@@ -141,13 +146,11 @@ class NumpyBackend(Backend):
 
     def _check_matrices(self, a: NDArray[Any], b: NDArray[Any], out: NDArray[Any]) -> None:
         # The usual case in a third of the time, five times a step; the contract knows all others.
-        dtype = out.dtype
         usual = (
             type(a) is type(b) is type(out) is np.ndarray
             and a.ndim == b.ndim == out.ndim == 2
-            and a.dtype == dtype
-            and b.dtype == dtype
-            and dtype.char in "fd"
+            and a.dtype == b.dtype == out.dtype
+            and out.dtype.char in "fd"
             and a.flags.c_contiguous
             and b.flags.c_contiguous
             and out.flags.c_contiguous

@@ -55,6 +55,11 @@ class Blas:
         multiply(alpha, b, a, beta, out.T, transpose_b, transpose_a, overwrite_c=1)
 
     @property
+    def path(self) -> str | None:
+        """The library's file, if it has threads to set."""
+        return None if self._library is None else str(self._library.filepath)
+
+    @property
     def n_threads(self) -> int:
         """How many threads the library uses now."""
         return 1 if self._library is None else int(self._library.num_threads)

@@ -59,8 +59,9 @@ def examine() -> dict[str, Any]:
         change behaviour, where set) and ``problems``, a list of causes and remedies in the order to
         go by.
     """
-    memory = select_backend("cpu").backend.memory_info()  # first: it says how many threads
-    versions, blas = _versions(), _blas()
+    cpu = select_backend("cpu").backend  # first: it says how many threads
+    memory = cpu.memory_info()
+    versions, blas = _versions(), _blas(getattr(cpu, "blas_path", None))
     facts = _facts(versions, blas)
     backend, reason, _ = select_backend("auto")
     return {
@@ -125,8 +126,8 @@ def _vectors() -> list[str]:
     return [VECTORS.get(name, name) for name in found]
 
 
-def _blas() -> list[dict[str, Any]]:
-    import scipy.linalg.blas  # noqa: F401  (loads the BLAS that is used)
+def _blas(used: str | None) -> list[dict[str, Any]]:
+    import scipy.linalg.blas  # noqa: F401  (loads its BLAS)
     from threadpoolctl import threadpool_info
 
     return [
@@ -135,7 +136,7 @@ def _blas() -> list[dict[str, Any]]:
             "version": pool.get("version"),
             "threads": pool["num_threads"],
             "package": _package_of(pool["filepath"]),
-            "used": "scipy" in _package_of(pool["filepath"]),
+            "used": pool["filepath"] == used,
         }
         for pool in threadpool_info()
         if pool["user_api"] == "blas"

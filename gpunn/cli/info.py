@@ -65,7 +65,7 @@ def _processor(found: dict[str, Any]) -> Iterator[str]:
     problem = cpu["loops_problem"]
     yield f"  {'fused loops: used' if problem is None else f'no fused loops: {problem}'}"
     for blas in found["blas"]:
-        use = "used for all products" if blas["used"] else "not used by gpunn"
+        use = "used for products" if blas["used"] else "not used for products"
         yield (
             f"  {blas['library']} {blas['version']} ({blas['package']}), "
             f"{blas['threads']} threads: {use}"

@@ -5,16 +5,22 @@ asked whether they are used at all, what they do with numbers at the edges, what
 NumPy, and whether threads change anything.
 """
 
+import sys
 import threading
 
 import numpy as np
 import pytest
+import scipy.sparse
 from conftest import make_backend
 
 from gpunn.activations import ACTIVATIONS, EXP, IDENTITY, RELU, SIGMOID, SOFTMAX, TANH, Activation
-from gpunn.backends import numpy_pieces
+from gpunn.backends import numba_layout, numpy_pieces
 from gpunn.backends.base import AdamStep
+from gpunn.backends.numba_library import Library
 from gpunn.backends.numpy_backend import NumpyBackend
+from gpunn.backends.numpy_blas import blas_libraries
+from gpunn.backends.sparse_rows import SparseRows
+from gpunn.errors import ShapeError
 from gpunn.losses import (
     ABSOLUTE_ERROR,
     BINARY_CROSS_ENTROPY,
@@ -58,9 +64,17 @@ def alone(fast, monkeypatch):
     def refuse(*arguments, **options):
         raise AssertionError("left to NumPy")
 
-    for name in ("activate", "activation_backward", "axpby", "dropout", "adam_update"):
+    for name in (
+        "activate",
+        "activation_backward",
+        "adam_update",
+        "axpby",
+        "dropout",
+        "gemm",
+        "loss_backward",
+        "sum_rows",
+    ):
         monkeypatch.setattr(NumpyBackend, name, refuse)
-    monkeypatch.setattr(NumpyBackend, "loss_backward", refuse)
     return fast
 
 
@@ -90,6 +104,118 @@ def test_losses_have_loops(alone, activation, loss, dtype, rng):
     alone.loss_backward(
         z, np.ones(3, dtype), targets, activation, loss, np.zeros(5), np.ones(5, dtype), 0.5
     )
+
+
+def test_products_and_sums_have_loops(alone, dtype, rng):
+    a, b = (rng.standard_normal(shape).astype(dtype) for shape in ((5, 7), (3, 7)))
+    alone.gemm(a, b, np.empty((5, 3), dtype), transpose_b=True)
+    alone.gemm(a, np.ones((7, 2), dtype), np.empty((5, 2), dtype))
+    alone.gemm(a, np.ones((5, 4), dtype), np.empty((7, 4), dtype), transpose_a=True)
+    alone.sum_rows(a, np.ones(7, dtype), alpha=0.5, beta=1.0)
+
+
+def test_sparse_samples_have_loops(fast, dtype, rng, monkeypatch):
+    rows = SparseRows(scipy.sparse.random_array((6, 9), density=0.3, format="csr", dtype=dtype))
+    for name in ("add_sums", "add_gradient"):
+        monkeypatch.delattr(SparseRows, name)
+    fast.gemm(rows, np.ones((4, 9), dtype), np.empty((6, 4), dtype), transpose_b=True)
+    fast.gemm(np.ones((6, 4), dtype), rows, np.empty((4, 9), dtype), transpose_a=True)
+
+
+# Products.
+
+UNIT = {"float32": 2.0**-24, "float64": 2.0**-53}
+
+
+def product(a, b, before, flags, alpha, beta):
+    """Return ``alpha op(a) op(b) + beta before``, and the sum of the sizes of its terms."""
+    a, b, before = (array.astype(np.longdouble) for array in (a, b, before))
+    a, b = (a.T if flags[0] else a), (b.T if flags[1] else b)
+    sizes = abs(alpha) * np.abs(a) @ np.abs(b) + np.abs(beta * before)
+    return alpha * (a @ b) + beta * before, sizes
+
+
+SHAPES = [
+    *((m, n, k) for m in (1, 2, 3, 10, 48, 49) for n in (1, 3, 4, 10, 17) for k in (1, 4, 5, 30)),
+    *((32, 100, 784), (100, 10, 200), (10, 784, 32), (256, 300, 20), (784, 30, 10)),
+    *((0, 3, 4), (3, 0, 4), (3, 4, 0)),
+]
+"""Small ones for gpunn's own loops, with and without rests, and large ones for the BLAS."""
+
+
+@pytest.mark.parametrize("flags", [(False, False), (False, True), (True, False), (True, True)])
+@pytest.mark.parametrize(("alpha", "beta"), [(1.0, 0.0), (-0.3, 1.0), (2.0, 0.7)])
+def test_products_are_right_to_the_bound(fast, flags, alpha, beta, dtype, rng):
+    for m, n, k in SHAPES:
+        a = rng.standard_normal((k, m) if flags[0] else (m, k)).astype(dtype)
+        b = rng.standard_normal((n, k) if flags[1] else (k, n)).astype(dtype)
+        before = rng.standard_normal((m, n)).astype(dtype)
+        expected, sizes = product(a, b, before, flags, alpha, beta)
+        out = np.full_like(before, np.nan) if beta == 0 else before.copy()
+        factors = {"alpha": alpha, "beta": beta}
+        fast.gemm(a, b, out, transpose_a=flags[0], transpose_b=flags[1], **factors)
+        # As the error model has it: k roundings of sums, and those of the products and factors.
+        bound = (min(k, 8 * k**0.5) + 3) * UNIT[dtype.name] * sizes
+        assert (np.abs(out - expected) <= bound).all(), (m, n, k)
+
+
+@pytest.mark.parametrize("odd", [np.nan, np.inf])
+@pytest.mark.parametrize("flags", [(False, True), (False, False), (True, False)])
+def test_what_is_no_number_goes_through_a_product(fast, flags, odd, dtype):
+    a = np.ones((6, 6), dtype)
+    a[2, 3] = odd
+    out = np.empty((6, 6), dtype)
+    fast.gemm(a, np.ones((6, 6), dtype), out, transpose_a=flags[0], transpose_b=flags[1])
+    row = 3 if flags[0] else 2
+    np.testing.assert_array_equal(out[row], np.full(6, odd))
+    assert np.isfinite(np.delete(out, row, axis=0)).all()
+
+
+def test_products_of_arrays_that_do_not_suit_are_refused(fast):
+    def refused(*arrays, **flags):
+        with pytest.raises(ShapeError):
+            fast.gemm(*arrays, **flags)
+
+    a, b, out = np.ones((2, 3)), np.ones((3, 4)), np.ones((2, 4))
+    refused(a, b[:2], out)
+    refused(a, b, out[:, :3].copy())
+    refused(a, b, out, transpose_a=True)
+    refused(a, b.astype(np.float32), out)
+    refused(a, b, out[:, ::2])
+    refused(a, b, out[0])
+    refused([[1.0, 2.0, 3.0]] * 2, b, out)
+    refused(a, None, out)
+    refused(a, b, out.tolist())
+    assert (out == 1).all()
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_factors_may_be_column_major(fast, order, dtype, rng):
+    a = np.asarray(rng.standard_normal((5, 40)).astype(dtype), order=order)
+    b = np.asarray(rng.standard_normal((40, 6)).astype(dtype), order=order)
+    out = np.empty((5, 6), dtype)
+    fast.gemm(a, b, out)
+    np.testing.assert_allclose(out, a @ b, rtol=0, atol=200 * UNIT[dtype.name])
+
+
+def test_all_products_are_those_of_one_library(fast):
+    numpys = [library for library in blas_libraries() if "numpy.libs" in library.filepath]
+    if not numpys:
+        pytest.skip("this NumPy has no OpenBLAS of its own")
+    assert fast.blas_path == numpys[0].filepath
+
+
+def test_sums_of_rows_are_right(fast, dtype, rng):
+    for shape in ((1, 5), (7, 3), (8, 40), (29, 100), (0, 4)):
+        a = rng.standard_normal(shape).astype(dtype)
+        for alpha, beta in ((1.0, 0.0), (-0.5, 1.0), (0.1, 0.9)):
+            out = np.full(shape[1], np.nan if beta == 0 else 2.0, dtype)
+            before = np.nan_to_num(out)
+            fast.sum_rows(a, out, alpha=alpha, beta=beta)
+            expected = alpha * a.astype("d").sum(axis=0) + beta * before
+            sizes = abs(alpha) * np.abs(a).sum(axis=0, dtype="d") + np.abs(beta * before)
+            bound = (shape[0] + 3) * UNIT[dtype.name] * sizes
+            assert (np.abs(out - expected) <= bound).all()
 
 
 # Exponentials.
@@ -280,6 +406,69 @@ def test_every_activation_with_a_name_works(fast, dtype):
             z = np.zeros(shape, dtype)
             fast.activate(z, np.zeros(shape[1], dtype), activation)
             fast.activation_backward(z.copy(), z, activation)
+
+
+# How they are called.
+
+
+def test_arrays_are_where_the_loops_look_for_them():
+    assert numba_layout.is_known()
+
+
+def test_a_wrong_call_is_an_error_of_pythons():
+    loop = Library()("axpby", "d")
+    x, y = np.ones(3), np.ones(3)
+    for wrong in ((), (x, y), (x, y, 0, 3, 1.0, 1.0, 1.0), (x, y, "0", 3, 1.0, 1.0)):
+        with pytest.raises(TypeError):
+            loop(*wrong)
+    with pytest.raises(OverflowError):
+        loop(x, y, 0, 2**70, 1.0, 1.0)
+    assert (y == 1).all()
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        *(None, 3, [1.0], "abc", object()),
+        *(np.ones(4), np.ones((1, 3)), np.ones(6)[::2], np.matrix([1.0, 1.0, 1.0])),
+        *(np.ones(3, kind) for kind in ("f", ">f8", int, object)),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_a_loop_does_nothing_with_what_it_is_not_made_for(array):
+    loop = Library()("axpby", "d")
+    y = np.ones(3)
+    assert loop(array, y, 0, 3, 1.0, 1.0) == 0
+    assert loop(y, array, 0, 3, 1.0, 1.0) == 0
+    assert (y == 1).all()
+    assert loop(np.ones(3), y, 0, 3, 1.0, 1.0) == 1
+    assert (y == 2).all()
+
+
+def test_other_threads_go_on_during_a_loop():
+    """Python never takes the GIL away here, so the loop must have let go of it."""
+    loop, done = Library()("axpby", "d"), threading.Event()
+    x, y = np.ones(2_000_000), np.ones(2_000_000)
+    gate = threading.Event()
+
+    def wait():
+        gate.wait()
+        done.set()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1000)
+    try:
+        gate.set()
+        for _ in range(1000):
+            loop(x, y, 0, y.size, 0.5, 0.5)
+            if done.is_set():
+                break
+    finally:
+        sys.setswitchinterval(before)
+    assert done.is_set()
+    thread.join()
 
 
 # Threads.

@@ -199,10 +199,12 @@ def test_where_there_is_no_dropout(network):
 @pytest.mark.parametrize("beta", [0.0, 1.0, 0.5])
 @pytest.mark.parametrize("alpha", [1.0, -0.25])
 @pytest.mark.parametrize("kind", [scipy.sparse.csr_array, scipy.sparse.csr_matrix])
-def test_products_with_sparse_samples(kind, alpha, beta, dtype, rng):
-    backend = make_backend("cpu")
+@pytest.mark.parametrize("n_units", [4, 7])
+@pytest.mark.parametrize("device", ["cpu", "fast"])
+def test_products_with_sparse_samples(device, n_units, kind, alpha, beta, dtype, rng):
+    backend = make_backend(device)
     X = np.where(rng.random((9, 30)) < 0.1, rng.normal(0, 1, (9, 30)), 0).astype(dtype)
-    W, D = (rng.normal(0, 1, shape).astype(dtype) for shape in ((4, 30), (9, 4)))
+    W, D = (rng.normal(0, 1, shape).astype(dtype) for shape in ((n_units, 30), (9, n_units)))
     rows = SparseRows(kind(X))
     for a, b, flags, left, right in (
         (rows, W, {"transpose_b": True}, X, W.T),
@@ -213,7 +215,7 @@ def test_products_with_sparse_samples(kind, alpha, beta, dtype, rng):
         backend.gemm(a, b, out, **flags, alpha=alpha, beta=beta)
         assert_close_product(out, left, right, dtype, alpha=alpha, beta=beta, before=before)
     with pytest.raises(ShapeError, match="expected out"):
-        backend.gemm(rows, W, np.empty((9, 5), dtype), transpose_b=True)
+        backend.gemm(rows, W, np.empty((9, 2), dtype), transpose_b=True)
 
 
 # Optimizers.
