@@ -17,6 +17,7 @@ from gpunn.backends.base import AdamStep, Number
 from gpunn.backends.fused import FusedModel, Sequencer
 from gpunn.backends.numba_blas import NumpysBlas, numpys_blas
 from gpunn.backends.numba_library import Library, Loop, nothing
+from gpunn.backends.numba_sequencer import NumbaSequencer, name_of_run
 from gpunn.backends.numpy_backend import GOLDEN, NumpyBackend
 from gpunn.backends.numpy_online import NumpySequencer
 from gpunn.backends.numpy_pieces import LINE, PIECE, WORTH_SHARING, share
@@ -133,6 +134,10 @@ class NumbaBackend(NumpyBackend):
             super().sum_rows(a, out, alpha=alpha, beta=beta)
 
     def make_sequencer(self, n_rows: int, model: FusedModel) -> Sequencer | None:
+        name = name_of_run(model)
+        loop = nothing if name is None else self._loop(name, model.top.weights.dtype.char)
+        if loop is not nothing:
+            return NumbaSequencer(self._blas, n_rows, model, loop)
         blas = self._blas.scipys if isinstance(self._blas, NumpysBlas) else self._blas
         return NumpySequencer(blas, n_rows, model)
 

@@ -90,6 +90,10 @@ class NumpysBlas(Blas):
     def gemv(self) -> dict[str, Any]:  # type: ignore[override]
         return self.scipys.gemv
 
+    @property
+    def ger(self) -> dict[str, Any]:  # type: ignore[override]
+        return self.scipys.ger
+
     def share_cores(self, n_processes: int) -> None:
         super().share_cores(n_processes)
         self.scipys.share_cores(n_processes)

@@ -14,11 +14,18 @@ import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import cfunc, types
 
-from gpunn.backends import numba_loops, numba_products
+from gpunn.backends import numba_loops, numba_online, numba_products
 from gpunn.backends.numba_arrays import OPTIONS
 from gpunn.backends.numba_signatures import OBJECTS, PYTHON, SIGNATURES
 
 _TYPES = {"a": types.intp, "n": types.intp, "x": types.float64}
+
+_LOOPS = {
+    name: getattr(module, name)
+    for module in (numba_loops, numba_online, numba_products)
+    for name in vars(module)
+    if name in SIGNATURES
+}
 
 _WHOLE, _NUMBER, _OBJECT = ir.IntType(64), ir.DoubleType(), ir.IntType(8).as_pointer()
 
@@ -29,8 +36,8 @@ def build(name: str, code: str, symbol: str) -> bytes:
     Parameters
     ----------
     name : str
-        Its function in `gpunn.backends.numba_loops` or `numba_products`, and what else it is made
-        for, separated by colons, such as ``activate:sigmoid``.
+        A name in `SIGNATURES`, and what else the loop is made for, separated by colons, such as
+        ``activate:sigmoid``.
     code : {"f", "d"}
         For float32 or float64.
     symbol : str
@@ -48,8 +55,7 @@ def build(name: str, code: str, symbol: str) -> bytes:
         If the loop would need something that is not there when it is loaded.
     """
     kind, *choices = name.split(":")
-    module = numba_products if hasattr(numba_products, kind) else numba_loops
-    loop = getattr(module, kind)(code, *choices)
+    loop = _LOOPS[kind](code, *choices)
     signature = types.intp(*(_TYPES[letter] for letter in SIGNATURES[kind]))
     for name_of_object, thing in OBJECTS.items():
         llvm.add_symbol(name_of_object, id(thing))  # Numba loads the loop, too

@@ -17,7 +17,9 @@ from pathlib import Path
 _SOURCES = (
     "numba_arrays.py",
     "numba_build.py",
+    "numba_layout.py",
     "numba_loops.py",
+    "numba_online.py",
     "numba_products.py",
     "numba_signatures.py",
 )

@@ -67,7 +67,7 @@ _TERMS = {"f": 7, "d": 13}
 below a quarter of the last bit."""
 
 
-def _exponentials(code) -> tuple[Callable, Callable]:
+def exponentials(code) -> tuple[Callable, Callable]:
     """Return ``exp(x)`` and ``tanh(x)``.
 
     With ``x = k log(2) + r``, ``exp(x) = 2^k exp(r)``. Adding a large number rounds to whole
@@ -147,10 +147,11 @@ def _log1p(code) -> Callable:
 # Activations: f(z), and f'(z) from a.
 
 
-def _forward(name, code):
+def forward_of_activation(name, code):
+    """Return f."""
     T = np.dtype(code).type
     zero, one = T(0), T(1)
-    exp, tanh = _exponentials(code)
+    exp, tanh = exponentials(code)
 
     @inlined
     def sigmoid(x):
@@ -167,7 +168,8 @@ def _forward(name, code):
     return {"sigmoid": sigmoid, "tanh": tanh, "relu": relu, "identity": identity, "exp": exp}[name]
 
 
-def _derivative(name, code):
+def derivative_of_activation(name, code):
+    """Return f', from a."""
     T = np.dtype(code).type
     zero, one = T(0), T(1)
 
@@ -196,7 +198,7 @@ def _derivative(name, code):
 
 def activate(code, name):
     """Return the loop of `NumpyBackend.activate`."""
-    f, zero, letter = _forward(name, code), np.dtype(code).type(0), LETTER[code]
+    f, zero, letter = forward_of_activation(name, code), np.dtype(code).type(0), LETTER[code]
 
     def loop(z_, bias_, start, stop):
         if not is_array(z_, letter, WRITTEN, 2):
@@ -221,7 +223,7 @@ def activate(code, name):
 
 def activation_backward(code, name):
     """Return the loop of `NumpyBackend.activation_backward`."""
-    slope, zero, letter = _derivative(name, code), np.dtype(code).type(0), LETTER[code]
+    slope, zero, letter = derivative_of_activation(name, code), np.dtype(code).type(0), LETTER[code]
 
     def loop(delta_, a_, start, stop):
         if not (is_first(delta_, letter, WRITTEN) and are_alike(delta_, a_, letter, READ)):
@@ -336,7 +338,7 @@ def _suit_loss(code):
     return suit
 
 
-def _elementwise_loss(code, name):
+def elementwise_loss(code, name):
     """Return value and derivative by a."""
     T = np.dtype(code).type
     one, half, two = T(1), T(0.5), T(2)
@@ -377,8 +379,8 @@ def loss_backward(code, activation, loss):
     """Return the loop for a loss of each output by itself, after an elementwise activation."""
     T = np.dtype(code).type
     zero, one, suit = T(0), T(1), _suit_loss(code)
-    f, slope = _forward(activation, code), _derivative(activation, code)
-    value, derivative = _elementwise_loss(code, loss)
+    f, slope = forward_of_activation(activation, code), derivative_of_activation(activation, code)
+    value, derivative = elementwise_loss(code, loss)
 
     def loop(z_, bias_, t_, errors_, weights_, share, scale):
         if not suit(z_, bias_, t_, errors_, weights_):
@@ -415,7 +417,7 @@ def softmax_backward(code, loss):
     """Return the loop for softmax and cross-entropy, or scikit-learn's log-loss."""
     T = np.dtype(code).type
     zero, one, suit = T(0), T(1), _suit_loss(code)
-    exp, _ = _exponentials(code)
+    exp, _ = exponentials(code)
     least = T(np.finfo(T).eps)
     most = T(-np.log(least))
     clipped = loss == "log_loss"
@@ -473,8 +475,8 @@ def sigmoid_backward(code, loss):
     """Return the loop for sigmoids and binary cross-entropy, or scikit-learn's log-loss."""
     T = np.dtype(code).type
     zero, one, suit = T(0), T(1), _suit_loss(code)
-    exp, log1p = _exponentials(code)[0], _log1p(code)
-    f = _forward("sigmoid", code)
+    exp, log1p = exponentials(code)[0], _log1p(code)
+    f = forward_of_activation("sigmoid", code)
     least, below_one = T(np.finfo(T).eps), T(1 - np.finfo(T).eps)
     clipped = loss == "binary_log_loss"
 

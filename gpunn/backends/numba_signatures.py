@@ -9,6 +9,7 @@ SIGNATURES = {
     "axpby": "aannxx",
     "dropout": "annnnx",
     "gemm": "nnaaannxx",
+    "learn_run": "aaaaaaaannxx",
     "sum_rows": "aaxx",
     "sparse_sums": "aaaaannxx",
     "sparse_gradient": "aaaaannxx",

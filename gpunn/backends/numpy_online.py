@@ -149,14 +149,14 @@ class NumpySequencer(Sequencer):
                 self._blas.gemm(
                     products, self.deltas[:start], self.z[start:stop], False, False, -scale, 1.0
                 )
-            self._learn_run(self._rows[start:stop], targets[start:stop], scale)
+            self._learn_run(start, stop, targets, scale)
             if outputs is not None:
                 outputs[start:stop] = self._tops[start:stop]
                 if self._loss.fused:
                     for row in outputs[start:stop]:
                         self._top.activation.forward(row, self._scratch_top[:-1])
 
-    def _learn_run(self, rows: list[_Row], targets: Values, scale: float) -> None:
+    def _learn_run(self, start: int, stop: int, targets: Values, scale: float) -> None:
         # SciPy's wrappers take long over keywords, for products as small as these; hence the bare
         # numbers. They are
         #     gemv(alpha, A, x, beta, y, offset x, stride x, offset y, stride y, transpose, write y)
@@ -174,7 +174,8 @@ class NumpySequencer(Sequencer):
         scratch_top, longer_scratch = self._scratch_top[:-1], self._scratch_top
         fused, derivative = loss.fused, loss.derivative
         share = loss.share(targets.shape[1])
-        for (a, delta, before, products, o), target in zip(rows, targets, strict=True):
+        rows = zip(self._rows[start:stop], targets[start:stop], strict=True)
+        for (a, delta, before, products, o), target in rows:
             if len(products):  # z <- z - scale D^T (X x)
                 gemv(-scale, before, products, 1.0, a, 0, 1, 0, 1, 0, 1)
             activate(a, scratch)
