@@ -198,7 +198,8 @@ def checks_of_epochs(
         One for each reading, and two more for the classes that outputs stand for.
     """
     checks = []
-    for one, other, most in zip(reference, tested, allowed, strict=True):
+    # A training that diverges ends there; its last loss is NaN or infinite, which no check allows.
+    for one, other, most in zip(reference, tested, allowed, strict=False):
         scale = _norm(_flat(one)) or 1.0
         difference = _norm(_flat(other) - _flat(one)) / scale
         tolerance = most.norm / scale

@@ -5,6 +5,7 @@ The device with a fault is gpunn's own CuPy backend over the double, with one th
 
 import dataclasses
 import json
+import signal
 
 import numpy as np
 import pytest
@@ -264,8 +265,8 @@ def test_a_kink_that_the_first_draws_did_not_cross_is_no_fault(double, samples_a
     assert draws == list(range(len(draws)))
 
 
-def wrong_after_four_steps(base):
-    """What no check of the first steps can see: from the fifth on, the rate is half as large."""
+def wrong_after_four_steps(base, factor=0.5):
+    """What no check of the first steps can see: from the fifth on, another rate."""
 
     class Backend(base):
         def make_recorder(self, shape):
@@ -274,7 +275,7 @@ def wrong_after_four_steps(base):
 
             def begin_wrongly(source, first_step):
                 numbers = source.numbers.copy()
-                numbers[4:, int(shape.n_numbers > 4)] *= 0.5
+                numbers[4:, int(shape.n_numbers > 4)] *= factor
                 begin(source._replace(numbers=numbers), first_step)
 
             recorder.begin_epoch = begin_wrongly
@@ -289,6 +290,39 @@ def test_no_number_of_draws_explains_a_fault(double, samples_at_a_kink, draws):
     assert len(draws) == MOST_DRAWS
     assert max(result.share("start"), result.share("step")) < 1
     assert result.share("epoch") > 3
+
+
+def test_a_device_that_diverges_is_wrong(double, samples_at_a_kink):
+    device = wrong_after_four_steps(type(double), np.nan)(0, "bf16")
+    result = compare(KINK, *samples_at_a_kink, device=device)
+    assert not result.ok
+    assert {(check.name, check.number) for check in result.checks if not check.ok} >= {
+        ("loss", 1),
+        ("weights", 1),
+    }
+
+
+class Interrupted(NumpyBackend):
+    """The CPU, where Ctrl-C comes in some step."""
+
+    def __init__(self, step):
+        super().__init__()
+        self.steps_to_go = step
+
+    def loss_backward(self, *arguments):
+        self.steps_to_go -= 1
+        if self.steps_to_go == 0:
+            signal.raise_signal(signal.SIGINT)
+        super().loss_backward(*arguments)
+
+
+# In one of the first steps, and after an epoch.
+@pytest.mark.parametrize("step", [4, 16])
+def test_ctrl_c_ends_a_comparison(step, double, digits):
+    backend = Interrupted(step)
+    with pytest.raises(KeyboardInterrupt):
+        compare(dataclasses.replace(CASE, epochs=3), *digits, device=double, against=backend)
+    assert backend.steps_to_go == 0
 
 
 def test_no_more_is_drawn_where_nothing_is_wrong_or_something_is_already(double, digits, draws):
