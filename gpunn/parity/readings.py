@@ -1,5 +1,6 @@
 """What a device comes to, in a training step by step and epoch by epoch."""
 
+import signal
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from gpunn.parity.cases import Case
 from gpunn.parity.checks import Reading
 from gpunn.training.callbacks import Callback, EpochRecord
 from gpunn.training.fitting import fit
+from gpunn.training.signals import SIGNALS
 
 STEPS = (1, 2, 3, 4)
 """After so many steps, devices are compared number by number."""
@@ -88,7 +90,7 @@ def readings_of_epochs(case: Case, side: Side, X: Values, T: Values) -> list[Rea
 
 
 def _fit(case: Case, network: Network, X: Values, T: Values, **options: Any) -> Any:
-    return fit(
+    history = fit(
         network,
         X,
         T,
@@ -98,3 +100,7 @@ def _fit(case: Case, network: Network, X: Values, T: Values, **options: Any) -> 
         seed=case.seed,
         **options,
     )
+    for number, name in SIGNALS.items():
+        if history.stopped == name:  # half a training is nothing to compare
+            signal.raise_signal(number)
+    return history
