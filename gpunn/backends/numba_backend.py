@@ -1,7 +1,7 @@
 """The CPU with fused loops: what NumPy does in several calls, in one pass over memory.
 
-Products stay with the BLAS, and the formulas of `NumpyBackend` stay the reference: whatever a loop
-is not made for, such as an activation of a user's own or an array with gaps, goes to them.
+Large products stay with the BLAS, and the formulas of `NumpyBackend` stay the reference: whatever a
+loop is not made for, such as an activation of a user's own or an array with gaps, goes to them.
 """
 
 # The contract takes any device's arrays, and this device its own alone.
@@ -12,51 +12,29 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpunn.activations import EXP, IDENTITY, RELU, SIGMOID, SOFTMAX, TANH, Activation
+from gpunn.activations import Activation
 from gpunn.backends.base import AdamStep, Number
 from gpunn.backends.fused import FusedModel, Sequencer
 from gpunn.backends.numba_blas import NumpysBlas, numpys_blas
 from gpunn.backends.numba_library import Library, Loop, nothing
-from gpunn.backends.numba_sequencer import NumbaSequencer, name_of_run
+from gpunn.backends.numba_names import (
+    ACTIVATE,
+    GO_BACK,
+    SIMPLE_LOSSES,
+    loop_of_loss,
+    loop_of_run,
+)
+from gpunn.backends.numba_sequencer import NumbaSequencer
 from gpunn.backends.numpy_backend import GOLDEN, NumpyBackend
 from gpunn.backends.numpy_online import NumpySequencer
 from gpunn.backends.numpy_pieces import LINE, PIECE, WORTH_SHARING, share
 from gpunn.backends.sparse_rows import SparseRows
-from gpunn.losses import (
-    ABSOLUTE_ERROR,
-    BINARY_CROSS_ENTROPY,
-    BINARY_LOG_LOSS,
-    CROSS_ENTROPY,
-    LOG_LOSS,
-    MEAN_SQUARED_ERROR,
-    SQUARED_ERROR,
-    SUM_OF_SQUARES,
-    Loss,
-)
+from gpunn.losses import Loss
 
 Values = NDArray[Any]
 
 SHARED = WORTH_SHARING * PIECE
 """Arrays of fewer numbers are not worth waking another thread for."""
-
-ELEMENTWISE = (SIGMOID, TANH, RELU, IDENTITY, EXP)
-"""The very records that there are loops for: one of a user's own may have the same name."""
-ACTIVATE = {activation: f"activate:{activation.name}" for activation in ELEMENTWISE}
-GO_BACK = {activation: f"activation_backward:{activation.name}" for activation in ELEMENTWISE}
-SIMPLE_LOSSES = frozenset((SQUARED_ERROR, SUM_OF_SQUARES, MEAN_SQUARED_ERROR, ABSOLUTE_ERROR))
-SOFTMAX_LOSSES = frozenset((CROSS_ENTROPY, LOG_LOSS))
-SIGMOID_LOSSES = frozenset((BINARY_CROSS_ENTROPY, BINARY_LOG_LOSS))
-
-
-def _loop_of_loss(activation: Activation, loss: Loss) -> str | None:
-    """Return the name of the loop for the outputs' activation and loss, if there is one."""
-    if activation is SOFTMAX and loss in SOFTMAX_LOSSES:
-        return f"softmax_backward:{loss.name}"
-    if activation is SIGMOID and loss in SIGMOID_LOSSES:
-        return f"sigmoid_backward:{loss.name}"
-    if activation in (SIGMOID, IDENTITY) and loss in SIMPLE_LOSSES:
-        return f"loss_backward:{activation.name}:{loss.name}"
-    return None
 
 
 class NumbaBackend(NumpyBackend):
@@ -134,7 +112,7 @@ class NumbaBackend(NumpyBackend):
             super().sum_rows(a, out, alpha=alpha, beta=beta)
 
     def make_sequencer(self, n_rows: int, model: FusedModel) -> Sequencer | None:
-        name = name_of_run(model)
+        name = loop_of_run(model)
         loop = nothing if name is None else self._loop(name, model.top.weights.dtype.char)
         if loop is not nothing:
             return NumbaSequencer(self._blas, n_rows, model, loop)
@@ -152,7 +130,7 @@ class NumbaBackend(NumpyBackend):
         skipped: int = 0,
     ) -> None:
         # Places count from 0 in the loop; where the first one is, is a part of the key.
-        place = (key + first * GOLDEN) % 2**32, int(dropout_rate * 2**32)
+        place = (int(key) + first * GOLDEN) % 2**32, int(dropout_rate * 2**32)
         if skipped or not self._do("dropout", a.size, (a,), *place, scale):
             super().dropout(
                 a, dropout_rate=dropout_rate, scale=scale, key=key, first=first, skipped=skipped
@@ -187,7 +165,7 @@ class NumbaBackend(NumpyBackend):
             numbers = [loss.share(z.shape[1]), scale]
         else:
             arrays.append(self._scratch(z))
-        name = _loop_of_loss(activation, loss)
+        name = loop_of_loss(activation, loss)
         if name is None or not self._loop(name, z.dtype.char)(*arrays, *numbers):
             super().loss_backward(
                 z, bias, targets, activation, loss, row_losses, row_weights, scale

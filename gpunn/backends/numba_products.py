@@ -2,7 +2,7 @@
 
 Large products are the BLAS's, by a call of its function by address. Small ones are done here,
 because a BLAS copies parts of both matrices before it begins, which takes longer than to multiply
-a few rows. What is small was found by measuring; see ``docs/benchmarks``.
+a few rows. What is small was found by measuring; see ``docs/benchmarks/README.md``.
 """
 
 # Numba has no types to check against, and what it compiles is Python in form alone.

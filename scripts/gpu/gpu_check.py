@@ -224,7 +224,9 @@ def machine_part() -> Part:
 
 
 def parity_part(precision: str, limit: float) -> Part:
-    command = [sys.executable, "-m", "gpunn", "parity", "--json", "--precision", precision]
+    # To compile the CPU's loops first would take longer than all that it computes.
+    command = ["env", "GPUNN_FAST=0", sys.executable, "-m", "gpunn", "parity", "--json"]
+    command += ["--precision", precision]
     return Part(f"parity_{precision}", command, limit, summarize_parity)
 
 
