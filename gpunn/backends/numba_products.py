@@ -1,8 +1,8 @@
 """The products of a network on the CPU, in the Python that Numba compiles, and sums of rows.
 
-Large products are the BLAS's, by a call of its function by address. Small ones are done here,
-because a BLAS copies parts of both matrices before it begins, which takes longer than to multiply
-a few rows. What is small was found by measuring; see ``docs/benchmarks/README.md``.
+Products are the BLAS's, by a call of its function by address, except those that take few samples
+forward. A BLAS copies parts of both matrices before it multiplies, and the weights are then used
+for too few rows to be worth it; ``docs/benchmarks/README.md`` has figures.
 """
 
 # Numba has no types to check against, and what it compiles is Python in form alone.
@@ -24,10 +24,8 @@ from gpunn.backends.numba_arrays import (
     size,
 )
 
-FEW_ROWS, FEW_COLUMNS = 48, 16
-LONG, WIDE = 2**20, 2**18
-"""What is done here: products of few rows with a transposed matrix, and those in which one of the
-three lengths is short, up to so many numbers in the matrix that is not."""
+FEW_ROWS = 40
+"""Up to so many rows, dot products are faster than any BLAS that was tried."""
 
 SHARED = 2**22
 """So many multiplications are work for several threads, if a BLAS has them."""
@@ -131,61 +129,15 @@ def _dots(code):
     return dots
 
 
-def _combinations(code):
-    """Return what writes ``alpha op(a) b + beta out``, by rows of `b` times numbers of `a`.
-
-    Two rows of `out` get five rows of `b` at a time. The number of row i and term p of ``op(a)`` is
-    at ``i * across + p * along``.
-    """
-    T = np.dtype(code).type
-    zero = T(0)
-
-    @njit(**OPTIONS)
-    def two_by_five(out, a, b, i, p, n, place, across, along, alpha):
-        x0, y0 = alpha * a[place], alpha * a[place + across]
-        x1, y1 = alpha * a[place + along], alpha * a[place + across + along]
-        x2, y2 = alpha * a[place + 2 * along], alpha * a[place + across + 2 * along]
-        x3, y3 = alpha * a[place + 3 * along], alpha * a[place + across + 3 * along]
-        x4, y4 = alpha * a[place + 4 * along], alpha * a[place + across + 4 * along]
-        row, first = i * n, p * n
-        for j in range(n):
-            k = first + j
-            b0, b1, b2, b3, b4 = b[k], b[k + n], b[k + 2 * n], b[k + 3 * n], b[k + 4 * n]
-            s = out[row + j] + x0 * b0 + x1 * b1 + x2 * b2 + x3 * b3 + x4 * b4
-            t = out[row + n + j] + y0 * b0 + y1 * b1 + y2 * b2 + y3 * b3 + y4 * b4
-            out[row + j] = s
-            out[row + n + j] = t
-
-    @njit(**OPTIONS)
-    def one(out, b, i, p, n, x):
-        for j in range(n):
-            out[i * n + j] += x * b[p * n + j]
-
-    @njit(**OPTIONS)
-    def combinations(out, a, b, m, n, k, across, along, alpha, beta):
-        for j in range(m * n):
-            out[j] = zero if beta == zero else beta * out[j]
-        pairs, fives = m - m % 2, k - k % 5
-        for i in range(0, pairs, 2):
-            for p in range(0, fives, 5):
-                place = i * across + p * along
-                two_by_five(out, a, b, i, p, n, place, across, along, alpha)
-        for i in range(m):
-            for p in range(fives if i < pairs else 0, k):
-                one(out, b, i, p, n, alpha * a[i * across + p * along])
-
-    return combinations
-
-
 def gemm(code):
-    """Return ``out <- alpha op(a) op(b) + beta out``, large ones by the BLAS at an address.
+    """Return ``out <- alpha op(a) op(b) + beta out``, most by the BLAS at an address.
 
-    What the BLAS would share out to its threads is small only if it has none to share with: threads
-    of gpunn's own would have to wait until those of the BLAS no longer wait for work.
+    What the BLAS would share out to its threads is left to it, too: threads of gpunn's own would
+    have to wait until those of the BLAS no longer wait for work.
     """
     T = np.dtype(code).type
     zero, letter = T(0), np.uint8(ord(code))
-    dots, combinations = _dots(code), _combinations(code)
+    dots = _dots(code)
 
     def loop(place, threads_place, out_, a_, b_, trans_a, trans_b, alpha, beta):
         if not (
@@ -205,21 +157,14 @@ def gemm(code):
         out, a, b = numbers(out_, zero), numbers(a_, zero), numbers(b_, zero)
         if m == 0 or n == 0:
             return 1
-        few = m <= FEW_COLUMNS or n <= FEW_COLUMNS or k <= FEW_COLUMNS
-        dotted = not trans_a and trans_b and (m <= FEW_ROWS or (few and m * k <= LONG))
-        combined = not trans_b and few and m * n <= (LONG if m <= FEW_COLUMNS else WIDE)
-        small = (dotted or combined) and (m * n * k < SHARED or _count_threads(threads_place) == 1)
-        if not small:
-            # A matrix of a single column may have no numbers between its rows.
-            lda, ldb = max(1, m if trans_a else k), max(1, k if trans_b else n)
-            factors = T(alpha), a, lda, b, ldb, T(beta), out, max(1, n)
-            _call_gemm(place, AS_IT_IS + trans_a, AS_IT_IS + trans_b, m, n, k, *factors)
-            return 1
-        if dotted:
+        small = m * n * k < SHARED or _count_threads(threads_place) == 1
+        if small and m <= FEW_ROWS and trans_b and not trans_a:
             dots(out, a, b, m, n, k, T(alpha), T(beta))
-        else:
-            across, along = (1, m) if trans_a else (k, 1)
-            combinations(out, a, b, m, n, k, across, along, T(alpha), T(beta))
+            return 1
+        # A matrix of a single column may have no numbers between its rows.
+        lda, ldb = max(1, m if trans_a else k), max(1, k if trans_b else n)
+        factors = T(alpha), a, lda, b, ldb, T(beta), out, max(1, n)
+        _call_gemm(place, AS_IT_IS + trans_a, AS_IT_IS + trans_b, m, n, k, *factors)
         return 1
 
     return loop
