@@ -189,7 +189,7 @@ class NumbaBackend(NumpyBackend):
     ) -> int:
         if size < SHARED:
             return loop(*arrays, 0, n, *numbers)
-        if not loop(*arrays, 0, 0, *numbers):
+        if not loop(*arrays, 0, 0, *numbers):  # With nothing to do it only looks at its arrays.
             return 0
         unit = LINE if n == size else 1
         share(n, lambda a, b: loop(*arrays, a, b, *numbers), self._blas, unit)

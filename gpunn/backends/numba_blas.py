@@ -1,9 +1,9 @@
 """NumPy's own BLAS, called in place from compiled code.
 
 NumPy itself has no call that adds a product to an array. But its wheels bring an OpenBLAS whose
-functions have names, and compiled code can call a function by its address. So all products go
-through one library, with one pool of threads, that of every ``a @ b``. In wheels of the same day it
-is newer than SciPy's, and up to a third faster on small products.
+functions have names, and compiled code can call a function by its address. So nearly all products
+go through one library, with one pool of threads, that of every ``a @ b``; single samples that have
+no loop still go through SciPy's. In wheels of the same day it is the newer of the two.
 """
 
 import ctypes
@@ -75,7 +75,7 @@ class NumpysBlas(Blas):
         alpha: float,
         beta: float,
     ) -> int:
-        """Do what `gemm` does; return 0 and do nothing if the matrices are not row-major or fit."""
+        """Do what `gemm` does; return 0 and do nothing unless matrices are row-major and fit."""
         code = out.dtype.char
         places = self._products.get(code, 0), self._count_threads
         factors = transpose_a, transpose_b, alpha, beta

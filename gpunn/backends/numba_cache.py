@@ -1,9 +1,9 @@
 """Machine code that outlives a process: the fused loops of the CPU, one small file each.
 
 A file is named after everything that its content depends on, so that nothing in it is ever out of
-date: the loop, its source, the packages that compiled it and the processor. It begins with a hash
-of the rest, by which damage is seen. A folder that cannot be read or written is no error: the
-loops are then compiled in each process.
+date: the loop, its source, the packages that compiled it, the processor, and how long the head of
+Python's objects is. It begins with a hash of the rest, by which damage is seen. A folder that
+cannot be read or written is no error: the loops are then compiled in each process.
 """
 
 import contextlib
@@ -13,6 +13,8 @@ import tempfile
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+
+from gpunn.backends import numba_layout
 
 _SOURCES = (
     "numba_arrays.py",
@@ -81,4 +83,5 @@ def _versions() -> str:
     """Return what tells the loops and their compiler from others."""
     sources = [Path(__file__).with_name(name).read_bytes() for name in _SOURCES]
     packages = [metadata.version(name) for name in ("numba", "llvmlite", "numpy")]
+    packages.append(f"head {numba_layout.HEAD}")  # builds of Python differ in that
     return " ".join([*packages, *(_HASH(source).hexdigest() for source in sources)])

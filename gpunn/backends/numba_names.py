@@ -1,7 +1,6 @@
 """Which compiled loop suits which activations and losses.
 
-It is asked for the very records that there are loops for: one of a user's own may have the same
-name.
+Records are compared, and not their names: one of a user's own may have the same name.
 """
 
 from gpunn.activations import EXP, IDENTITY, RELU, SIGMOID, SOFTMAX, TANH, Activation

@@ -25,7 +25,7 @@ from gpunn.backends.numba_arrays import (
 )
 
 FEW_ROWS = 40
-"""Up to so many rows, dot products are faster than any BLAS that was tried."""
+"""Up to so many rows, dot products are faster than NumPy's OpenBLAS, or as fast."""
 
 SHARED = 2**22
 """So many multiplications are work for several threads, if a BLAS has them."""
@@ -55,7 +55,8 @@ def _call_gemm(context, place, trans_a, trans_b, m, n, k, alpha, a, lda, b, ldb,
 
 
 SUMMING = {"error_model": "numpy", "fastmath": {"contract", "reassoc", "nsz"}}
-"""Sums may be taken in another order, many at a time; NaN and infinity stay as they are."""
+"""Sums may be taken in another order, many at a time. NaN and infinity stay as they are, and the
+sign of a zero may not."""
 
 
 @intrinsic
@@ -132,8 +133,8 @@ def _dots(code):
 def gemm(code):
     """Return ``out <- alpha op(a) op(b) + beta out``, most by the BLAS at an address.
 
-    What the BLAS would share out to its threads is left to it, too: threads of gpunn's own would
-    have to wait until those of the BLAS no longer wait for work.
+    What the BLAS shares out to its threads is left to it, too. Threads of gpunn's own would be
+    slower, because idle threads of the BLAS keep the cores busy for a while.
     """
     T = np.dtype(code).type
     zero, letter = T(0), np.uint8(ord(code))
@@ -161,7 +162,7 @@ def gemm(code):
         if small and m <= FEW_ROWS and trans_b and not trans_a:
             dots(out, a, b, m, n, k, T(alpha), T(beta))
             return 1
-        # A matrix of a single column may have no numbers between its rows.
+        # BLAS asks for rows of at least one number, also where there are none (k = 0).
         lda, ldb = max(1, m if trans_a else k), max(1, k if trans_b else n)
         factors = T(alpha), a, lda, b, ldb, T(beta), out, max(1, n)
         _call_gemm(place, AS_IT_IS + trans_a, AS_IT_IS + trans_b, m, n, k, *factors)

@@ -1,6 +1,6 @@
 """The CPU, through NumPy and SciPy's BLAS.
 
-Every product goes through SciPy's BLAS; see `gpunn.backends.numpy_blas`.
+Products go through the BLAS that it is given, SciPy's by default; see `gpunn.backends.numpy_blas`.
 
 Elementwise formulas run over pieces that fit a core's L2 cache; see `gpunn.backends.numpy_pieces`.
 """

@@ -1,8 +1,9 @@
 """SciPy's BLAS, called in place.
 
 The wheels of NumPy and SciPy carry an OpenBLAS each, with threads of its own that spin while they
-wait. A loop that used both would have two pools fight for the same cores, so every product goes
-through SciPy's, which can also accumulate into its output.
+wait. A loop that used both would have two pools fight for the same cores. So products go through
+one of them: SciPy's, which can also accumulate into its output, or with the extra ``fast`` NumPy's
+(`gpunn.backends.numba_blas`).
 """
 
 import os

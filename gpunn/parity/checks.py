@@ -173,9 +173,12 @@ def growth_of(draw: list[Reading], exact: list[Reading]) -> list[Growth]:
     list of Growth
         One for each reading.
     """
-    pairs = zip(draw, exact, strict=True)
+    # What one of the two never came to, because it diverged, may be anything.
+    n_common = min(len(draw), len(exact))
+    pairs = zip(draw[:n_common], exact[:n_common], strict=True)
     deviations = [_flat(one) - _flat(true) for one, true in pairs]
-    return [Growth(_norm(deviation), float(np.abs(deviation).max())) for deviation in deviations]
+    grown = [Growth(_norm(deviation), float(np.abs(deviation).max())) for deviation in deviations]
+    return grown + [Growth(math.inf, math.inf)] * (len(exact) - n_common)
 
 
 def checks_of_epochs(
@@ -215,5 +218,6 @@ def _flat(reading: Reading) -> Values:
 
 
 def _norm(values: Values) -> float:
-    # Not numpy.linalg.norm: it wakes the threads of NumPy's BLAS, which gpunn leaves asleep.
+    # Not numpy.linalg.norm: it wakes the threads of NumPy's BLAS, which gpunn
+    # leaves asleep where it calls SciPy's.
     return math.sqrt(float(np.square(values).sum()))

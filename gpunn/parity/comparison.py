@@ -46,9 +46,9 @@ MOST_DRAWS = 100
 """How many there are before a difference is called too large: a jump at a kink may be rare."""
 
 FACTOR, LATER_FACTOR = 4.0, 2.0
-"""What the deviations of the first few are multiplied by to be a tolerance, and of all others.
+"""What deviations are multiplied by to be a tolerance: those of the first `DRAWS`, and later ones.
 
-Three may be small by accident; the largest of more of them is so less and less.
+Three may all be small by accident; many hardly can.
 """
 
 

@@ -215,7 +215,7 @@ def rows(options: argparse.Namespace) -> Iterator[Row]:
 
 def describe_machine() -> dict[str, Any]:
     """Return what the figures hold for."""
-    packages = ("numpy", "scipy", "scikit-learn")
+    packages = ("numpy", "scipy", "numba", "scikit-learn")
     return {
         "platform": platform.platform(),
         "processor": cpu_model(),
