@@ -124,7 +124,7 @@ def are_alike(array, other, code, flags):
 
 
 @inlined
-def is_first(array, code, flags):
+def is_of_any_shape(array, code, flags):
     """Say whether an array of any shape is as it should be."""
     return at(array + _TYPE, WHOLE) == _array_type() and is_array(
         array, code, flags, at(array + _N_AXES, SHORT)

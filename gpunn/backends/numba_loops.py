@@ -26,9 +26,9 @@ from gpunn.backends.numba_arrays import (
     are_alike,
     inlined,
     is_array,
-    is_first,
     is_none,
     is_none_or_vector,
+    is_of_any_shape,
     is_vector,
     numbers,
     size,
@@ -36,9 +36,9 @@ from gpunn.backends.numba_arrays import (
 
 GOLDEN = 0x9E3779B1
 
-NUMBERS = {"f": types.float32, "d": types.float64}
-WHOLE = {"f": types.int32, "d": types.int64}
-LETTER = {code: np.uint8(ord(code)) for code in "fd"}
+NUMBER_TYPES = {"f": types.float32, "d": types.float64}
+WHOLE_TYPES = {"f": types.int32, "d": types.int64}
+LETTERS = {code: np.uint8(ord(code)) for code in "fd"}
 
 
 def _recast(source, target):
@@ -82,8 +82,8 @@ def exponentials(code) -> tuple[Callable, Callable]:
     terms = tuple(T(1 / math.factorial(n)) for n in range(_TERMS[code], 1, -1))
     whole = {"f": np.int32, "d": np.int64}[code]
     bias, shift = whole(bias), whole(shift)
-    bits_of = _recast(NUMBERS[code], WHOLE[code])
-    number_of = _recast(WHOLE[code], NUMBERS[code])
+    bits_of = _recast(NUMBER_TYPES[code], WHOLE_TYPES[code])
+    number_of = _recast(WHOLE_TYPES[code], NUMBER_TYPES[code])
 
     @inlined
     def power_of_two(k):
@@ -198,7 +198,7 @@ def derivative_of_activation(name, code):
 
 def activate(code, name):
     """Return the loop of `NumpyBackend.activate`."""
-    f, zero, letter = forward_of_activation(name, code), np.dtype(code).type(0), LETTER[code]
+    f, zero, letter = forward_of_activation(name, code), np.dtype(code).type(0), LETTERS[code]
 
     def loop(z_, bias_, start, stop):
         if not is_array(z_, letter, WRITTEN, 2):
@@ -223,10 +223,14 @@ def activate(code, name):
 
 def activation_backward(code, name):
     """Return the loop of `NumpyBackend.activation_backward`."""
-    slope, zero, letter = derivative_of_activation(name, code), np.dtype(code).type(0), LETTER[code]
+    slope, zero, letter = (
+        derivative_of_activation(name, code),
+        np.dtype(code).type(0),
+        LETTERS[code],
+    )
 
     def loop(delta_, a_, start, stop):
-        if not (is_first(delta_, letter, WRITTEN) and are_alike(delta_, a_, letter, READ)):
+        if not (is_of_any_shape(delta_, letter, WRITTEN) and are_alike(delta_, a_, letter, READ)):
             return 0
         delta, a = numbers(delta_, zero), numbers(a_, zero)
         for i in range(start, stop):
@@ -242,11 +246,11 @@ def activation_backward(code, name):
 def adam_update(code):
     """Return the loop of `NumpyBackend.adam_update`."""
     T = np.dtype(code).type
-    zero, letter = T(0), LETTER[code]
+    zero, letter = T(0), LETTERS[code]
 
     def loop(w_, g_, m_, v_, start, stop, step, keep1, keep2, epsilon, decay):
         if not (
-            is_first(w_, letter, WRITTEN)
+            is_of_any_shape(w_, letter, WRITTEN)
             and are_alike(w_, g_, letter, READ)
             and are_alike(w_, m_, letter, WRITTEN)
             and are_alike(w_, v_, letter, WRITTEN)
@@ -275,10 +279,10 @@ def adam_update(code):
 def axpby(code):
     """Return the loop of `NumpyBackend.axpby`."""
     T = np.dtype(code).type
-    zero, letter = T(0), LETTER[code]
+    zero, letter = T(0), LETTERS[code]
 
     def loop(x_, y_, start, stop, alpha, beta):
-        if not (is_first(y_, letter, WRITTEN) and are_alike(y_, x_, letter, READ)):
+        if not (is_of_any_shape(y_, letter, WRITTEN) and are_alike(y_, x_, letter, READ)):
             return 0
         x, y = numbers(x_, zero), numbers(y_, zero)
         alpha, beta = T(alpha), T(beta)
@@ -296,12 +300,12 @@ def axpby(code):
 def dropout(code):
     """Return the loop of `NumpyBackend.dropout`."""
     T = np.dtype(code).type
-    zero, letter = T(0), LETTER[code]
+    zero, letter = T(0), LETTERS[code]
     golden, first, second = np.uint32(GOLDEN), np.uint32(0x85EBCA6B), np.uint32(0xC2B2AE35)
     thirteen, sixteen = np.uint32(13), np.uint32(16)
 
     def loop(a_, start, stop, key, limit, scale):
-        if not is_first(a_, letter, WRITTEN):
+        if not is_of_any_shape(a_, letter, WRITTEN):
             return 0
         a, scale = numbers(a_, zero), T(scale)
         key, limit = np.uint32(key), np.uint32(limit)
@@ -322,7 +326,7 @@ def dropout(code):
 
 def _suit_loss(code):
     """Return what looks at the arrays of a loss."""
-    letter, letter_of_errors = LETTER[code], LETTER["d"]
+    letter, letter_of_errors = LETTERS[code], LETTERS["d"]
 
     @inlined
     def suit(z_, bias_, t_, errors_, weights_):
