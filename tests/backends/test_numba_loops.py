@@ -58,6 +58,12 @@ def plain():
 
 
 @pytest.fixture
+def loop(fast):
+    """One of the loops, from a library that nothing else keeps."""
+    return Library()("axpby", "d")
+
+
+@pytest.fixture
 def alone(fast, monkeypatch):
     """The fused loops, where nothing may be left to NumPy's formulas."""
 
@@ -415,8 +421,7 @@ def test_arrays_are_where_the_loops_look_for_them():
     assert numba_layout.is_known()
 
 
-def test_a_wrong_call_is_an_error_of_pythons():
-    loop = Library()("axpby", "d")
+def test_a_wrong_call_is_an_error_of_pythons(loop):
     x, y = np.ones(3), np.ones(3)
     for wrong in ((), (x, y), (x, y, 0, 3, 1.0, 1.0, 1.0), (x, y, "0", 3, 1.0, 1.0)):
         with pytest.raises(TypeError):
@@ -435,8 +440,7 @@ def test_a_wrong_call_is_an_error_of_pythons():
     ],
     ids=lambda value: str(value)[:20],
 )
-def test_a_loop_does_nothing_with_what_it_is_not_made_for(array):
-    loop = Library()("axpby", "d")
+def test_a_loop_does_nothing_with_what_it_is_not_made_for(array, loop):
     y = np.ones(3)
     assert loop(array, y, 0, 3, 1.0, 1.0) == 0
     assert loop(y, array, 0, 3, 1.0, 1.0) == 0
@@ -445,9 +449,9 @@ def test_a_loop_does_nothing_with_what_it_is_not_made_for(array):
     assert (y == 2).all()
 
 
-def test_other_threads_go_on_during_a_loop():
+def test_other_threads_go_on_during_a_loop(loop):
     """Python never takes the GIL away here, so the loop must have let go of it."""
-    loop, done = Library()("axpby", "d"), threading.Event()
+    done = threading.Event()
     x, y = np.ones(2_000_000), np.ones(2_000_000)
     gate = threading.Event()
 
