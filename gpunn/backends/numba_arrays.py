@@ -18,6 +18,13 @@ OPTIONS = {"error_model": "numpy", "fastmath": {"contract"}}
 """A division by zero is no error, and a product and a sum may be one instruction. None of what else
 "fast" arithmetic allows: NaN, infinity and the order of sums stay as they are written."""
 
+SUMMING = {"error_model": "numpy", "fastmath": {"contract", "reassoc", "nsz"}}
+"""Sums may be taken in another order, many at a time. NaN and infinity stay as they are, and the
+sign of a zero may not."""
+
+LETTERS = {code: np.uint8(ord(code)) for code in "fdi"}
+"""NumPy's letters for float32, float64 and int32, as arrays keep them."""
+
 READ, WRITTEN = 0x101, 0x501
 """NumPy's flags of arrays that are row-major and aligned, and of those that may be changed, too."""
 

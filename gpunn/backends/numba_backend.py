@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from gpunn.activations import Activation
 from gpunn.backends.base import AdamStep, Number
 from gpunn.backends.fused import FusedModel, Sequencer
-from gpunn.backends.numba_blas import NumpysBlas, numpys_blas
+from gpunn.backends.numba_blas import numpys_blas
 from gpunn.backends.numba_library import Library, Loop, nothing
 from gpunn.backends.numba_names import (
     ACTIVATE,
@@ -42,35 +42,10 @@ class NumbaBackend(NumpyBackend):
 
     def __init__(self) -> None:
         self._loop = Library()
-        blas = numpys_blas(self._loop)
-        super().__init__(blas)
-        self._multiply = blas.multiply if isinstance(blas, NumpysBlas) else nothing
+        super().__init__(numpys_blas(self._loop))
 
     def describe(self) -> str:
         return f"cpu (NumPy {np.__version__}, fused loops)"
-
-    def gemm(
-        self,
-        a: Any,
-        b: Any,
-        out: Values,
-        *,
-        transpose_a: bool = False,
-        transpose_b: bool = False,
-        alpha: float = 1.0,
-        beta: float = 0.0,
-    ) -> None:
-        factors = transpose_a, transpose_b, alpha, beta
-        if type(out) is not np.ndarray or not self._multiply(a, b, out, *factors):
-            super().gemm(
-                a,
-                b,
-                out,
-                transpose_a=transpose_a,
-                transpose_b=transpose_b,
-                alpha=alpha,
-                beta=beta,
-            )
 
     def _add_sums(
         self, rows: SparseRows, weights: Values, out: Values, alpha: float, beta: float
@@ -116,8 +91,7 @@ class NumbaBackend(NumpyBackend):
         loop = nothing if name is None else self._loop(name, model.top.weights.dtype.char)
         if loop is not nothing:
             return NumbaSequencer(self._blas, n_rows, model, loop)
-        blas = self._blas.scipys if isinstance(self._blas, NumpysBlas) else self._blas
-        return NumpySequencer(blas, n_rows, model)
+        return NumpySequencer(self._blas.scipys, n_rows, model)
 
     def dropout(
         self,

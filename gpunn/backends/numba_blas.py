@@ -65,34 +65,14 @@ class NumpysBlas(Blas):
         if not self.multiply(a, b, out, transpose_a, transpose_b, alpha, beta):
             self.scipys.gemm(a, b, out, transpose_a, transpose_b, alpha, beta)
 
-    def multiply(
-        self,
-        a: Any,
-        b: Any,
-        out: Values,
-        transpose_a: bool,
-        transpose_b: bool,
-        alpha: float,
-        beta: float,
-    ) -> int:
-        """Do what `gemm` does; return 0 and do nothing unless matrices are row-major and fit."""
+    def multiply(self, a: Any, b: Any, out: Values, *factors: float) -> int:
         code = out.dtype.char
         places = self._products.get(code, 0), self._count_threads
-        factors = transpose_a, transpose_b, alpha, beta
         return self._loops("gemm", code)(*places, out, a, b, *factors)
 
     @cached_property
     def scipys(self) -> Blas:
-        """SciPy's, which has what else a loop over single samples needs in calls as short."""
         return Blas()
-
-    @property
-    def gemv(self) -> dict[str, Any]:  # type: ignore[override]
-        return self.scipys.gemv
-
-    @property
-    def ger(self) -> dict[str, Any]:  # type: ignore[override]
-        return self.scipys.ger
 
     def share_cores(self, n_processes: int) -> None:
         super().share_cores(n_processes)

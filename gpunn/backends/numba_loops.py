@@ -21,6 +21,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from gpunn.backends.numba_arrays import (
+    LETTERS,
     READ,
     WRITTEN,
     are_alike,
@@ -38,7 +39,6 @@ GOLDEN = 0x9E3779B1
 
 NUMBER_TYPES = {"f": types.float32, "d": types.float64}
 WHOLE_TYPES = {"f": types.int32, "d": types.int64}
-LETTERS = {code: np.uint8(ord(code)) for code in "fd"}
 
 
 def _recast(source, target):
@@ -324,9 +324,9 @@ def dropout(code):
 # The outputs: bias, activation, loss and output delta.
 
 
-def _suit_loss(code):
-    """Return what looks at the arrays of a loss."""
-    letter, letter_of_errors = LETTERS[code], LETTERS["d"]
+def _arrays_of_loss(code):
+    """Return what looks at the arrays of a loss, and what gives the addresses of their numbers."""
+    zero, letter, letter_of_errors = np.dtype(code).type(0), LETTERS[code], LETTERS["d"]
 
     @inlined
     def suit(z_, bias_, t_, errors_, weights_):
@@ -339,7 +339,14 @@ def _suit_loss(code):
             and is_vector(errors_, letter_of_errors, WRITTEN, size(z_, 0))
         )
 
-    return suit
+    @inlined
+    def opened(z_, bias_, t_, errors_, weights_):
+        # What is not there is never read.
+        bias = numbers(z_ if is_none(bias_) else bias_, zero)
+        weights = numbers(z_ if is_none(weights_) else weights_, zero)
+        return numbers(z_, zero), bias, numbers(t_, zero), numbers(errors_, np.float64(0)), weights
+
+    return suit, opened
 
 
 def elementwise_loss(code, name):
@@ -382,7 +389,8 @@ def elementwise_loss(code, name):
 def loss_backward(code, activation, loss):
     """Return the loop for a loss of each output by itself, after an elementwise activation."""
     T = np.dtype(code).type
-    zero, one, suit = T(0), T(1), _suit_loss(code)
+    one = T(1)
+    suit, opened = _arrays_of_loss(code)
     f, slope = forward_of_activation(activation, code), derivative_of_activation(activation, code)
     value, derivative = elementwise_loss(code, loss)
 
@@ -391,10 +399,7 @@ def loss_backward(code, activation, loss):
             return 0
         n, width = size(z_, 0), size(z_, 1)
         biased, weighted = not is_none(bias_), not is_none(weights_)
-        z, t = numbers(z_, zero), numbers(t_, zero)
-        bias = numbers(bias_ if biased else z_, zero)
-        weights = numbers(weights_ if weighted else z_, zero)
-        errors = numbers(errors_, np.float64(0))
+        z, bias, t, errors, weights = opened(z_, bias_, t_, errors_, weights_)
         part, scale = T(share), T(scale)
         for row in range(n):
             first = row * width
@@ -420,7 +425,8 @@ def loss_backward(code, activation, loss):
 def softmax_backward(code, loss):
     """Return the loop for softmax and cross-entropy, or scikit-learn's log-loss."""
     T = np.dtype(code).type
-    zero, one, suit = T(0), T(1), _suit_loss(code)
+    zero, one = T(0), T(1)
+    suit, opened = _arrays_of_loss(code)
     exp, _ = exponentials(code)
     least = T(np.finfo(T).eps)
     most = T(-np.log(least))
@@ -431,10 +437,7 @@ def softmax_backward(code, loss):
             return 0
         n, width = size(z_, 0), size(z_, 1)
         biased, weighted = not is_none(bias_), not is_none(weights_)
-        z, t = numbers(z_, zero), numbers(t_, zero)
-        bias = numbers(bias_ if biased else z_, zero)
-        weights = numbers(weights_ if weighted else z_, zero)
-        errors = numbers(errors_, np.float64(0))
+        z, bias, t, errors, weights = opened(z_, bias_, t_, errors_, weights_)
         e = numbers(spare_, zero)
         scale = T(scale)
         for row in range(n):
@@ -478,7 +481,8 @@ def softmax_backward(code, loss):
 def sigmoid_backward(code, loss):
     """Return the loop for sigmoids and binary cross-entropy, or scikit-learn's log-loss."""
     T = np.dtype(code).type
-    zero, one, suit = T(0), T(1), _suit_loss(code)
+    zero, one = T(0), T(1)
+    suit, opened = _arrays_of_loss(code)
     exp, log1p = exponentials(code)[0], _log1p(code)
     f = forward_of_activation("sigmoid", code)
     least, below_one = T(np.finfo(T).eps), T(1 - np.finfo(T).eps)
@@ -499,10 +503,7 @@ def sigmoid_backward(code, loss):
             return 0
         n, width = size(z_, 0), size(z_, 1)
         biased, weighted = not is_none(bias_), not is_none(weights_)
-        z, t = numbers(z_, zero), numbers(t_, zero)
-        bias = numbers(bias_ if biased else z_, zero)
-        weights = numbers(weights_ if weighted else z_, zero)
-        errors = numbers(errors_, np.float64(0))
+        z, bias, t, errors, weights = opened(z_, bias_, t_, errors_, weights_)
         e = numbers(spare_, zero)
         scale = T(scale)
         if biased:

@@ -10,8 +10,10 @@ import numpy as np
 from numba import njit
 
 from gpunn.backends.numba_arrays import (
+    LETTERS,
     OPTIONS,
     READ,
+    SUMMING,
     WRITTEN,
     inlined,
     is_array,
@@ -26,24 +28,26 @@ from gpunn.backends.numba_loops import (
     exponentials,
     forward_of_activation,
 )
-from gpunn.backends.numba_products import SUMMING
 
 
 def _suit_run(code):
     """Return what looks at the arrays of a run."""
-    letter = np.uint8(ord(code))
+    letter = LETTERS[code]
 
     @inlined
     def suit(z, deltas, products, tops, targets, weights, biases, taught, stop):
-        n, units, outputs = size(z, 0), size(z, 1), size(tops, 1)
-        return (
+        if not (
             is_array(z, letter, WRITTEN, 2)
             and is_array(deltas, letter, WRITTEN, 2)
             and is_array(products, letter, READ, 2)
             and is_array(tops, letter, WRITTEN, 2)
             and is_array(targets, letter, READ, 2)
             and is_array(weights, letter, WRITTEN, 2)
-            and (is_none(biases) or is_vector(biases, letter, WRITTEN, outputs))
+        ):
+            return False
+        n, units, outputs = size(z, 0), size(z, 1), size(tops, 1)
+        return (
+            (is_none(biases) or is_vector(biases, letter, WRITTEN, outputs))
             and is_vector(taught, letter, WRITTEN, 2 * outputs)
             and size(deltas, 0) == n
             and size(deltas, 1) == units

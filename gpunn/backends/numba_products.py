@@ -14,8 +14,10 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 from gpunn.backends.numba_arrays import (
+    LETTERS,
     OPTIONS,
     READ,
+    SUMMING,
     WRITTEN,
     inlined,
     is_array,
@@ -29,8 +31,6 @@ FEW_ROWS = 40
 
 SHARED = 2**22
 """So many multiplications are work for several threads, if a BLAS has them."""
-
-INT32 = np.uint8(ord("i"))
 
 ROW_MAJOR, AS_IT_IS = 101, 111
 """CBLAS's numbers; that of a transposed matrix is one more."""
@@ -52,11 +52,6 @@ def _call_gemm(context, place, trans_a, trans_b, m, n, k, alpha, a, lda, b, ldb,
     whole, many = types.intp, types.CPointer(number)
     taken = [whole] * 6 + [number, many, whole, many, whole, number, many, whole]
     return types.void(*taken), make
-
-
-SUMMING = {"error_model": "numpy", "fastmath": {"contract", "reassoc", "nsz"}}
-"""Sums may be taken in another order, many at a time. NaN and infinity stay as they are, and the
-sign of a zero may not."""
 
 
 @intrinsic
@@ -137,7 +132,7 @@ def gemm(code):
     slower, because idle threads of the BLAS keep the cores busy for a while.
     """
     T = np.dtype(code).type
-    zero, letter = T(0), np.uint8(ord(code))
+    zero, letter = T(0), LETTERS[code]
     dots = _dots(code)
 
     def loop(place, threads_place, out_, a_, b_, trans_a, trans_b, alpha, beta):
@@ -174,7 +169,7 @@ def gemm(code):
 def sum_rows(code):
     """Return the loop of `NumpyBackend.sum_rows`."""
     T = np.dtype(code).type
-    zero, letter = T(0), np.uint8(ord(code))
+    zero, letter = T(0), LETTERS[code]
 
     @njit(**OPTIONS)
     def add_eight(out, a, first, width, alpha):
@@ -211,14 +206,14 @@ def sum_rows(code):
 
 def _suit_rows(code):
     """Return what looks at the arrays of sparse rows, weights (or a gradient) and sums."""
-    letter = np.uint8(ord(code))
+    letter, int32 = LETTERS[code], LETTERS["i"]
 
     @inlined
     def suit(values, columns, starts, weights, weights_flags, sums, sums_flags):
         return (
             is_array(values, letter, READ, 1)
-            and is_vector(columns, INT32, READ, size(values, 0))
-            and is_array(starts, INT32, READ, 1)
+            and is_vector(columns, int32, READ, size(values, 0))
+            and is_array(starts, int32, READ, 1)
             and is_array(weights, letter, weights_flags, 2)
             and is_array(sums, letter, sums_flags, 2)
             and size(sums, 0) == size(starts, 0) - 1

@@ -119,6 +119,9 @@ class NumpyBackend(Backend):
         alpha: float = 1.0,
         beta: float = 0.0,
     ) -> None:
+        factors = transpose_a, transpose_b, alpha, beta
+        if type(out) is np.ndarray and self._blas.multiply(a, b, out, *factors):
+            return
         if isinstance(a, SparseRows):
             self._add_sums(a, b, out, alpha, beta)
         elif isinstance(b, SparseRows):
@@ -179,7 +182,7 @@ class NumpyBackend(Backend):
         # The product a^T 1, which BLAS accumulates into `out`. The ones are made for the next power
         # of two, so that few sizes are remembered; a.T is column-major, and no copy.
         ones = _ones(a.dtype.char, 1 << (a.shape[0] - 1).bit_length())[: a.shape[0]]
-        self._blas.gemv[out.dtype.char](alpha, a.T, ones, beta, out, overwrite_y=1)
+        self._blas.scipys.gemv[out.dtype.char](alpha, a.T, ones, beta, out, overwrite_y=1)
 
     def take_rows(self, source: NDArray[Any], indices: NDArray[Any], out: NDArray[Any]) -> None:
         # With mode="raise" NumPy would gather into a buffer first; indices are known to be good.

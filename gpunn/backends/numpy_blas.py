@@ -55,6 +55,18 @@ class Blas:
         # Without overwrite_c, SciPy would write to a copy and leave `out` as it is.
         multiply(alpha, b, a, beta, out.T, transpose_b, transpose_a, overwrite_c=1)
 
+    def multiply(self, a: Any, b: Any, out: Values, *factors: float) -> int:
+        """Look at the matrices, and do what `gemm` does if they suit; return 0 if nothing was done.
+
+        Only compiled code can look at them in less time than Python.
+        """
+        return 0
+
+    @property
+    def scipys(self) -> "Blas":
+        """SciPy's BLAS, which has the products with vectors, too."""
+        return self
+
     @property
     def path(self) -> str | None:
         """The library's file, if it has threads to set."""

@@ -164,7 +164,8 @@ class NumpySequencer(Sequencer):
         # where "write" means that the result may be written to the array itself, not to a copy; ger
         # changes neither x nor y. Matrices must be column-major, or they are copied all the same.
         code = targets.dtype.char
-        gemv, ger, loss = self._blas.gemv[code], self._blas.ger[code], self._loss
+        blas, loss = self._blas.scipys, self._loss
+        gemv, ger = blas.gemv[code], blas.ger[code]
         activate, go_back = self._activate, self._hidden.activation.backward
         activate_top, go_back_top = self._activate_top, self._top.activation.backward
         # Row-major (n_2, n_1) weights are column-major (n_1, n_2) ones, so that `weights` is W_2^T.

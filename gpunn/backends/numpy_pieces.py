@@ -27,11 +27,11 @@ them stay in the cache, and the product that makes the gradient is still a large
 FEWEST_BLOCKS = 4
 """Smaller matrices stay in the cache as a whole."""
 
-LINE = 16
-"""Numbers in a cache line at most."""
-
 CACHE_LINE = 64
 """Bytes in a cache line, and in the longest vector of numbers."""
+
+LINE = CACHE_LINE // np.dtype(np.float32).itemsize
+"""Numbers in a cache line at most."""
 
 WORTH_SHARING = 8
 """Fewer pieces than this are done before another thread has heard of them."""
